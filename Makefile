@@ -1,0 +1,50 @@
+# Everything a fresh clone needs, on a bare machine with Python >= 3.11.
+#   make demo    environment, install, one portrait + 10 s of speech -> demo.mp4
+#   make test    environment, install, all tests
+#   make lint    ruff and mypy
+#   make bench   speed and memory
+
+# The first of these that starts and is new enough; a name on the path may be a shim that does not.
+PYTHON ?= $(shell for p in python3 python python3.14 python3.13 python3.12 python3.11; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo $$p && break; done)
+# This build, first and on its own: a newer one may bring gigabytes of GPU libraries.
+TORCH ?= torch==2.13.0
+VENV  ?= .venv
+BIN   := $(VENV)/bin
+PIP   := $(BIN)/python -m pip install -qq --disable-pip-version-check
+
+.PHONY: help venv demo test lint bench clean
+
+help:
+	@sed -n 's/^#   //p' Makefile
+
+venv: $(VENV)/.core
+
+$(VENV)/.core: pyproject.toml
+	@test -n "$(PYTHON)" || { echo "No Python >= 3.11 on the path: make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@echo "Installing into $(VENV) with $(PYTHON), a minute or two"
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) "$(TORCH)"
+	$(PIP) -e .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.core
+	$(PIP) -e ".[train,eval,dev]"
+	@touch $@
+
+demo: $(VENV)/.core
+	$(BIN)/talkface animate src/talkface/examples/portrait.jpg src/talkface/examples/speech.flac -o demo.mp4 --overwrite
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest -q
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(VENV)/.core
+	$(BIN)/python benchmarks/animate.py
+
+clean:
+	rm -rf $(VENV) demo.mp4

@@ -1,0 +1,1 @@
+"""Faces: tracking, the linear 3DMM, motion, warping, crops and masks."""

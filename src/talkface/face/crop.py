@@ -1,0 +1,80 @@
+"""Aligned crops of the parts of a face that a network redraws, and how they are put back."""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from talkface.face import topology as tp
+
+
+@dataclass(frozen=True)
+class Part:
+    """A square region of the face. ``side`` is in inter-ocular distances, ``pixels`` the crop's side."""
+
+    name: str
+    code: int
+    side: float
+    pixels: int
+
+
+MOUTH = Part("mouth", 0, 1.1, 128)
+RIGHT_EYE = Part("right eye", 1, 0.55, 64)
+LEFT_EYE = Part("left eye", 2, 0.55, 64)
+PARTS = (MOUTH, RIGHT_EYE, LEFT_EYE)
+
+
+def face_unit(points: np.ndarray) -> float:
+    """Size of a face in pixels that does not shrink when it turns: inter-ocular distance of the frontal face."""
+    eyes = float(tp.inter_ocular(points))
+    height = float(np.linalg.norm(points[tp.FOREHEAD, :2] - points[2, :2]))
+    return max(eyes, height / 1.1)
+
+
+def part_center(points: np.ndarray, part: Part) -> np.ndarray:
+    """Middle (x, y) of a part in pixels."""
+    if part is MOUTH:
+        corners = points[list(tp.MOUTH_CORNERS), :2].mean(0)
+        axis = _down(points)
+        return corners + 0.1 * face_unit(points) * axis
+    ring = tp.RIGHT_EYE if part is RIGHT_EYE else tp.LEFT_EYE
+    return points[ring[[0, 8]], :2].mean(0)
+
+
+def _down(points: np.ndarray) -> np.ndarray:
+    axis = points[263, :2] - points[33, :2]
+    axis = axis / max(float(np.linalg.norm(axis)), 1e-6)
+    return np.array([-axis[1], axis[0]])
+
+
+def part_matrix(points: np.ndarray, part: Part) -> np.ndarray:
+    """Affine map (2, 3) from picture to crop pixels; the crop is upright along the eyes.
+
+    The subject's left eye is mirrored so that both eyes look alike to a network.
+    """
+    down = _down(points)
+    right = np.array([down[1], -down[0]])
+    scale = part.pixels / (part.side * face_unit(points))
+    linear = scale * np.stack([right, down])
+    if part is LEFT_EYE:
+        linear[0] = -linear[0]
+    offset = np.full(2, (part.pixels - 1) / 2) - linear @ part_center(points, part)
+    return np.concatenate([linear, offset[:, None]], 1)
+
+
+def transform(points: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    """Apply an affine map to the x, y of points (V, 3); depth is scaled alike."""
+    scale = float(np.sqrt(abs(np.linalg.det(matrix[:, :2]))))
+    return np.concatenate([points[:, :2] @ matrix[:, :2].T + matrix[:, 2], points[:, 2:] * scale], 1).astype(np.float32)
+
+
+def cut(image: np.ndarray, matrix: np.ndarray, pixels: int) -> np.ndarray:
+    """Crop (pixels, pixels, C); shrinks by area where the picture is much finer than the crop."""
+    step = 1 / max(float(np.sqrt(abs(np.linalg.det(matrix[:, :2])))), 1e-6)
+    if step > 1.5:  # draw larger and average: warpAffine alone would alias
+        factor = int(np.ceil(step))
+        finer = matrix * factor
+        finer[:, 2] += (factor - 1) / 2
+        large = cv2.warpAffine(image, finer, (pixels * factor,) * 2, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        return cv2.resize(large, (pixels, pixels), interpolation=cv2.INTER_AREA)
+    return cv2.warpAffine(image, matrix, (pixels, pixels), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)

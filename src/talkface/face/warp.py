@@ -1,0 +1,227 @@
+"""MeshWarp: moves the pixels of a picture from one mesh to another, at any resolution.
+
+Inside the mesh the map is affine per triangle. Around it a ring of vertices follows the head's pose (and, close to
+the face, its expression) and fades out into a still background. The map from target to source is evaluated on a
+coarse grid (a cell is a few pixels; within a triangle it is exact) and enlarged, so that cost hardly grows with
+the size of the picture.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import cv2
+import numpy as np
+
+from talkface.face import topology as tp
+
+# Radii of the rings in units of the face oval's own, from close to the face to where nothing moves.
+RADII = np.array([1.06, 1.14, 1.24, 1.36, 1.5, 1.68, 1.9, 2.2, 2.6])
+_OVAL = len(tp.FACE_OVAL)
+VERTICES = tp.VERTICES + _OVAL * len(RADII)
+
+
+def _smooth(x: np.ndarray) -> np.ndarray:
+    x = np.clip(x, 0.0, 1.0)
+    return x * x * (3 - 2 * x)
+
+
+def ring_weights() -> tuple[np.ndarray, np.ndarray]:
+    """How much ring vertices follow the head's pose and the nearest face vertex's expression, each (rings, 36).
+
+    Hair above the face moves with the head up to 1.7 radii, ears to 1.3; the neck gives way sooner.
+    """
+    angle = 2 * np.pi * np.arange(_OVAL) / _OVAL  # 0 is the top of the forehead, pi the chin
+    up = (1 + np.cos(angle)) / 2
+    hold = 1.1 + 0.45 * up
+    end = 1.9 + 0.7 * up
+    pose = 1 - _smooth((RADII[:, None] - hold) / (end - hold))
+    pose[-1] = 0.0
+    expression = np.repeat((1 - _smooth((RADII - 1.0) / 0.5))[:, None], _OVAL, axis=1)
+    return pose.astype(np.float32), expression.astype(np.float32)
+
+
+def ring_triangles() -> np.ndarray:
+    """Triangles (N, 3) of the strips between the oval and the rings."""
+    loops = [tp.FACE_OVAL] + [tp.VERTICES + _OVAL * k + np.arange(_OVAL) for k in range(len(RADII))]
+    triangles = []
+    for inner, outer in zip(loops[:-1], loops[1:], strict=True):
+        following = np.roll(np.arange(_OVAL), -1)
+        triangles.append(np.stack([inner, outer, inner[following]], 1))
+        triangles.append(np.stack([outer, outer[following], inner[following]], 1))
+    return np.concatenate(triangles)
+
+
+def with_ring(points: np.ndarray) -> np.ndarray:
+    """Add ring vertices to a mesh at rest, (478, 3) -> (VERTICES, 3), pixels."""
+    oval = points[tp.FACE_OVAL]
+    center = (oval.max(0) + oval.min(0)) / 2
+    rings = center + RADII[:, None, None] * (oval - center)
+    rings[..., 2] = oval[None, :, 2]
+    return np.concatenate([points, rings.reshape(-1, 3)]).astype(np.float32)
+
+
+def move_ring(source: np.ndarray, rigid: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """Ring vertices of a moved face.
+
+    Args:
+        source: (VERTICES, 3) the resting mesh with its ring, pixels.
+        rigid: (VERTICES, 3) the same moved by the head's pose alone.
+        target: (478, 3) the moved face with its expression.
+
+    Returns:
+        (VERTICES, 3) target with ring.
+    """
+    pose, expression = ring_weights()
+    ring = slice(tp.VERTICES, None)
+    shape = (len(RADII), _OVAL, 1)
+    deformation = (target - rigid[: tp.VERTICES])[tp.FACE_OVAL]
+    moved = source[ring] + pose.reshape(-1, 1) * (rigid[ring] - source[ring])
+    moved += (expression.reshape(shape) * deformation[None]).reshape(-1, 3)
+    return np.concatenate([target, moved])
+
+
+def triangulate(open_face: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Triangles of the face seen from the front, with open mouth and eyes so that lips and lids stay apart.
+
+    Args:
+        open_face: (478, 3) canonical mesh.
+
+    Returns:
+        skin: (N, 3), and inner: (M, 3) the triangles that fill the mouth and the eyes.
+    """
+    from scipy.spatial import Delaunay
+
+    triangles = Delaunay(open_face[:, :2].astype(np.float64)).simplices
+    irises = np.arange(tp.FACE_VERTICES, tp.VERTICES)
+    groups = [tp.LIPS_INNER, np.append(tp.RIGHT_EYE, irises[:5]), np.append(tp.LEFT_EYE, irises[5:])]
+    inner = np.any([np.isin(triangles, group).all(1) for group in groups], axis=0)
+    inside = _inside_oval(open_face[triangles].mean(1), open_face[tp.FACE_OVAL])
+    return triangles[~inner & inside], triangles[inner]
+
+
+def _inside_oval(centers: np.ndarray, oval: np.ndarray) -> np.ndarray:
+    contour = oval[:, :2].astype(np.float32).reshape(-1, 1, 2)
+    return np.array([cv2.pointPolygonTest(contour, (float(x), float(y)), False) >= 0 for x, y in centers[:, :2]])
+
+
+@dataclass(frozen=True)
+class WarpField:
+    """A map from output pixels to source pixels on a grid.
+
+    Attributes:
+        grid: (h, w, 2) float32 source x, y at the centres of the cells.
+        triangle: (h, w) int32 index of the triangle each cell belongs to; -1 where nothing moves.
+        cell: side of a cell in output pixels.
+    """
+
+    grid: np.ndarray
+    triangle: np.ndarray
+    cell: float
+
+    def dense(self, width: int, height: int) -> tuple[np.ndarray, np.ndarray]:
+        """Source x and y of every output pixel, (height, width) each."""
+        if self.cell == 1:
+            return self.grid[..., 0], self.grid[..., 1]
+        matrix = np.array([[1 / self.cell, 0, 0.5 / self.cell - 0.5], [0, 1 / self.cell, 0.5 / self.cell - 0.5]])
+        flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+        full = cv2.warpAffine(self.grid, matrix, (width, height), flags=flags, borderMode=cv2.BORDER_REPLICATE)
+        return full[..., 0], full[..., 1]
+
+
+class MeshWarp:
+    """Warp fields between meshes of one topology.
+
+    Args:
+        skin, inner: triangles from :func:`triangulate`.
+    """
+
+    def __init__(self, skin: np.ndarray, inner: np.ndarray) -> None:
+        self.inner_count = len(inner)
+        self.triangles = np.concatenate([inner, skin, ring_triangles()]).astype(np.int64)
+
+    @cached_property
+    def is_mouth(self) -> np.ndarray:
+        """1 for triangles inside the lips, (N,)."""
+        mouth = np.isin(self.triangles, tp.LIPS_INNER).all(1)
+        return (mouth & (np.arange(len(mouth)) < self.inner_count)).astype(np.float32)
+
+    @cached_property
+    def is_eye(self) -> np.ndarray:
+        """1 for triangles inside the eyelids, (N,)."""
+        inner = np.arange(len(self.triangles)) < self.inner_count
+        return (inner & (self.is_mouth == 0)).astype(np.float32)
+
+    @cached_property
+    def is_face(self) -> np.ndarray:
+        """1 for triangles of the face itself, 0 for the ring, (N,)."""
+        return (self.triangles < tp.VERTICES).all(1).astype(np.float32)
+
+    @staticmethod
+    def source_scale(source: np.ndarray, target: np.ndarray) -> float:
+        """How much larger the source picture is drawn, as an area: makes stretch independent of resolution."""
+        rigid = tp.RIGID
+        spread = lambda p: float(np.square(p[rigid, :2] - p[rigid, :2].mean(0)).sum())  # noqa: E731
+        return spread(source) / spread(target)
+
+    def paint_order(self, target: np.ndarray) -> np.ndarray:
+        """Mouth and eyes first, then the skin from far to near, so that lids and lips cover what is behind them."""
+        depth = target[:, 2][self.triangles].mean(1)
+        depth[: self.inner_count] = np.inf
+        return np.argsort(-depth, kind="stable")
+
+    def rasterise(self, target: np.ndarray, size: tuple[int, int], cell: float, offset: tuple[float, float]) -> np.ndarray:
+        """Which triangle covers each cell: (h, w) int32, -1 for none. ``size`` is (w, h) in cells."""
+        canvas = np.full((size[1], size[0]), -1, np.int32)
+        shift = 4  # fixed-point vertices: sixteenths of a cell
+        cells = ((target[:, :2] - np.asarray(offset)) / cell - 0.5) * (1 << shift)
+        corners = np.round(cells).astype(np.int32)[self.triangles]
+        low, high = corners.min(1) >> shift, (corners.max(1) >> shift) + 1
+        seen = (high[:, 0] >= 0) & (high[:, 1] >= 0) & (low[:, 0] < size[0]) & (low[:, 1] < size[1])
+        for index in self.paint_order(target):
+            if seen[index]:
+                cv2.fillConvexPoly(canvas, corners[index], int(index), cv2.LINE_8, shift)
+        return canvas
+
+    def affines(self, source: np.ndarray, target: np.ndarray) -> np.ndarray:
+        """Affine maps target -> source of each triangle, (N, 2, 3)."""
+        a, b = target[self.triangles][..., :2].astype(np.float64), source[self.triangles][..., :2].astype(np.float64)
+        edges_a = np.stack([a[:, 1] - a[:, 0], a[:, 2] - a[:, 0]], -1)
+        edges_b = np.stack([b[:, 1] - b[:, 0], b[:, 2] - b[:, 0]], -1)
+        determinant = edges_a[:, 0, 0] * edges_a[:, 1, 1] - edges_a[:, 0, 1] * edges_a[:, 1, 0]
+        flat = np.abs(determinant) < 1e-3
+        determinant = np.where(flat, 1.0, determinant)
+        adjugate = np.stack(
+            [np.stack([edges_a[:, 1, 1], -edges_a[:, 0, 1]], -1), np.stack([-edges_a[:, 1, 0], edges_a[:, 0, 0]], -1)], 1
+        )
+        linear = edges_b @ (adjugate / determinant[:, None, None])
+        linear[flat] = np.eye(2)  # a triangle without area covers no cell's centre
+        offset = b[:, 0] - np.einsum("nij,nj->ni", linear, a[:, 0])
+        return np.concatenate([linear, offset[..., None]], -1).astype(np.float32)
+
+    def field(
+        self,
+        source: np.ndarray,
+        target: np.ndarray,
+        size: tuple[int, int],
+        cell: float = 1.0,
+        offset: tuple[float, float] = (0.0, 0.0),
+    ) -> WarpField:
+        """The map that draws ``source``'s picture on ``target``.
+
+        Args:
+            source, target: (VERTICES, 3) pixels.
+            size: (w, h) of the grid in cells.
+            cell: side of a cell in pixels of the target picture.
+            offset: x, y of the grid's upper left corner in the target picture.
+        """
+        triangle = self.rasterise(target, size, cell, offset)
+        maps = self.affines(source, target)
+        maps = np.concatenate([maps, np.array([[[1, 0, 0], [0, 1, 0]]], np.float32)])  # index -1: stays
+        chosen = maps[triangle]
+        x = (np.arange(size[0], dtype=np.float32) + 0.5) * cell + offset[0]
+        y = ((np.arange(size[1], dtype=np.float32) + 0.5) * cell + offset[1])[:, None]
+        grid = np.empty((size[1], size[0], 2), np.float32)
+        for axis in (0, 1):
+            row = chosen[:, :, axis]
+            grid[..., axis] = row[..., 0] * x + row[..., 1] * y + row[..., 2]
+        return WarpField(grid, triangle, cell)

@@ -1,0 +1,1 @@
+"""Training data: lists of clips, tracked faces and speech features on disk."""

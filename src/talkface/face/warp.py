@@ -173,7 +173,7 @@ class MeshWarp:
         """Which triangle covers each cell: (h, w) int32, -1 for none. ``size`` is (w, h) in cells."""
         canvas = np.full((size[1], size[0]), -1, np.int32)
         shift = 4  # fixed-point vertices: sixteenths of a cell
-        cells = ((target[:, :2] - np.asarray(offset)) / cell - 0.5) * (1 << shift)
+        cells = ((target[:, :2] - np.asarray(offset) + 0.5) / cell - 0.5) * (1 << shift)  # integers are centres
         corners = np.round(cells).astype(np.int32)[self.triangles]
         low, high = corners.min(1) >> shift, (corners.max(1) >> shift) + 1
         seen = (high[:, 0] >= 0) & (high[:, 1] >= 0) & (low[:, 0] < size[0]) & (low[:, 1] < size[1])
@@ -218,8 +218,8 @@ class MeshWarp:
         maps = self.affines(source, target)
         maps = np.concatenate([maps, np.array([[[1, 0, 0], [0, 1, 0]]], np.float32)])  # index -1: stays
         chosen = maps[triangle]
-        x = (np.arange(size[0], dtype=np.float32) + 0.5) * cell + offset[0]
-        y = ((np.arange(size[1], dtype=np.float32) + 0.5) * cell + offset[1])[:, None]
+        x = (np.arange(size[0], dtype=np.float32) + 0.5) * cell - 0.5 + offset[0]
+        y = ((np.arange(size[1], dtype=np.float32) + 0.5) * cell - 0.5 + offset[1])[:, None]
         grid = np.empty((size[1], size[0], 2), np.float32)
         for axis in (0, 1):
             row = chosen[:, :, axis]

@@ -1,7 +1,8 @@
 """Content features: what is being said, 50 times a second, from a small encoder shipped with the package.
 
-The encoder is a student of Whisper base (MIT): its convolutions and first layers start from the teacher's and
-are trained to give the teacher's fifth hidden layer from noisy, reverberant, band-limited speech (train.py).
+The encoder is a student of Whisper base (MIT): its convolutions and four layers start from the teacher's and are
+trained to give what the teacher's fourth layer gives for clean speech from noisy, reverberant, band-limited speech at
+any loudness, in short windows (train.py).
 """
 
 import math
@@ -23,7 +24,7 @@ class ContentEncoderConfig:
     """Architecture of :class:`ContentEncoder`."""
 
     width: int = 512
-    layers: int = 3
+    layers: int = 4
     heads: int = 8
     feed_forward: int = 2048
     features: int = 512
@@ -56,7 +57,6 @@ class ContentEncoder(nn.Module):
             )
             for _ in range(config.layers)
         )
-        self.norm = nn.LayerNorm(config.width)
         self.head = nn.Linear(config.width, config.features)
 
     @classmethod
@@ -85,7 +85,7 @@ class ContentEncoder(nn.Module):
         hidden = hidden + sinusoids(hidden.shape[1], self.config.width).to(hidden)
         for layer in self.layers:
             hidden = layer(hidden)
-        return self.head(self.norm(hidden))
+        return self.head(hidden)
 
 
 @dataclass(frozen=True)

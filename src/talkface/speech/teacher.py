@@ -94,7 +94,7 @@ class WhisperTeacher(nn.Module):
     Positions are cut to the audio's length instead of padding it to 30 s: five times faster on clips.
     """
 
-    def __init__(self, path: Path, layer: int = 5) -> None:
+    def __init__(self, path: Path, layer: int = 4) -> None:
         super().__init__()
         from transformers import WhisperConfig
         from transformers.models.whisper.modeling_whisper import WhisperEncoder

@@ -1,4 +1,4 @@
-"""Distils Whisper's fifth layer into :class:`ContentEncoder` on every training voice."""
+"""Distils Whisper base's fourth layer into :class:`ContentEncoder` on every training voice."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -52,6 +52,9 @@ class StudentTask(Task):
 
         path = Path(self.config.teacher) if self.config.teacher else model_path("whisper-base.bin")
         start_from_whisper(self.encoder, encoder_state(read_ctranslate2(path)))
+        with torch.no_grad():  # exact for clean speech from the first step: the layer itself, normalised
+            self.encoder.head.weight.copy_(torch.diag(torch.from_numpy(1 / self.deviation)))
+            self.encoder.head.bias.copy_(torch.from_numpy(-self.mean / self.deviation))
 
     def batches(self, generator: np.random.Generator) -> Iterator[tuple[Tensor, Tensor]]:
         """Endless (mel (B, 80, 2T), target (B, T, C)) with T drawn for each batch."""

@@ -1,0 +1,104 @@
+"""Generation: a video that is computed while it is looked at or saved."""
+
+from collections.abc import Callable, Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from talkface import __version__
+
+if TYPE_CHECKING:
+    from talkface.face.motion import FaceMotion
+
+
+class Generation:
+    """A video, computed while it is iterated or saved and not before; memory does not grow with its length.
+
+    Args:
+        frames: Begins the computation: gives an iterator of (H, W, 3) uint8 RGB frames.
+        frame_count: How many frames it gives.
+        fps: Frames a second.
+        size: Width and height in pixels.
+        audio: The file with the sound.
+        seed: What the random choices were drawn from.
+        provenance: What made the video: model, settings and the like, for the container's metadata.
+        motion: Gives the motion of the frames so far, or None.
+
+    Attributes:
+        frame_count, fps, size, audio, seed, provenance: As given; ``fps`` as float.
+    """
+
+    def __init__(
+        self,
+        frames: Callable[[], Iterator[np.ndarray]],
+        frame_count: int,
+        fps: float | Fraction,
+        size: tuple[int, int],
+        audio: str | Path | None,
+        seed: int,
+        provenance: dict[str, str] | None = None,
+        motion: "Callable[[], FaceMotion | None] | None" = None,
+    ) -> None:
+        self.frame_count, self.fps, self.size, self.seed = frame_count, float(fps), size, seed
+        self.audio = Path(audio) if audio is not None else None
+        self.provenance = {
+            "version": __version__,
+            **(provenance or {}),
+            "seed": str(seed),
+            "synthetic": "true",
+        }
+        self._exact_fps, self._frames, self._motion = fps, frames, motion
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        return self._frames()
+
+    def __len__(self) -> int:
+        return self.frame_count
+
+    @property
+    def duration(self) -> float:
+        """Seconds."""
+        return float(self.frame_count / self._exact_fps)
+
+    @property
+    def motion(self) -> "FaceMotion | None":
+        """The motion of the frames that have been computed; None before the first."""
+        return self._motion() if self._motion else None
+
+    def save(
+        self,
+        path: str | Path,
+        overwrite: bool = False,
+        progress: Callable[[str, int, int], None] | None = None,
+    ) -> Path:
+        """Compute the video and write it, with its sound and with a note that it is synthetic.
+
+        Args:
+            path: The file: ``.mp4``, ``.mov``, ``.mkv`` or ``.webm``.
+            overwrite: Replace an existing file.
+            progress: Called as ``progress("frames", done, total)`` after each frame.
+
+        Returns:
+            The path.
+
+        Raises:
+            OutputError: The file exists or cannot be written; found before anything is computed, if possible.
+            TalkfaceError: What is wrong with the input.
+        """
+        from talkface.media.video import VideoWriter
+
+        with VideoWriter(
+            path, self.size, self._exact_fps, self.audio, metadata=self._metadata(), overwrite=overwrite
+        ) as writer:
+            for done, frame in enumerate(self, start=1):
+                writer.write(frame)
+                if progress:
+                    progress("frames", done, self.frame_count)
+        return writer.path
+
+    def _metadata(self) -> dict[str, str]:
+        model = self.provenance.get("model", "")
+        comment = f"Synthetic video, made by talkface {__version__} {model} with seed {self.seed}"
+        return {**self.provenance, "comment": " ".join(comment.split())}

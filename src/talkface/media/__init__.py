@@ -1,0 +1,1 @@
+"""Pictures, sound and video in and out: streaming, one timebase in seconds."""

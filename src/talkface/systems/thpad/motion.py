@@ -1,0 +1,183 @@
+"""Speech to FaceMotion, as a stream: lips from the audio, everything else drawn from the prior.
+
+Windows of the prior overlap by a clean prefix, so speech of any length costs the same memory.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from talkface.face.model import FaceModel
+from talkface.face.motion import FaceMotion
+from talkface.speech.activity import VoiceActivity
+from talkface.speech.features import FeatureStream
+from talkface.systems.thpad.config import FRAME_RATE
+from talkface.systems.thpad.model import DiffusionPrior, MotionModel
+from talkface.systems.thpad.sampler import sample
+
+_CONTEXT = 25  # frames that E_a sees to either side
+_STEP = 100  # frames that a window of the prior adds
+_PREFIX = 20  # frames that it is given clean
+_BEFORE, _AFTER = 5, 4  # frames for which lips may move before and after a voice is heard
+
+
+@dataclass(frozen=True)
+class Style:
+    """Strengths of the parts of a performance: 1 is as trained, 0 is none."""
+
+    pose: float = 1.0
+    blink: float = 1.0
+    gaze: float = 1.0
+    expression: float = 1.0
+    lips: float = 1.0
+
+
+class SpeechToMotion:
+    """Draws FaceMotion at 25 fps from speech.
+
+    Args:
+        features: the content encoder's stream.
+        model: E_a, lips and decoder.
+        prior: P_a2nl.
+        face: the 3DMM, for what closes an eye.
+        device: where the prior and E_a run.
+    """
+
+    def __init__(
+        self, features: FeatureStream, model: MotionModel, prior: DiffusionPrior, face: FaceModel, device: str | torch.device
+    ) -> None:
+        self.features, self.device = features, torch.device(device)
+        self.model, self.prior = model.to(self.device).eval(), prior.to(self.device).eval()
+        self.eyes = face.eyelids()
+
+    def __call__(
+        self,
+        blocks: Iterable[np.ndarray],
+        seed: int = 0,
+        style: Style | None = None,
+        num_inference_steps: int = 12,
+        guidance_scale: float = 1.0,
+    ) -> Iterator[FaceMotion]:
+        """Turn blocks of samples (N,), 16 kHz mono, into consecutive stretches of motion at 25 fps.
+
+        There are ceil(samples / 640) frames in all. The same seed gives the same motion on every device; the lips do
+        not depend on it.
+        """
+        style = style or Style()
+        generator = torch.Generator().manual_seed(seed)
+        prefix: tuple[Tensor, Tensor] | None = None
+        for lips, f_a in self._speak(blocks):
+            codes = self._draw(f_a, prefix, generator, num_inference_steps, guidance_scale)
+            prefix = _last(prefix, codes, f_a)
+            with torch.inference_mode():
+                other = self.model.decode_motion(codes[None])[0].cpu().numpy()
+            yield self._perform(lips, other, style)
+
+    # -- speech ----------------------------------------------------------------------------------
+
+    def _speak(self, blocks: Iterable[np.ndarray]) -> Iterator[tuple[np.ndarray, Tensor]]:
+        """Stretches of up to 100 frames: beta_mouth (T, M) gated by voice activity, and f^a (T, audio)."""
+        activity = VoiceActivity()
+
+        def overheard() -> Iterator[np.ndarray]:
+            for block in blocks:
+                activity.feed(block)
+                yield block
+
+        content, level, first, done = None, torch.zeros(0), 0, 0
+        for stretch in self.features(overheard()):
+            content = stretch.content if content is None else torch.cat([content, stretch.content])
+            level = torch.cat([level, stretch.level])
+            while first + len(content) // 2 - done >= _STEP + _CONTEXT:
+                yield self._stretch(content, level, first, done, done + _STEP, activity)
+                done += _STEP
+                drop = max(0, done - _CONTEXT - first)
+                content, level, first = content[2 * drop :], level[2 * drop :], first + drop
+        if content is None:
+            return
+        if len(content) % 2:
+            content, level = torch.cat([content, content[-1:]]), torch.cat([level, level[-1:]])
+        total = first + len(content) // 2
+        while done < total:
+            stop = min(done + _STEP, total)
+            yield self._stretch(content, level, first, done, stop, activity)
+            done = stop
+
+    @torch.inference_mode()
+    def _stretch(
+        self, content: Tensor, level: Tensor, first: int, start: int, stop: int, activity: VoiceActivity
+    ) -> tuple[np.ndarray, Tensor]:
+        low = max(first, start - _CONTEXT)
+        part = slice(2 * (low - first), 2 * (stop + _CONTEXT - first))
+        lips, f_a = self.model.speak(content[part][None].to(self.device), level[part][None].to(self.device))
+        inside = slice(start - low, stop - low)
+        gate = speech_gate(activity.probability(2 * max(0, start - 12), 2 * (stop + 12)), start - max(0, start - 12))
+        return lips[0, inside].cpu().numpy() * gate[: stop - start, None], f_a[0, inside]
+
+    # -- everything else -------------------------------------------------------------------------
+
+    @torch.inference_mode()
+    def _draw(
+        self, f_a: Tensor, prefix: tuple[Tensor, Tensor] | None, generator: torch.Generator, steps: int, guidance: float
+    ) -> Tensor:
+        """f_nl (T, non_lip) of a stretch, continuing the prefix."""
+        width = self.model.config.non_lip
+        known_codes, known_audio = prefix or (torch.zeros(0, width, device=self.device), f_a[:0])
+        audio = torch.cat([known_audio, f_a])[None]
+        codes = torch.cat([known_codes, torch.zeros(len(f_a), width, device=self.device)])[None]
+        known = torch.zeros(1, audio.shape[1], device=self.device)
+        known[:, : len(known_codes)] = 1.0
+        noise = torch.randn(1, audio.shape[1], width, generator=generator).to(self.device)
+        return sample(self.prior, audio, known, codes, noise, steps, guidance)[0, len(known_codes) :]
+
+    def _perform(self, lips: np.ndarray, other: np.ndarray, style: Style) -> FaceMotion:
+        """Split the decoder's output into FaceMotion and scale its parts."""
+        upper = self.model.config.beta_upper
+        beta_upper, rotation, translation, scale, gaze = np.split(other, np.cumsum([upper, 3, 2, 1]), axis=1)
+        rotation = 0.35 * np.tanh(style.pose * rotation / 0.35)  # a photograph turned further would tear
+        motion = FaceMotion(
+            beta_mouth=style.lips * lips,
+            beta_upper=beta_upper,
+            rotation=rotation,
+            translation=0.3 * np.tanh(style.pose * translation / 0.3),
+            scale=1 + np.clip(style.pose * scale, -0.15, 0.15),
+            gaze=style.gaze * np.clip(gaze, -0.06, 0.06),
+            fps=float(FRAME_RATE),
+        )
+        return replace(motion, beta_upper=self.eyes.perform(motion.beta_upper, style.expression, style.blink))
+
+
+def _last(prefix: tuple[Tensor, Tensor] | None, codes: Tensor, f_a: Tensor) -> tuple[Tensor, Tensor]:
+    """The last frames of everything drawn so far."""
+    if prefix is not None:
+        codes, f_a = torch.cat([prefix[0], codes]), torch.cat([prefix[1], f_a])
+    return codes[-_PREFIX:], f_a[-_PREFIX:]
+
+
+def speech_gate(probability: np.ndarray, start: int) -> np.ndarray:
+    """How open the lips may be at 25 fps, 0 to 1, from voice probability at 50 Hz; ``start`` frames are context."""
+    pairs = probability[: len(probability) // 2 * 2].reshape(-1, 2).max(1)
+    active = pairs > 0.35
+    wide = np.convolve(active, np.ones(_BEFORE + _AFTER + 1), "full") > 0
+    wide = wide[_BEFORE : _BEFORE + len(active)]  # opens before the voice, closes after it
+    smooth = np.convolve(np.pad(wide.astype(np.float32), 2, mode="edge"), np.ones(5) / 5, "valid")
+    return smooth[start:].astype(np.float32)
+
+
+def resample_stream(motions: Iterable[FaceMotion], fps: float, count: int) -> Iterator[FaceMotion]:
+    """The same motion at another frame rate: frames 0 to ``count`` - 1 at times k / fps; the end is held."""
+    held: FaceMotion | None = None
+    held_from, done = 0, 0
+    for motion in motions:
+        held_from = held_from if held is None else held_from + len(held) - 1
+        held = motion if held is None else FaceMotion.concatenate([held[-1:], motion])
+        last = (held_from + len(held) - 1) / held.fps
+        stop = min(count, int(np.floor(last * fps + 1e-6)) + 1)
+        if stop > done:
+            yield replace(held.resample(np.arange(done, stop) / fps - held_from / held.fps), fps=fps)
+            done = stop
+    if held is not None and done < count:
+        yield replace(held.resample(np.arange(done, count) / fps - held_from / held.fps), fps=fps)

@@ -1,0 +1,234 @@
+"""``animate``: one portrait and speech to a talking person."""
+
+import logging
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+
+import talkface
+from talkface.errors import AudioTooShort, InvalidOption, NoFaceFound, UnusableFace
+from talkface.face import topology as tp
+from talkface.face.model import FaceModel
+from talkface.face.motion import FaceMotion
+from talkface.face.tracker import FaceMesh, FaceTracker
+from talkface.generation import Generation
+from talkface.hub import load_pretrained
+from talkface.media.audio import probe_audio, stream_audio
+from talkface.media.image import load_image
+from talkface.media.video import exact_fps, frame_count
+from talkface.speech.features import ContentEncoder, FeatureStream
+from talkface.systems.thpad.config import FRAME_RATE, MotionConfig, PriorConfig
+from talkface.systems.thpad.model import DiffusionPrior, MotionModel
+from talkface.systems.thpad.motion import SpeechToMotion, Style, resample_stream
+from talkface.systems.thpad.refiner import Refiner, RefinerConfig
+from talkface.systems.thpad.renderer import PortraitRenderer
+
+logger = logging.getLogger(__name__)
+
+SMALLEST_FACE = 48  # pixels from forehead to chin
+WARN_YAW, REFUSE_YAW = math.radians(45), math.radians(70)
+
+
+class ThpadPipeline:
+    """TH-PAD's compact preset: content encoder, motion model, prior, 3DMM and refiner.
+
+    Build it with :meth:`from_pretrained`; then ``pipe(image=..., audio=..., seed=0)`` gives a
+    :class:`~talkface.generation.Generation`.
+    """
+
+    def __init__(
+        self,
+        face: FaceModel,
+        features: FeatureStream,
+        motion: MotionModel,
+        prior: DiffusionPrior,
+        refiner: Refiner | None,
+        device: str | torch.device = "cpu",
+    ) -> None:
+        self.device = torch.device(device)
+        self.face, self.refiner = face, refiner
+        self.speech_to_motion = SpeechToMotion(features, motion, prior, face, self.device)
+        self._tracker: FaceTracker | None = None
+
+    @classmethod
+    def from_pretrained(cls, name_or_path: str = "compact", device: str = "auto") -> "ThpadPipeline":
+        """Load the shipped models, or those of a directory with the same folders.
+
+        Args:
+            name_or_path: "compact", or a directory holding face/, speech/, thpad-motion/, thpad-prior/, thpad-refiner/.
+            device: "auto" takes a GPU when there is one.
+        """
+        target = resolve_device(device)
+        place = (lambda part: part) if name_or_path == "compact" else (lambda part: str(Path(name_or_path) / part))
+
+        def build(part: str, model, config):
+            settings, state = load_pretrained(place(part))
+            module = model(config(**settings["model"]))
+            module.load_state_dict(state)
+            return module.eval()
+
+        return cls(
+            face=FaceModel.from_pretrained(place("face")),
+            features=FeatureStream(ContentEncoder.from_pretrained(place("speech")), device=target),
+            motion=build("thpad-motion", MotionModel, MotionConfig),
+            prior=build("thpad-prior", DiffusionPrior, PriorConfig),
+            refiner=build("thpad-refiner", Refiner, RefinerConfig),
+            device=target,
+        )
+
+    @property
+    def tracker(self) -> FaceTracker:
+        """The face tracker, made when it is first needed."""
+        if self._tracker is None:
+            self._tracker = FaceTracker(threads=2)
+        return self._tracker
+
+    def __call__(
+        self,
+        image: str | Path,
+        audio: str | Path,
+        *,
+        seed: int = 0,
+        size: int | str = "source",
+        fps: float | str = "source",
+        pose: float = 1.0,
+        blink: float = 1.0,
+        gaze: float = 1.0,
+        expression: float = 1.0,
+        lips: float = 1.0,
+        still: bool = False,
+        face: int | None = None,
+    ) -> Generation:
+        """Make the person in a portrait say the speech; the options are those of :func:`talkface.animate`."""
+        rate = exact_fps(FRAME_RATE if fps == "source" else _number("fps", fps, low=1.0, high=240.0))
+        if seed < 0 or seed >= 2**63:
+            raise InvalidOption(f"seed is {seed}; choose a whole number from 0")
+        strengths = {"pose": pose, "blink": blink, "gaze": gaze, "expression": expression, "lips": lips}
+        style = Style(**{name: _number(name, value, low=0.0, high=3.0) for name, value in strengths.items()})
+        if still:
+            style = Style(pose=0.0, blink=style.blink, gaze=0.0, expression=style.expression, lips=style.lips)
+        picture = self._picture(image, size)
+        info = probe_audio(audio)
+        count = frame_count(info.duration, rate)
+        if count < 1:
+            raise AudioTooShort(f"{Path(audio).name} lasts {info.duration:.3f} s, less than one frame; give longer speech")
+        mesh = self._choose(picture, face, Path(image).name)
+        renderer = PortraitRenderer(picture, mesh.points, self.face, self.refiner, self.device)
+        made: list[FaceMotion] = []
+
+        def frames() -> Iterator[np.ndarray]:
+            made.clear()
+            blocks = stream_audio(audio, gain=info.gain())
+            motions = self.speech_to_motion(blocks, seed, style)
+            if rate != FRAME_RATE:
+                motions = resample_stream(motions, float(rate), count)
+            yield from renderer.frames(_exactly(motions, count, made))
+
+        height, width = picture.shape[:2]
+        return Generation(
+            frames,
+            frame_count=count,
+            fps=rate,
+            size=(width, height),
+            audio=Path(audio),
+            seed=seed,
+            provenance={"synthetic": "true", "software": f"talkface {talkface.__version__}", "model": "thpad-compact"},
+            motion=lambda: FaceMotion.concatenate(made) if made else None,
+        )
+
+    def _picture(self, image: str | Path, size: int | str) -> np.ndarray:
+        picture = load_image(image)
+        if size == "source":
+            return picture
+        side = int(_number("size", size, low=64, high=4096))
+        scale = side / max(picture.shape[:2])
+        width, height = (max(2, round(length * scale)) for length in picture.shape[1::-1])
+        return cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LANCZOS4)
+
+    def _choose(self, picture: np.ndarray, face: int | None, name: str) -> FaceMesh:
+        """The face to animate; says so when it had to choose.
+
+        Raises:
+            NoFaceFound, UnusableFace, InvalidOption.
+        """
+        meshes = self.tracker.track_image(picture)
+        if not meshes:
+            raise NoFaceFound(f"no face found in {name}; give a picture with a clearly visible face")
+        from_left = sorted(meshes, key=lambda mesh: mesh.box[0])
+        if face is None:
+            if len(meshes) > 1:
+                number = from_left.index(meshes[0])
+                logger.warning("%d faces in %s: the largest is used (--face %d, counted from the left)", len(meshes), name, number)
+            mesh = meshes[0]
+        elif 0 <= face < len(meshes):
+            mesh = from_left[face]
+        else:
+            raise InvalidOption(f"face is {face}, but {name} shows {len(meshes)}; choose 0 to {len(meshes) - 1}")
+        _check_usable(mesh, name)
+        return mesh
+
+
+def resolve_device(device: str) -> torch.device:
+    """Turn "auto" or a device's name into a device.
+
+    Raises:
+        InvalidOption: there is no such device here.
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        target = torch.device(device)
+        torch.empty(1, device=target)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise InvalidOption(f"device {device} is not available here; choose auto or cpu") from error
+    return target
+
+
+def _number(name: str, value: float | str, low: float, high: float) -> float:
+    try:
+        number = float(value)
+    except ValueError:
+        number = math.nan
+    if not low <= number <= high:
+        raise InvalidOption(f"{name} is {value}; choose a number from {low:g} to {high:g}")
+    return number
+
+
+def yaw(points: np.ndarray) -> float:
+    """How far a face is turned to the side, radians, from where the nose tip lies between the cheeks."""
+    left, right, nose = points[234, :2], points[454, :2], points[tp.NOSE_TIP, :2]
+    axis = right - left
+    along = float((nose - left) @ axis / max(float(axis @ axis), 1e-6))
+    return math.asin(min(1.0, abs(2 * along - 1)))
+
+
+def _check_usable(mesh: FaceMesh, name: str) -> None:
+    left, top, right, bottom = mesh.box
+    size = max(right - left, bottom - top)
+    if size < SMALLEST_FACE:
+        raise UnusableFace(f"the face in {name} is {size:.0f} px tall; give a picture where it has at least {SMALLEST_FACE} px")
+    turned = yaw(mesh.points)
+    if turned > REFUSE_YAW:
+        raise UnusableFace(f"the face in {name} is turned away about {math.degrees(turned):.0f} degrees; give a picture from the front")
+    if turned > WARN_YAW:
+        logger.warning("the face in %s is turned about %.0f degrees: expect a weaker result", name, math.degrees(turned))
+
+
+def _exactly(motions: Iterator[FaceMotion], count: int, made: list[FaceMotion]) -> Iterator[FaceMotion]:
+    """Cut or hold a stream of motion to ``count`` frames, keeping a copy of what is played."""
+    done = 0
+    last: FaceMotion | None = None
+    for motion in motions:
+        part = motion[: count - done]
+        if len(part):
+            made.append(part)
+            yield part
+            done, last = done + len(part), part
+    while done < count and last is not None:
+        made.append(last[-1:])
+        yield last[-1:]
+        done += 1

@@ -1,0 +1,176 @@
+"""The Refiner, part of the generator G: draws what warping cannot make.
+
+MeshWarp moves the portrait's own pixels; the Refiner adds mouth interior, teeth, eyelids and shading in small
+aligned crops of the mouth and the eyes. It is a U-Net without normalisation layers (they cost half of a CPU step),
+modulated by the identity code f_id and the motion codes (Sec. 3.3 of the paper modulates its generator the same
+way; the split into warp and refiner is ours).
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from talkface.face import topology as tp
+from talkface.face.crop import PARTS
+from talkface.face.warp import MeshWarp, WarpField
+
+MAP_CHANNELS = 7
+
+
+@dataclass(frozen=True, kw_only=True)
+class RefinerConfig:
+    """Architecture of :class:`Refiner`. ``motion`` is the size of the code from :func:`motion_code`."""
+
+    motion: int = 51
+    identity: int = 64
+    code: int = 128
+    widths: tuple[int, int, int] = (32, 64, 128)
+    blocks: tuple[int, int, int] = (1, 1, 3)
+
+
+@dataclass(frozen=True)
+class Refined:
+    """What the network says about a crop, each at the crop's size: out = (1 - mask)(warped + residual) + mask color.
+
+    ``residual`` and ``color`` are (B, 3, H, W), ``mask`` is (B, 1, H, W) in [0, 1].
+    """
+
+    residual: Tensor
+    color: Tensor
+    mask: Tensor
+
+    def compose(self, warped: Tensor) -> Tensor:
+        """The finished crop (B, 3, H, W), about [0, 1]."""
+        return (1 - self.mask) * (warped + self.residual) + self.mask * self.color
+
+
+class ModulatedBlock(nn.Module):
+    """Residual block whose middle is scaled and shifted by a code (adaptive modulation)."""
+
+    def __init__(self, width: int, code: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(width, width, 3, padding=1)
+        self.second = nn.Conv2d(width, width, 3, padding=1)
+        self.modulation = nn.Linear(code, 2 * width)
+        nn.init.zeros_(self.modulation.weight)
+        nn.init.zeros_(self.modulation.bias)
+        nn.init.normal_(self.second.weight, std=1e-2)
+
+    def forward(self, x: Tensor, code: Tensor) -> Tensor:
+        scale, shift = self.modulation(code)[..., None, None].chunk(2, 1)
+        h = self.first(F.silu(x)) * (1 + scale) + shift
+        return x + self.second(F.silu(h))
+
+
+class IdentityEncoder(nn.Module):
+    """E_id: a crop of the portrait (B, 3, H, W) in [0, 1] to the identity code f_id (B, identity)."""
+
+    def __init__(self, identity: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.PixelUnshuffle(4),
+            nn.Conv2d(48, 64, 3, padding=1),
+            nn.SiLU(),
+            nn.Conv2d(64, 96, 3, stride=2, padding=1),
+            nn.SiLU(),
+            nn.Conv2d(96, 128, 3, stride=2, padding=1),
+            nn.SiLU(),
+        )
+        self.head = nn.Linear(128, identity)
+
+    def forward(self, crop: Tensor) -> Tensor:
+        return self.head(self.body(crop * 2 - 1).mean((2, 3)))
+
+
+class Refiner(nn.Module):
+    """Redraws a crop of the mouth or of an eye."""
+
+    def __init__(self, config: RefinerConfig) -> None:
+        super().__init__()
+        self.config = config
+        small, middle, large = config.widths
+        self.identity = IdentityEncoder(config.identity)
+        self.code = nn.Sequential(
+            nn.Linear(config.motion + len(PARTS) + config.identity, config.code),
+            nn.SiLU(),
+            nn.Linear(config.code, config.code),
+            nn.SiLU(),
+        )
+        blocks = lambda width, count: nn.ModuleList(ModulatedBlock(width, config.code) for _ in range(count))  # noqa: E731
+        self.stem = nn.Conv2d(4 * 6 + MAP_CHANNELS, small, 3, padding=1)
+        self.down = nn.ModuleList(
+            [nn.Conv2d(small, middle, 3, stride=2, padding=1), nn.Conv2d(middle, large, 3, stride=2, padding=1)]
+        )
+        self.encode = nn.ModuleList(blocks(w, n) for w, n in zip(config.widths, config.blocks, strict=True))
+        self.up = nn.ModuleList([nn.Conv2d(large, middle, 1), nn.Conv2d(middle, small, 1)])
+        self.merge = nn.ModuleList([nn.Conv2d(2 * middle, middle, 1), nn.Conv2d(2 * small, small, 1)])
+        self.decode = nn.ModuleList([blocks(middle, config.blocks[1]), blocks(small, config.blocks[0] + 1)])
+        self.head = nn.Conv2d(small, 4 * 7, 3, padding=1)
+        nn.init.normal_(self.head.weight, std=1e-3)
+        nn.init.zeros_(self.head.bias)
+
+    @classmethod
+    def debug(cls) -> "Refiner":
+        """A tiny random network for tests."""
+        return cls(RefinerConfig(identity=8, code=16, widths=(8, 16, 16), blocks=(1, 1, 1))).eval()
+
+    def forward(self, warped: Tensor, reference: Tensor, maps: Tensor, motion: Tensor, part: Tensor, f_id: Tensor | None = None) -> Refined:
+        """Refine crops.
+
+        Args:
+            warped: (B, 3, H, W) warped crop in [0, 1]; H and W are multiples of 8.
+            reference: (B, 3, H, W) the same part of the portrait.
+            maps: (B, MAP_CHANNELS, H/2, W/2) from :func:`mesh_maps`.
+            motion: (B, motion) from :func:`motion_code`.
+            part: (B,) index of the part.
+            f_id: (B, identity) when it was computed before; else it is taken from ``reference``.
+        """
+        f_id = self.identity(reference) if f_id is None else f_id
+        code = self.code(torch.cat([motion, F.one_hot(part, len(PARTS)).to(motion), f_id], 1))
+        pixels = F.pixel_unshuffle(torch.cat([warped, reference], 1) * 2 - 1, 2)
+        h = self.stem(torch.cat([pixels, maps], 1))
+        skips = []
+        for level, stage in enumerate(self.encode):
+            for block in stage:
+                h = block(h, code)
+            if level < 2:
+                skips.append(h)
+                h = self.down[level](h)
+        for level, stage in enumerate(self.decode):
+            h = F.interpolate(self.up[level](h), scale_factor=2.0, mode="nearest")
+            h = self.merge[level](torch.cat([h, skips[1 - level]], 1))
+            for block in stage:
+                h = block(h, code)
+        residual, color, mask = F.pixel_shuffle(self.head(F.silu(h)), 2).split([3, 3, 1], 1)
+        inside = F.interpolate(maps[:, 3:4], scale_factor=2.0, mode="bilinear")
+        return Refined(0.5 * torch.tanh(residual), torch.sigmoid(color), torch.sigmoid(mask + 9 * inside - 5))
+
+
+def motion_code(beta_mouth: np.ndarray, beta_upper: np.ndarray, gaze: np.ndarray, rotation: np.ndarray) -> np.ndarray:
+    """The motion codes (T, 51) that modulate the refiner: f_l and f_nl in coefficient form, about unit size."""
+    return np.concatenate([beta_mouth, beta_upper, gaze * 20, rotation * 5], -1).clip(-5, 5).astype(np.float32)
+
+
+def mesh_maps(warp: MeshWarp, field: WarpField, source: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """What the mesh says about each cell of a field, (7, h, w) float32.
+
+    Channels: normal x, y, z; inside the lips; inside an eye; log stretch of the warp; on the face.
+    """
+    corners = target[warp.triangles]
+    normal = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    area = np.abs(normal[:, 2]) + 1e-3
+    normal /= np.linalg.norm(normal, axis=1, keepdims=True) + 1e-6
+    normal *= np.sign(normal[:, 2:] + 1e-9)
+    before = source[warp.triangles][..., :2]
+    a, b = before[:, 1] - before[:, 0], before[:, 2] - before[:, 0]
+    area_before = np.abs(a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]) + 1e-3
+    stretch = np.clip(np.log(area / area_before * warp.source_scale(source, target)), -2, 2) / 2
+    columns = np.stack([*normal.T, warp.is_mouth, warp.is_eye, stretch, warp.is_face], 1)
+    columns = np.concatenate([columns, np.zeros((1, MAP_CHANNELS))]).astype(np.float32)  # -1: background
+    return np.ascontiguousarray(columns[field.triangle].transpose(2, 0, 1))
+
+
+__all__ = ["MAP_CHANNELS", "Refined", "Refiner", "RefinerConfig", "mesh_maps", "motion_code", "tp"]

@@ -1,0 +1,238 @@
+"""G in the compact preset: FaceMotion to frames, by warping the portrait and refining mouth and eyes.
+
+    frame = Refiner(MeshWarp(portrait, mesh(motion)), f_id, f_l, f_nl)
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+from scipy.spatial.transform import Rotation
+from torch import Tensor
+
+from talkface.face import topology as tp
+from talkface.face.crop import LEFT_EYE, MOUTH, PARTS, RIGHT_EYE, Part, cut, face_unit, part_matrix, transform
+from talkface.face.model import FaceFit, FaceModel
+from talkface.face.motion import FaceMotion
+from talkface.face.warp import move_ring, with_ring
+from talkface.systems.thpad.refiner import Refiner, mesh_maps, motion_code
+
+_CELLS_PER_UNIT = 110  # grid cells per inter-ocular distance: a cell is a pixel on a 512-pixel portrait
+
+
+@dataclass
+class Drawn:
+    """A frame on its way: the warped picture, its mesh, and the inputs of each part's refinement."""
+
+    image: np.ndarray
+    moved: np.ndarray
+    crops: list[np.ndarray]
+    maps: list[np.ndarray]
+    matrices: list[np.ndarray]
+    code: np.ndarray
+
+
+class PortraitRenderer:
+    """Draws one portrait in any motion.
+
+    Args:
+        image: (H, W, 3) uint8 RGB portrait.
+        points: (478, 3) its tracked mesh, pixels.
+        face: the 3DMM.
+        refiner: the network, or None to warp only.
+        device: where the refiner runs.
+    """
+
+    def __init__(
+        self,
+        image: np.ndarray,
+        points: np.ndarray,
+        face: FaceModel,
+        refiner: Refiner | None,
+        device: str | torch.device = "cpu",
+    ) -> None:
+        self.image, self.face, self.device = image, face, torch.device(device)
+        self.fit: FaceFit = face.fit(points[None])
+        self.warp = face.mesh_warp()
+        self.resting = with_ring(points)
+        pose = self.fit.pose
+        self._rotation, self._scale, self._translation = pose.rotation[0], float(pose.scale[0]), pose.translation[0]
+        self._canonical = (self.resting - self._translation) / self._scale @ self._rotation
+        self._box = self._moving_box()
+        self._cell = max(1.0, face_unit(points) / _CELLS_PER_UNIT)
+        self._refiner = refiner.to(self.device).eval() if refiner is not None else None
+        if self._refiner is not None:
+            self._prepare_references(points)
+
+    def _moving_box(self) -> tuple[int, int, int, int]:
+        """Left, top, right, bottom of what can move, within the picture."""
+        height, width = self.image.shape[:2]
+        low, high = self.resting[:, :2].min(0), self.resting[:, :2].max(0)
+        left, top = np.clip(np.floor(low), 0, [width, height]).astype(int)
+        right, bottom = np.clip(np.ceil(high) + 1, 0, [width, height]).astype(int)
+        return int(left), int(top), int(right), int(bottom)
+
+    @torch.inference_mode()
+    def _prepare_references(self, points: np.ndarray) -> None:
+        self._references: dict[str, Tensor] = {}
+        self._identity: dict[str, Tensor] = {}
+        for part in PARTS:
+            crop = self._to_tensor([cut(self.image, part_matrix(points, part), part.pixels)])
+            self._references[part.name] = crop
+            self._identity[part.name] = self._refiner.identity(crop)
+
+    def _to_tensor(self, crops: list[np.ndarray]) -> Tensor:
+        stacked = torch.from_numpy(np.stack(crops)).to(self.device)
+        return stacked.permute(0, 3, 1, 2).contiguous().float() / 255
+
+    # -- geometry --------------------------------------------------------------------------------
+
+    def meshes(self, motion: FaceMotion) -> tuple[np.ndarray, np.ndarray]:
+        """Rigid and deformed meshes with rings, (T, V, 3) pixels each.
+
+        The motion's rotation is relative to the portrait's own.
+        """
+        shape = self.fit.neutral + self.face.expression(self._on_portrait(motion))
+        shape = _close_overlaps(shape)
+        rotation = Rotation.from_rotvec(motion.rotation).as_matrix() @ self._rotation
+        scale = (self._scale * motion.scale)[:, :, None]
+        offset = np.repeat(self._translation[None], len(motion), 0)
+        offset[:, :2] += motion.translation * self._scale
+        turn = rotation.swapaxes(1, 2)
+        rigid = scale * (self._canonical[None] @ turn) + offset[:, None]
+        target = scale * (shape @ turn) + offset[:, None]
+        return rigid.astype(np.float32), target.astype(np.float32)
+
+    def _on_portrait(self, motion: FaceMotion) -> FaceMotion:
+        """Gaze moves from where the portrait looks."""
+        return FaceMotion(
+            motion.beta_mouth,
+            motion.beta_upper,
+            motion.rotation,
+            motion.translation,
+            motion.scale,
+            motion.gaze + self.fit.motion.gaze,
+            motion.fps,
+        )
+
+    # -- drawing ---------------------------------------------------------------------------------
+
+    def frames(self, motions: Iterable[FaceMotion], batch: int = 4) -> Iterator[np.ndarray]:
+        """Frames (H, W, 3) uint8 for stretches of motion, ``batch`` at a time through the refiner."""
+        for motion in motions:
+            rigid, target = self.meshes(motion)
+            codes = motion_code(
+                motion.beta_mouth, motion.beta_upper, motion.gaze + self.fit.motion.gaze, self._absolute_rotation(motion)
+            )
+            for start in range(0, len(motion), batch):
+                part = range(start, min(start + batch, len(motion)))
+                drawn = [self._draw(rigid[k], target[k], codes[k]) for k in part]
+                if self._refiner is not None:
+                    self._refine(drawn)
+                yield from (d.image for d in drawn)
+
+    def _absolute_rotation(self, motion: FaceMotion) -> np.ndarray:
+        turned = Rotation.from_rotvec(motion.rotation) * Rotation.from_matrix(self._rotation)
+        return turned.as_rotvec().astype(np.float32)
+
+    def _draw(self, rigid: np.ndarray, target: np.ndarray, code: np.ndarray) -> Drawn:
+        moved = move_ring(self.resting, rigid, target)
+        left, top, right, bottom = self._box
+        width, height = right - left, bottom - top
+        cells = int(np.ceil(width / self._cell)), int(np.ceil(height / self._cell))
+        field = self.warp.field(self.resting, moved, cells, self._cell, (left, top))
+        x, y = field.dense(width, height)
+        image = self.image.copy()
+        cv2.remap(
+            self.image, x, y, cv2.INTER_CUBIC, dst=image[top:bottom, left:right], borderMode=cv2.BORDER_REPLICATE
+        )
+        drawn = Drawn(image, moved, [], [], [], code)
+        if self._refiner is not None:
+            for part in PARTS:
+                self._cut_part(drawn, part)
+        return drawn
+
+    def _cut_part(self, drawn: Drawn, part: Part) -> None:
+        matrix = part_matrix(drawn.moved, part)
+        goal = transform(drawn.moved, matrix)
+        half = part.pixels // 2
+        field = self.warp.field(self.resting, goal, (half, half), 2.0)
+        drawn.matrices.append(matrix)
+        drawn.crops.append(cut(drawn.image, matrix, part.pixels))
+        drawn.maps.append(mesh_maps(self.warp, field, self.resting, goal))
+
+    @torch.inference_mode()
+    def _refine(self, drawn: list[Drawn]) -> None:
+        """Refine all mouths of a batch, then all eyes, and paste them into the frames."""
+        for parts in ((MOUTH,), (RIGHT_EYE, LEFT_EYE)):
+            indices = [PARTS.index(part) for part in parts]
+            rows = [(d, i) for d in drawn for i in indices]
+            warped = self._to_tensor([d.crops[i] for d, i in rows])
+            maps = torch.from_numpy(np.stack([d.maps[i] for d, i in rows])).to(self.device)
+            refined = self._refiner(
+                warped,
+                torch.cat([self._references[PARTS[i].name] for _, i in rows]),
+                maps,
+                torch.from_numpy(np.stack([d.code for d, _ in rows])).to(self.device),
+                torch.tensor([PARTS[i].code for _, i in rows], device=self.device),
+                torch.cat([self._identity[PARTS[i].name] for _, i in rows]),
+            )
+            inside = _feather(maps[:, 6:7])
+            add = inside * ((1 - refined.mask) * refined.residual + refined.mask * refined.color)
+            layer = torch.cat([add * 255, inside * refined.mask], 1).permute(0, 2, 3, 1).cpu().numpy()
+            for (d, i), row in zip(rows, layer, strict=True):
+                paste(d.image, row, d.matrices[i])
+
+
+def _feather(face: Tensor) -> Tensor:
+    """Soft weight (B, 1, 2H, 2W) that is 0 at the crop's border and off the face (B, 1, H, W)."""
+    size = face.shape[-1]
+    inner = -torch.nn.functional.max_pool2d(-face, 5, 1, 2)
+    soft = torch.nn.functional.avg_pool2d(inner, 5, 1, 2)
+    ramp = torch.linspace(0, size - 1, size, device=face.device)
+    ramp = (torch.minimum(ramp, size - 1 - ramp) / (size * 0.12)).clamp(0, 1)
+    window = ramp[:, None] * ramp[None]
+    return torch.nn.functional.interpolate(soft * window, scale_factor=2.0, mode="bilinear")
+
+
+def paste(image: np.ndarray, layer: np.ndarray, matrix: np.ndarray) -> None:
+    """Blend a crop's layer into a picture, in place: image (1 - a) + added, inside the crop's footprint.
+
+    Args:
+        image: (H, W, 3) uint8.
+        layer: (P, P, 4) float32: what is added (0 to 255) and a.
+        matrix: (2, 3) picture to crop pixels.
+    """
+    pixels = layer.shape[0]
+    inverse = cv2.invertAffineTransform(matrix)
+    corners = np.array([[0, 0], [pixels, 0], [0, pixels], [pixels, pixels]], np.float64) @ inverse[:, :2].T + inverse[:, 2]
+    low = np.maximum(np.floor(corners.min(0)).astype(int), 0)
+    high = np.minimum(np.ceil(corners.max(0)).astype(int) + 1, image.shape[1::-1])
+    if (high <= low).any():
+        return
+    local = matrix.copy()
+    local[:, 2] += matrix[:, :2] @ low
+    size = int(high[0] - low[0]), int(high[1] - low[1])
+    moved = cv2.warpAffine(layer, local, size, flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_CONSTANT)
+    region = image[low[1] : high[1], low[0] : high[0]]
+    blended = region * (1 - moved[..., 3:]) + moved[..., :3]
+    np.clip(blended, 0, 255, out=blended)
+    region[:] = (blended + 0.5).astype(np.uint8)
+
+
+_LID_ROWS = (
+    (np.array([246, 161, 160, 159, 158, 157, 173]), np.array([7, 163, 144, 145, 153, 154, 155])),
+    (np.array([466, 388, 387, 386, 385, 384, 398]), np.array([249, 390, 373, 374, 380, 381, 382])),
+)
+
+
+def _close_overlaps(shape: np.ndarray) -> np.ndarray:
+    """Lips and lids that would pass through each other meet instead, canonical (T, 478, 3)."""
+    pairs = [(tp.LIPS_INNER_UPPER, tp.LIPS_INNER_LOWER, 0.5), *((u, low, 0.15) for u, low in _LID_ROWS)]
+    for upper, lower, share in pairs:
+        overlap = np.maximum(shape[:, upper, 1] - shape[:, lower, 1], 0.0)
+        shape[:, upper, 1] -= (1 - share) * overlap
+        shape[:, lower, 1] += share * overlap
+    return shape

@@ -1,0 +1,492 @@
+"""Trains TH-PAD's motion model (E_a, lips, heads, decoder) and then, with it frozen, the diffusion prior."""
+
+import json
+import logging
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.signal import resample_poly
+from torch import Tensor
+from torch.nn import functional as F
+
+from talkface.data.prepare import Item, Manifest
+from talkface.face import topology as tp
+from talkface.face.model import FaceModel
+from talkface.face.motion import FaceMotion
+from talkface.speech.features import ContentEncoder, FeatureStream
+from talkface.speech.train import augment
+from talkface.systems.thpad.config import FRAME_RATE, MotionConfig, PriorConfig
+from talkface.systems.thpad.losses import contrastive_sync, orthogonality, velocity
+from talkface.systems.thpad.model import DiffusionPrior, MotionModel
+from talkface.training import Task
+
+logger = logging.getLogger(__name__)
+
+SPEEDS = (1.0, 0.88, 1.13, 0.94, 1.06)
+
+
+@dataclass
+class Example:
+    """A clip (or a sped-up copy): content (2T, C) float16, level (2T,), beta_mouth (T, M), motion (T, 26)."""
+
+    content: np.ndarray
+    level: np.ndarray
+    beta_mouth: np.ndarray
+    motion: np.ndarray
+    found: np.ndarray
+    item: Item
+
+
+def non_lip(motion: FaceMotion) -> np.ndarray:
+    """Non-lip coefficients (T, 26) as deviations from the clip's median: upper face, pose, gaze."""
+    parts = [motion.beta_upper, motion.rotation, motion.translation, motion.scale, motion.gaze]
+    stacked = np.concatenate(parts, 1)
+    return (stacked - np.median(stacked, 0)).astype(np.float32)
+
+
+def lip_readout(model: FaceModel) -> np.ndarray:
+    """Linear map (M, 3) from beta_mouth to inner-lip opening, mouth width and jaw, canonical units."""
+    upper, lower = tp.INNER_LIPS
+    right, left = tp.MOUTH_CORNERS
+    mouth = model.mouth
+    columns = [mouth[:, lower, 1] - mouth[:, upper, 1], mouth[:, left, 0] - mouth[:, right, 0], mouth[:, tp.CHIN, 1]]
+    return np.stack(columns, 1).astype(np.float32)
+
+
+class ClipReader:
+    """Reads clips of a prepared folder as examples, at any speed and with any audio augmentation.
+
+    Args:
+        features: "student" runs our encoder on the sound; "teacher" takes the cached teacher features and "mel" the
+            log-mel spectrogram, both only at speed 1 and without augmentation (for comparisons).
+    """
+
+    def __init__(self, manifest: Manifest, model: FaceModel, features: str = "student", encoder: str = "speech") -> None:
+        self.manifest, self.model, self.features = manifest, model, features
+        self.stream = FeatureStream(ContentEncoder.from_pretrained(encoder)) if features == "student" else None
+        path = manifest.directory / "sync.json"
+        self.offsets: dict[str, float] = json.loads(path.read_text()) if path.exists() else {}
+
+    def items(self, split: str) -> list[Item]:
+        """Usable talking clips of a split; training leaves out those whose sync could not be found."""
+        chosen = [i for i in self.manifest.items if i.has_video and i.has_speech and i.usable and i.split == split]
+        return [i for i in chosen if split == "val" or self.offsets.get(i.key, 0.0) is not None]
+
+    def read(self, item: Item, speed: float = 1.0, generator: np.random.Generator | None = None) -> Example:
+        """Read a clip; ``speed`` 1.1 plays sound and motion 10 % faster, pitch included; a generator augments sound."""
+        voice, track = self.manifest.speech(item), self.manifest.track(item)
+        fps = (len(track.times) - 1) / max(track.times[-1] - track.times[0], 1e-3)
+        fit = self.model.fit(track.points, fps)
+        audio = voice.samples(0, len(voice.audio))
+        content, level = self._content(voice, audio, speed, generator)
+        shift = 0.0 if item.split == "val" else (self.offsets.get(item.key) or 0.0) / FRAME_RATE
+        begin = max(0.0, float(track.times[0]), -shift)
+        end = min(float(track.times[-1]), len(audio) / 16_000 - shift)
+        times = np.arange(begin, end, speed / FRAME_RATE)
+        first = round((begin + shift) / speed * 2 * FRAME_RATE)
+        length = max(0, min(len(times), (len(content) - first) // 2))
+        motion = fit.motion.resample(times[:length] - track.times[0]) if length else fit.motion[:0]
+        seen = np.clip(np.round((times[:length] - track.times[0]) * fps).astype(int), 0, len(track.found) - 1)
+        part = slice(first, first + 2 * length)
+        return Example(content[part], level[part], motion.beta_mouth, non_lip(motion), track.found[seen], item)
+
+    def _content(self, voice, audio: np.ndarray, speed: float, generator) -> tuple[np.ndarray, np.ndarray]:
+        if speed != 1.0:
+            audio = resample_poly(audio, 100, round(100 * speed)).astype(np.float32)
+        if generator is not None:
+            noise = generator.standard_normal(len(audio)) * 0.0
+            audio = augment(audio, noise + generator.standard_normal(len(audio)), generator)
+        stream = self.stream or FeatureStream(_NoEncoder())
+        stretches = list(stream([audio]))
+        level = torch.cat([s.level for s in stretches]).numpy()
+        if self.features == "teacher":
+            return voice.features, level[: len(voice.features)]
+        return torch.cat([s.content for s in stretches]).half().numpy(), level
+
+
+class _NoEncoder(torch.nn.Module):
+    """Stands for the encoder where the plain log-mel spectrogram is wanted."""
+
+    def forward(self, mel: Tensor) -> Tensor:
+        return mel.unfold(2, 2, 2).transpose(1, 2).flatten(2)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MotionTrainConfig:
+    """Settings of the motion model's training."""
+
+    model: MotionConfig = MotionConfig()
+    face_model: str = "face"
+    features: str = "student"
+    encoder: str = "speech"
+    variants: int = 5  # speeds and augmentations of each clip, made once
+    window: int = 72
+    batch: int = 24
+    correlation: float = 0.5
+    motion: float = 0.2
+    contrast: float = 0.05
+    orthogonal: float = 0.05
+    feature_noise: float = 0.1
+    speaker_power: float = 0.5  # 0: clips count alike, 1: speakers do
+
+
+def _speaker_weights(examples: list[Example], power: float) -> np.ndarray:
+    counts: dict[str, int] = {}
+    for example in examples:
+        counts[example.item.speaker] = counts.get(example.item.speaker, 0) + len(example.motion)
+    weight = np.array([len(e.motion) / counts[e.item.speaker] ** power for e in examples])
+    return weight / weight.sum()
+
+
+def pearson(a: Tensor, b: Tensor) -> Tensor:
+    """Correlation over time of (B, T, K): (B, K)."""
+    a, b = a - a.mean(1, keepdim=True), b - b.mean(1, keepdim=True)
+    return (a * b).sum(1) / (a.square().sum(1) * b.square().sum(1) + 1e-6).sqrt()
+
+
+def best_lag_correlation(predicted: np.ndarray, real: np.ndarray, lags: int = 1) -> tuple[float, int]:
+    """Highest Pearson correlation of two signals (T,) over lags of up to ``lags`` frames, and that lag."""
+    best = (-1.0, 0)
+    for lag in range(-lags, lags + 1):
+        a = predicted[max(0, lag) : len(predicted) + min(0, lag)]
+        b = real[max(0, -lag) : len(real) + min(0, -lag)]
+        if len(a) > 5 and a.std() > 1e-6 and b.std() > 1e-6:
+            best = max(best, (float(np.corrcoef(a, b)[0, 1]), lag))
+    return best
+
+
+class MotionTask(Task):
+    """Lips from audio, non-lip codes from video, contrast between lips and audio, orthogonality of the rest."""
+
+    Config = MotionTrainConfig
+    metric, mode = "val_aperture_r", "max"
+
+    def __init__(self, config: MotionTrainConfig, data: Path, seed: int = 0, device: str = "cpu") -> None:
+        self.config, self.device = config, torch.device(device)
+        self.face = FaceModel.from_pretrained(config.face_model)
+        reader = ClipReader(Manifest.load(data), self.face, config.features, config.encoder)
+        generator = np.random.default_rng(seed)
+        self.examples = _variants(reader, config.variants, generator, config.window)
+        self.held_out = [reader.read(item) for item in reader.items("val")]
+        self.weights = _speaker_weights(self.examples, config.speaker_power)
+        self.model = MotionModel(config.model).to(self.device)
+        moved = np.concatenate([e.motion for e in self.examples])
+        self.model.motion_scale.copy_(torch.from_numpy(moved.std(0) + 1e-4))
+        self.modules = {"motion": self.model}
+        readout = torch.from_numpy(lip_readout(self.face))
+        self.readout = readout.to(self.device)
+        self.readout_scale = torch.tensor([0.06, 0.04, 0.06], device=self.device)
+        lips = np.concatenate([tp.LIPS_INNER, tp.LIPS_OUTER, [tp.CHIN]])
+        self.lips = torch.from_numpy(self.face.mouth[:, lips, :2].reshape(len(self.face.mouth), -1)).to(self.device)
+
+    def batches(self, generator: np.random.Generator) -> Iterator[dict[str, Tensor]]:
+        """Endless windows: content (B, 2T, C), level (B, 2T), beta_mouth (B, T, M), motion (B, T, 26)."""
+        while True:
+            rows = [self._window(self.examples[i], generator) for i in self._choose(generator)]
+            arrays = [np.stack([row[k] for row in rows]) for k in range(4)]
+            names = ("content", "level", "beta_mouth", "motion")
+            yield {n: torch.from_numpy(a).float().to(self.device) for n, a in zip(names, arrays, strict=True)}
+
+    def _choose(self, generator: np.random.Generator) -> np.ndarray:
+        return generator.choice(len(self.examples), self.config.batch, p=self.weights)
+
+    def _window(self, example: Example, generator: np.random.Generator) -> tuple[np.ndarray, ...]:
+        start = int(generator.integers(0, len(example.motion) - self.config.window + 1))
+        stop = start + self.config.window
+        double = slice(2 * start, 2 * stop)
+        return example.content[double], example.level[double], example.beta_mouth[start:stop], example.motion[start:stop]
+
+    def training_step(self, batch: dict[str, Tensor], optimizer_index: int, step: int) -> dict[str, Tensor]:
+        """Sum of the losses; every member of the lip path has its own."""
+        config, model = self.config, self.model
+        content = batch["content"] + config.feature_noise * torch.randn_like(batch["content"])
+        f_a = model.encode_audio(content, batch["level"])
+        out: dict[str, Tensor] = {"lips": torch.zeros(()), "correlation": torch.zeros(())}
+        for lips in model.lips(f_a):
+            reconstruction, correlation = self._lip_loss(lips, batch["beta_mouth"])
+            out["lips"], out["correlation"] = out["lips"] + reconstruction, out["correlation"] + correlation
+        motion = model.normalise(batch["motion"])
+        f_cl, f_ol = model.encode_visual(batch["beta_mouth"], motion)
+        out["contrast"] = self._contrast(f_cl, f_a[0])
+        out["orthogonal"] = orthogonality(f_ol.flatten(0, 1), f_a[0].flatten(0, 1).detach())
+        code = model.mlp_nl(f_ol)
+        out["motion"] = F.smooth_l1_loss(model.non_lip_decoder(code + 0.02 * torch.randn_like(code)), motion, beta=0.5)
+        out["code"] = (code.std((0, 1)) - 1).square().mean() + code.mean((0, 1)).square().mean()
+        loss = out["lips"] + config.correlation * out["correlation"] + config.contrast * out["contrast"]
+        loss = loss + config.orthogonal * out["orthogonal"] + out["motion"] + 0.01 * out["code"]
+        return {"loss": loss} | {name: value.detach() for name, value in out.items()}
+
+    def _lip_loss(self, predicted: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
+        """Distance of lip vertices (in 5 % of inter-ocular) and 1 - correlation of opening, width and jaw."""
+        distance = F.smooth_l1_loss(predicted @ self.lips / 0.05, real @ self.lips / 0.05, beta=0.5)
+        coefficients = F.smooth_l1_loss(predicted, real, beta=0.5)
+        speed = F.smooth_l1_loss((predicted.diff(dim=1) @ self.lips) / 0.05, (real.diff(dim=1) @ self.lips) / 0.05, beta=0.5)
+        r = pearson(predicted @ self.readout, real @ self.readout)
+        weight = torch.tensor([1.0, 0.4, 0.4], device=r.device)
+        moving = ((real @ self.readout).std(1) / self.readout_scale).clamp(max=1.0)
+        return distance + 0.2 * coefficients + speed, ((1 - r) * weight * moving).mean()
+
+    def _contrast(self, f_cl: Tensor, f_a: Tensor) -> Tensor:
+        """L_cl over six frames of every clip, at least 0.4 s apart."""
+        picks = torch.arange(5, f_cl.shape[1] - 5, 11)
+        temperature = self.model.temperature.exp().clamp(max=100)
+        return contrastive_sync(f_cl[:, picks].flatten(0, 1), f_a[:, picks].flatten(0, 1), temperature)
+
+    def validate(self) -> dict[str, float]:
+        """Correlation of opening with the real one (best lag within one frame), by group of speakers."""
+        scores: dict[str, list[float]] = {}
+        ratios, readout = [], self.readout.cpu().numpy()
+        for example in self.held_out:
+            predicted, real = predict(self.model, example) @ readout, example.beta_mouth @ readout
+            if real[:, 0].std() < 0.01:
+                continue
+            group = _group(example.item)
+            scores.setdefault(group, []).append(best_lag_correlation(predicted[:, 0], real[:, 0])[0])
+            scores.setdefault(group + "_width", []).append(best_lag_correlation(predicted[:, 1], real[:, 1])[0])
+            if group == "wild":
+                ratios.append(predicted[:, 0].std() / real[:, 0].std())
+        metrics = {f"val_aperture_r_{group}": float(np.mean(values)) for group, values in scores.items()}
+        metrics["val_aperture_r"] = float(np.mean([np.mean(v) for g, v in scores.items() if not g.endswith("_width")]))
+        return metrics | {"val_opening_ratio_wild": float(np.median(ratios)), "val_motion_error": self._motion_error()}
+
+    @torch.no_grad()
+    def _motion_error(self) -> float:
+        """Mean absolute error of decode(encode(motion)) in standard deviations."""
+        errors = []
+        for example in self.held_out:
+            motion = self.model.normalise(torch.from_numpy(example.motion)[None].to(self.device))
+            _, f_ol = self.model.encode_visual(torch.from_numpy(example.beta_mouth)[None].to(self.device), motion)
+            errors.append(float((self.model.non_lip_decoder(self.model.mlp_nl(f_ol)) - motion).abs().mean()))
+        return float(np.mean(errors))
+
+    def export(self, directory: Path, metrics: dict[str, float]) -> None:
+        """Normalise the codes and write the motion model as the hub reads it."""
+        from talkface.hub import save_pretrained
+
+        self.measure_codes()
+        config = {"class": "MotionModel", "model": asdict(self.config.model), "metrics": metrics}
+        save_pretrained(directory, config, self.model.state_dict(), card=None)
+
+    @torch.no_grad()
+    def measure_codes(self) -> None:
+        """Set the mean and scale of f_nl over the training clips."""
+        codes = []
+        for example in self.examples[:: self.config.variants]:
+            motion = self.model.normalise(torch.from_numpy(example.motion)[None].to(self.device))
+            _, f_ol = self.model.encode_visual(torch.from_numpy(example.beta_mouth)[None].to(self.device), motion)
+            codes.append(self.model.mlp_nl(f_ol)[0])
+        stacked = torch.cat(codes)
+        self.model.code_mean.copy_(stacked.mean(0))
+        self.model.code_scale.copy_(stacked.std(0) + 1e-4)
+
+
+def measure_sync(
+    model: MotionModel, config: MotionTrainConfig, data: Path, reference: float = -0.5, lags: int = 5
+) -> dict[str, float | None]:
+    """Estimate how far sound and picture of every clip are apart and write ``sync.json`` for later trainings.
+
+    A first model trained on uncorrected clips learns the average offset; its prediction is compared with each clip.
+    Offsets are in frames, relative to ``reference``, the offset of the corpora recorded in a studio. Clips whose
+    best correlation is below 0.3 or at the end of the range get None and train nothing.
+    """
+    manifest = Manifest.load(data)
+    face = FaceModel.from_pretrained(config.face_model)
+    reader = ClipReader(manifest, face, config.features, config.encoder)
+    reader.offsets = {}
+    readout, offsets = lip_readout(face), {}
+    for item in reader.items("train"):
+        example = reader.read(item)
+        predicted, real = predict(model, example) @ readout, example.beta_mouth @ readout
+        lag, best = fractional_lag(predicted[:, 0], real[:, 0], lags)
+        offsets[item.key] = None if best < 0.3 or abs(lag) > lags - 0.6 else round(lag - reference, 2)
+    (manifest.directory / "sync.json").write_text(json.dumps(offsets))
+    return offsets
+
+
+@torch.no_grad()
+def predict(model: MotionModel, example: Example) -> np.ndarray:
+    """beta_mouth (T, M) for a whole clip."""
+    device = model.lip_gain.device
+    content = torch.from_numpy(example.content).float()[None].to(device)
+    lips, _ = model.speak(content, torch.from_numpy(example.level)[None].to(device))
+    return lips[0].cpu().numpy()
+
+
+@dataclass(frozen=True, kw_only=True)
+class SyncConfig:
+    """Where the first motion model lies and how it was trained."""
+
+    motion: MotionTrainConfig = MotionTrainConfig()
+    motion_model: str = "runs/thpad-motion-first/export"
+
+
+class SyncTask:
+    """The recipe's entry for :func:`measure_sync`."""
+
+    Config = SyncConfig
+
+    @staticmethod
+    def solve(config: SyncConfig, data: Path, output: Path) -> dict[str, float]:
+        """Write ``data``/sync.json with the first model's estimates."""
+        model = MotionModel.from_pretrained(config.motion_model)
+        offsets = measure_sync(model, config.motion, data)
+        known = [abs(value) for value in offsets.values() if value is not None]
+        return {"clips": float(len(offsets)), "in_sync": float(len(known)), "median_offset": float(np.median(known))}
+
+
+def fractional_lag(predicted: np.ndarray, real: np.ndarray, lags: int) -> tuple[float, float]:
+    """Lag in frames (positive: the prediction comes later) of the highest correlation, by a parabola through three."""
+    scores = []
+    for lag in range(-lags, lags + 1):
+        a = predicted[max(0, lag) : len(predicted) + min(0, lag)]
+        b = real[max(0, -lag) : len(real) + min(0, -lag)]
+        varied = len(a) > 10 and a.std() > 1e-6 and b.std() > 1e-6
+        scores.append(float(np.corrcoef(a, b)[0, 1]) if varied else -1.0)
+    k = int(np.argmax(scores))
+    if 0 < k < 2 * lags:
+        left, middle, right = scores[k - 1 : k + 2]
+        bend = left - 2 * middle + right
+        return k - lags + (0.5 * (left - right) / bend if bend < 0 else 0.0), scores[k]
+    return float(k - lags), scores[k]
+
+
+def _group(item: Item) -> str:
+    if item.corpus != "GRID":
+        return "wild"
+    return "grid_s1" if item.speaker == "s1" else "grid_other"
+
+
+def _variants(reader: ClipReader, count: int, generator: np.random.Generator, shortest: int) -> list[Example]:
+    """Every training clip ``count`` times: as it is, then at other speeds with augmented sound."""
+    examples = []
+    for item in reader.items("train"):
+        for variant in range(count):
+            speed = SPEEDS[variant % len(SPEEDS)]
+            example = reader.read(item, speed, generator if variant else None)
+            if len(example.motion) < shortest and variant == 0 and len(example.motion) >= 25:
+                example = _repeat(example, shortest)
+            if len(example.motion) >= shortest and example.found.mean() > 0.9:
+                examples.append(example)
+    logger.info("%d examples, %.1f minutes", len(examples), sum(len(e.motion) for e in examples) / FRAME_RATE / 60)
+    return examples
+
+
+def _repeat(example: Example, length: int) -> Example:
+    """A short clip played forth and back in time order of its frames until it fills a window."""
+    times = -(-length // len(example.motion))
+    tile: Any = lambda a: np.concatenate([a] * times)  # noqa: E731
+    return Example(*[tile(getattr(example, n)) for n in ("content", "level", "beta_mouth", "motion", "found")], example.item)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PriorTrainConfig:
+    """Settings of the prior's training."""
+
+    model: PriorConfig = PriorConfig()
+    motion: MotionTrainConfig = MotionTrainConfig()
+    motion_model: str = "thpad-motion"
+    batch: int = 24
+    velocity: float = 3.0  # lambda_v
+    condition_dropout: float = 0.1
+
+
+class PriorTask(Task):
+    """P_a2nl: x0 prediction with velocity loss, editing masks and dropped conditions (paper, Sec. 3.4)."""
+
+    Config = PriorTrainConfig
+    metric, mode = "val_loss", "min"
+
+    def __init__(self, config: PriorTrainConfig, data: Path, seed: int = 0, device: str = "cpu") -> None:
+        self.config, self.device = config, torch.device(device)
+        self.motion = MotionModel.from_pretrained(config.motion_model).to(self.device)
+        face = FaceModel.from_pretrained(config.motion.face_model)
+        reader = ClipReader(Manifest.load(data), face, config.motion.features, config.motion.encoder)
+        examples = _variants(reader, config.motion.variants, np.random.default_rng(seed), 50)
+        self.weights = _speaker_weights(examples, 0.6) * np.array([0.4 if e.item.corpus == "GRID" else 1.0 for e in examples])
+        self.weights /= self.weights.sum()
+        self.examples = [self._encode(e) for e in examples]
+        self.held_out = [self._encode(e) for e in map(reader.read, reader.items("val")) if len(e.motion) >= 50]
+        self.prior = DiffusionPrior(config.model).to(self.device)
+        self.modules = {"prior": self.prior}
+
+    @torch.no_grad()
+    def _encode(self, example: Example) -> tuple[Tensor, Tensor]:
+        """f_nl^v (T, non_lip) and f^a (T, audio) of a clip."""
+        motion = self.motion.normalise(torch.from_numpy(example.motion)[None])
+        _, f_ol = self.motion.encode_visual(torch.from_numpy(example.beta_mouth)[None], motion)
+        content = torch.from_numpy(example.content).float()[None]
+        _, f_a = self.motion.speak(content, torch.from_numpy(example.level)[None])
+        return self.motion.non_lip_code(f_ol)[0], f_a[0]
+
+    def batches(self, generator: np.random.Generator) -> Iterator[dict[str, Tensor]]:
+        """Endless windows of one length: codes (B, T, non_lip), f_a (B, T, audio), known (B, T)."""
+        lengths = np.array([len(e[0]) for e in self.examples])
+        while True:
+            frames = int(generator.integers(50, self.config.model.window + 1))
+            weight = np.where(lengths >= frames, self.weights, 0.0)
+            rows = generator.choice(len(self.examples), self.config.batch, p=weight / weight.sum())
+            yield self._collate([self.examples[i] for i in rows], frames, generator)
+
+    def _collate(self, rows: list[tuple[Tensor, Tensor]], frames: int, generator: np.random.Generator) -> dict[str, Tensor]:
+        starts = [int(generator.integers(0, len(codes) - frames + 1)) for codes, _ in rows]
+        codes = torch.stack([r[0][s : s + frames] for r, s in zip(rows, starts, strict=True)])
+        f_a = torch.stack([r[1][s : s + frames] for r, s in zip(rows, starts, strict=True)])
+        known = torch.from_numpy(np.stack([editing_mask(frames, generator) for _ in rows]))
+        noise = torch.from_numpy(generator.standard_normal(codes.shape).astype(np.float32))
+        step = torch.from_numpy(generator.integers(0, self.config.model.diffusion_steps, len(rows)))
+        drop = torch.from_numpy(generator.random(len(rows)) < self.config.condition_dropout)
+        batch = {"codes": codes, "f_a": f_a, "known": known, "noise": noise, "step": step, "drop": drop}
+        return {name: tensor.to(self.device) for name, tensor in batch.items()}
+
+    def _loss(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        from talkface.systems.thpad.sampler import signal_level
+
+        codes, known = batch["codes"], batch["known"][..., None]
+        signal = signal_level(batch["step"], self.config.model.diffusion_steps)[:, None, None]
+        noisy = signal.sqrt() * codes + (1 - signal).sqrt() * batch["noise"]
+        x = torch.where(known > 0, codes, noisy)
+        predicted = self.prior(x, batch["step"], batch["f_a"], batch["known"], batch["drop"])
+        predicted = torch.where(known > 0, codes, predicted)
+        simple, moving = F.mse_loss(predicted, codes), velocity(predicted, codes)
+        return {"loss": simple + self.config.velocity * moving, "simple": simple.detach(), "velocity": moving.detach()}
+
+    def training_step(self, batch: dict[str, Tensor], optimizer_index: int, step: int) -> dict[str, Tensor]:
+        """|x0 - x0_hat|^2 + lambda_v |delta x0 - delta x0_hat|^2."""
+        return self._loss(batch)
+
+    @torch.no_grad()
+    def validate(self) -> dict[str, float]:
+        """The loss on held-out clips with fixed noise, steps and masks."""
+        generator = np.random.default_rng(0)
+        losses = []
+        for codes, f_a in self.held_out:
+            frames = min(len(codes), self.config.model.window)
+            losses += [float(self._loss(self._collate([(codes, f_a)] * 8, frames, generator))["loss"]) for _ in range(2)]
+        return {"val_loss": float(np.mean(losses))}
+
+    def export(self, directory: Path, metrics: dict[str, float]) -> None:
+        """Write the prior as the hub reads it."""
+        from talkface.hub import save_pretrained
+
+        config = {"class": "DiffusionPrior", "model": asdict(self.config.model), "metrics": metrics}
+        save_pretrained(directory, config, self.prior.state_dict(), card=None)
+
+
+def editing_mask(frames: int, generator: np.random.Generator) -> np.ndarray:
+    """Which frames are given clean, (frames,) float32: none, a prefix, prefix and suffix, or random spans."""
+    known = np.zeros(frames, np.float32)
+    kind = generator.random()
+    if kind < 0.3:
+        return known
+    known[: int(generator.integers(5, 26))] = 1.0
+    if 0.7 < kind < 0.85:
+        known[-int(generator.integers(5, 26)) :] = 1.0
+    elif kind >= 0.85:
+        for _ in range(int(generator.integers(1, 4))):
+            start = int(generator.integers(0, frames))
+            known[start : start + int(generator.integers(3, 20))] = 1.0
+    return known

@@ -1,0 +1,330 @@
+"""Trains the refiner on pairs of frames of one clip: the first is warped to the second's mesh and redrawn."""
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from talkface.data.prepare import Manifest
+from talkface.face import topology as tp
+from talkface.face.crop import LEFT_EYE, MOUTH, RIGHT_EYE, Part, cut, face_unit, part_matrix, transform
+from talkface.face.model import FaceFit, FaceModel, estimate_pose
+from talkface.face.warp import MeshWarp, move_ring, with_ring
+from talkface.systems.thpad.losses import (
+    PatchDiscriminator,
+    feature_matching,
+    gradient_loss,
+    hinge_discriminator,
+    hinge_generator,
+    weighted_l1,
+)
+from talkface.systems.thpad.refiner import MAP_CHANNELS, Refiner, RefinerConfig, mesh_maps, motion_code
+from talkface.training import OptimizerSpec, Task
+
+logger = logging.getLogger(__name__)
+
+FACE = Part("face", -1, 2.3, 272)  # stored crops: the whole face at the mouth crop's density
+
+
+@dataclass(frozen=True, kw_only=True)
+class RefinerTrainConfig:
+    """Settings of the refiner's training."""
+
+    model: RefinerConfig = RefinerConfig()
+    face_model: str = "face"
+    frames_per_clip: int = 60
+    smallest_unit: float = 64.0  # inter-ocular pixels; smaller faces would teach blur
+    mouths: int = 8
+    eyes: int = 8
+    adversarial_start: int = 1200  # steps of plain reconstruction first
+    adversarial: float = 0.05
+    matching: float = 0.5
+    gradient: float = 2.0
+    max_clips: int = 0  # 0: all
+
+
+@dataclass
+class CropClip:
+    """Frames of one person, aligned and JPEG-compressed: images, points (T, 478, 3) in crop pixels, and the fit."""
+
+    images: list[np.ndarray]
+    points: np.ndarray
+    fit: FaceFit
+    speaker: str
+    unit: float
+
+    def image(self, index: int) -> np.ndarray:
+        """RGB crop (272, 272, 3) uint8."""
+        return cv2.cvtColor(cv2.imdecode(self.images[index], cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+
+
+def face_matrix(points: np.ndarray) -> np.ndarray:
+    """Alignment (2, 3) of the stored crops: upright, nose tip in the middle."""
+    axis = points[263, :2] - points[33, :2]
+    axis = axis / np.linalg.norm(axis)
+    linear = FACE.pixels / (FACE.side * face_unit(points)) * np.array([[axis[0], axis[1]], [-axis[1], axis[0]]])
+    return np.concatenate([linear, (np.full(2, (FACE.pixels - 1) / 2) - linear @ points[1, :2])[:, None]], 1)
+
+
+def read_clip(video: Path, points: np.ndarray, frames: np.ndarray, model: FaceModel, count: int, speaker: str) -> CropClip:
+    """Cut ``count`` evenly spaced frames of a tracked clip."""
+    import av
+
+    fit = model.fit(points)
+    chosen = np.linspace(0, len(frames) - 1, min(count, len(frames))).astype(int)
+    wanted = {int(frames[k]): k for k in chosen}
+    images, cropped, kept = [], [], []
+    with av.open(str(video)) as container:
+        for index, frame in enumerate(container.decode(video=0)):
+            if index in wanted:
+                k = wanted[index]
+                matrix = face_matrix(points[k])
+                crop = cut(frame.to_ndarray(format="rgb24"), matrix, FACE.pixels)
+                images.append(cv2.imencode(".jpg", crop[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, 95])[1])
+                cropped.append(transform(points[k], matrix))
+                kept.append(k)
+    motion = fit.motion.resample(np.array(kept) / fit.motion.fps)
+    part = FaceFit(fit.alpha, fit.neutral, motion, fit.pose, fit.residual[kept], fit.error)
+    return CropClip(images, np.stack(cropped), part, speaker, float(np.median(tp.inter_ocular(points))))
+
+
+@dataclass
+class Pair:
+    """One training example of a part, float32 in [0, 1] where it is a picture, channels first."""
+
+    warped: np.ndarray
+    reference: np.ndarray
+    maps: np.ndarray
+    motion: np.ndarray
+    target: np.ndarray
+    part: int
+
+
+class PairMaker:
+    """Turns two frames of a clip into what the refiner sees at inference and what it should give."""
+
+    def __init__(self, model: FaceModel, warp: MeshWarp) -> None:
+        self.model, self.warp = model, warp
+
+    def __call__(self, clip: CropClip, source: int, target: int, part: Part) -> Pair:
+        points_source, points_target = clip.points[source], clip.points[target]
+        poses = estimate_pose(np.stack([points_source, points_target]), clip.fit.neutral)
+        resting = with_ring(points_source)
+        canonical = (resting - poses.translation[0]) / poses.scale[0] @ poses.rotation[0]
+        rigid = poses.scale[1] * canonical @ poses.rotation[1].T + poses.translation[1]
+        moved = move_ring(resting, rigid, points_target)
+        matrix = part_matrix(points_target, part)
+        image = clip.image(source)
+        goal = transform(moved, matrix)
+        half = part.pixels // 2
+        field = self.warp.field(resting, goal, (half, half), 2.0)
+        x, y = field.dense(part.pixels, part.pixels)
+        warped = cv2.remap(image, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        reference = cut(image, part_matrix(points_source, part), part.pixels)
+        truth = cut(clip.image(target), matrix, part.pixels)
+        motion = clip.fit.motion[target : target + 1]
+        code = motion_code(motion.beta_mouth, motion.beta_upper, motion.gaze, motion.rotation)[0]
+        planes = [np.ascontiguousarray(i.transpose(2, 0, 1)).astype(np.float32) / 255 for i in (warped, reference, truth)]
+        maps = mesh_maps(self.warp, field, resting, goal)
+        return Pair(planes[0], planes[1], maps, code, planes[2], part.code)
+
+
+class RefinerTask(Task):
+    """Reconstruction + multi-scale gradients + PatchGAN with feature matching."""
+
+    Config = RefinerTrainConfig
+    metric, mode = "val_quality", "max"
+
+    def __init__(self, config: RefinerTrainConfig, data: Path, seed: int = 0, device: str = "cpu") -> None:
+        self.config, self.device = config, torch.device(device)
+        self.model = FaceModel.from_pretrained(config.face_model)
+        self.make = PairMaker(self.model, self.model.mesh_warp())
+        self.refiner = Refiner(config.model).to(self.device)
+        self.discriminator = PatchDiscriminator(MAP_CHANNELS).to(self.device)
+        self.modules = {"refiner": self.refiner, "discriminator": self.discriminator}
+        manifest = Manifest.load(data)
+        self.clips = self._load(manifest, "train")
+        self.held_out = self._fixed_pairs(self._load(manifest, "val", 12), np.random.default_rng(seed))
+        self.weights = self._clip_weights()
+
+    def optimizers_spec(self) -> list[OptimizerSpec]:
+        """The generator's and the discriminator's optimizers."""
+        return [OptimizerSpec(modules=("refiner",)), OptimizerSpec(modules=("discriminator",))]
+
+    def _load(self, manifest: Manifest, split: str, frames: int | None = None) -> list[CropClip]:
+        clips = []
+        for item in manifest.items:
+            if not (item.has_video and item.usable and item.split == split):
+                continue
+            track = manifest.track(item)
+            if np.median(tp.inter_ocular(track.points)) < self.config.smallest_unit or len(track.points) < 25:
+                continue
+            few = item.corpus == "GRID"  # 294 clips of nine people
+            count = frames or (12 if few else self.config.frames_per_clip)
+            args = (track.points, track.frames, self.model, count, item.corpus + item.speaker)
+            clips.append(read_clip(manifest.file(item), *args))
+            if self.config.max_clips and len(clips) >= self.config.max_clips:
+                break
+        logger.info("%s: %d clips, %d frames", split, len(clips), sum(len(c.images) for c in clips))
+        return clips
+
+    def _clip_weights(self) -> np.ndarray:
+        """Speakers count alike, sharp faces more."""
+        speakers = [clip.speaker for clip in self.clips]
+        weight = np.array([min(c.unit, 130) / 130 / speakers.count(c.speaker) ** 0.7 for c in self.clips])
+        return weight / weight.sum()
+
+    def _pick(self, clip: CropClip, part: Part, generator: np.random.Generator) -> tuple[int, int]:
+        """Source and target; every other time a source with closed mouth (or open eyes) as portraits have."""
+        count = len(clip.images)
+        source, target = (int(v) for v in generator.integers(0, count, 2))
+        if generator.random() < 0.5:
+            state = tp.aperture(clip.points) if part is MOUTH else -tp.eye_openness(clip.points).mean(-1)
+            order = np.argsort(state)
+            source = int(order[int(generator.integers(0, max(1, count // 4)))])
+            if generator.random() < 0.5:
+                target = int(order[int(generator.integers(count // 2, count))])
+        return source, target
+
+    def _pair(self, part: Part, generator: np.random.Generator) -> Pair:
+        clip = self.clips[int(generator.choice(len(self.clips), p=self.weights))]
+        pair = self.make(clip, *self._pick(clip, part, generator), part)
+        return _augment(pair, generator)
+
+    def batches(self, generator: np.random.Generator) -> Iterator[list[dict[str, Tensor]]]:
+        """Endless batches: a list of [mouths, eyes], each a dict of stacked tensors."""
+        while True:
+            mouths = [self._pair(MOUTH, generator) for _ in range(self.config.mouths)]
+            eyes = [self._pair((RIGHT_EYE, LEFT_EYE)[int(generator.integers(2))], generator) for _ in range(self.config.eyes)]
+            yield [self._stack(mouths), self._stack(eyes)]
+
+    def _stack(self, pairs: list[Pair]) -> dict[str, Tensor]:
+        names = ("warped", "reference", "maps", "motion", "target")
+        batch = {n: torch.from_numpy(np.stack([getattr(p, n) for p in pairs])).to(self.device) for n in names}
+        return batch | {"part": torch.tensor([p.part for p in pairs], device=self.device)}
+
+    def _generate(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Composed crop and the loss weight: the face, and five times more inside lips and lids."""
+        inputs = [batch[name] for name in ("warped", "reference", "maps", "motion", "part")]
+        image = self.refiner(*inputs).compose(batch["warped"])
+        face, inner = batch["maps"][:, 6:7], batch["maps"][:, 3:4] + batch["maps"][:, 4:5]
+        inner = F.max_pool2d(inner, 5, 1, 2)
+        weight = F.interpolate(face * (1 + 4 * inner), scale_factor=2.0, mode="nearest")
+        return image, weight
+
+    def training_step(self, batch: list[dict[str, Tensor]], optimizer_index: int, step: int) -> dict[str, Tensor]:
+        """Generator (0) or discriminator (1)."""
+        adversarial = step >= self.config.adversarial_start
+        losses = [self._step(part, optimizer_index, adversarial) for part in batch]
+        return {name: (losses[0][name] + losses[1][name]) / 2 for name in losses[0]}
+
+    def _step(self, batch: dict[str, Tensor], optimizer_index: int, adversarial: bool) -> dict[str, Tensor]:
+        config, target = self.config, batch["target"]
+        if optimizer_index == 1:
+            if not adversarial:  # keeps the graph alive without training anything
+                return {"loss": self.discriminator.head.bias.sum() * 0.0}
+            with torch.no_grad():
+                fake, weight = self._generate(batch)
+            seen = (weight > 0).float()
+            real_score, _ = self.discriminator(target * seen, batch["maps"])
+            fake_score, _ = self.discriminator(fake * seen, batch["maps"])
+            return {"loss": hinge_discriminator(real_score, fake_score)}
+        fake, weight = self._generate(batch)
+        out = {"l1": weighted_l1(fake, target, weight), "gradient": gradient_loss(fake, target, weight)}
+        loss = out["l1"] + config.gradient * out["gradient"]
+        if adversarial:
+            seen = (weight > 0).float()
+            score, features = self.discriminator(fake * seen, batch["maps"])
+            with torch.no_grad():
+                _, real_features = self.discriminator(target * seen, batch["maps"])
+            out |= {"adversarial": hinge_generator(score), "matching": feature_matching(features, real_features)}
+            loss = loss + config.adversarial * out["adversarial"] + config.matching * out["matching"]
+        return {"loss": loss} | {name: value.detach() for name, value in out.items()}
+
+    def _fixed_pairs(self, clips: list[CropClip], generator: np.random.Generator) -> list[Pair]:
+        """Held-out pairs: the first frame as portrait, mouths and eyes of later frames; one clip in three of GRID."""
+        pairs = []
+        seen: dict[str, int] = {}
+        for clip in clips:
+            seen[clip.speaker] = seen.get(clip.speaker, 0) + 1
+            if seen[clip.speaker] > 3:
+                continue
+            openings = np.argsort(-tp.aperture(clip.points))
+            for target in {int(openings[0]), int(openings[len(openings) // 3])} - {0}:
+                pairs.append(self.make(clip, 0, target, MOUTH))
+            lids = np.argsort(tp.eye_openness(clip.points).mean(-1))
+            pairs.append(self.make(clip, int(lids[-1]), int(lids[0]), RIGHT_EYE))
+        return pairs
+
+    @torch.no_grad()
+    def _held_out_crops(self) -> Iterator[tuple[Pair, np.ndarray, np.ndarray]]:
+        for pair in self.held_out:
+            image, weight = self._generate(self._stack([pair]))
+            yield pair, image[0].clamp(0, 1).cpu().numpy(), weight[0, 0].cpu().numpy()
+
+    def validate(self) -> dict[str, float]:
+        """PSNR on the mouth's and eyes' inner regions and sharpness relative to the real crop."""
+        errors, baseline, ratios = [], [], []
+        for pair, image, weight in self._held_out_crops():
+            inner = weight > 1.5
+            if inner.sum() < 20:
+                continue
+            errors.append(np.square(image - pair.target)[:, inner].mean())
+            baseline.append(np.square(pair.warped - pair.target)[:, inner].mean())
+            if pair.part == MOUTH.code:
+                ratios.append(_sharpness(image, inner) / (_sharpness(pair.target, inner) + 1e-6))
+        psnr = float(np.mean([-10 * np.log10(e + 1e-8) for e in errors]))
+        warp_psnr = float(np.mean([-10 * np.log10(e + 1e-8) for e in baseline]))
+        sharpness = float(np.median(ratios))
+        quality = psnr - 6 * abs(np.log(sharpness))
+        return {"val_quality": quality, "val_psnr": psnr, "val_psnr_warp_only": warp_psnr, "val_sharpness": sharpness}
+
+    def samples(self) -> np.ndarray:
+        """Rows of reference, warped, refined, real for held-out mouths and eyes."""
+        cells = []
+        for pair, image, _ in list(self._held_out_crops())[:: max(1, len(self.held_out) // 40)]:
+            row = np.concatenate([pair.reference, pair.warped, image, pair.target], 2).transpose(1, 2, 0)
+            row = cv2.resize(row, (512, 128), interpolation=cv2.INTER_LINEAR)
+            cells.append((row.clip(0, 1) * 255).astype(np.uint8))
+        cells = cells[: len(cells) // 3 * 3]
+        return np.concatenate([np.concatenate(cells[i::3], 0) for i in range(3)], 1)
+
+    def export(self, directory: Path, metrics: dict[str, float]) -> None:
+        """Write the refiner as the hub reads it."""
+        from dataclasses import asdict
+
+        from talkface.hub import save_pretrained
+
+        config = {"class": "Refiner", "model": asdict(self.config.model), "metrics": metrics}
+        save_pretrained(directory, config, self.refiner.state_dict(), card=None)
+
+
+def _sharpness(image: np.ndarray, where: np.ndarray) -> float:
+    return float(np.abs(cv2.Laplacian(image.mean(0).astype(np.float32), cv2.CV_32F))[where].mean())
+
+
+def _augment(pair: Pair, generator: np.random.Generator) -> Pair:
+    """Colour, light and mirror, alike on all pictures of a pair."""
+    gain = generator.uniform(0.75, 1.25) * generator.uniform(0.85, 1.15, 3)[:, None, None]
+    lift = generator.uniform(-0.08, 0.08)
+    grey = generator.random() < 0.1
+
+    def colour(image: np.ndarray) -> np.ndarray:
+        image = image.mean(0, keepdims=True).repeat(3, 0) if grey else image
+        return np.clip(image * gain + lift, 0, 1).astype(np.float32)
+
+    planes = [colour(plane) for plane in (pair.warped, pair.reference, pair.target)]
+    maps, motion = pair.maps, pair.motion
+    if pair.part == MOUTH.code and generator.random() < 0.5:
+        planes = [np.ascontiguousarray(plane[:, :, ::-1]) for plane in planes]
+        maps = np.ascontiguousarray(maps[:, :, ::-1])
+        maps[0] *= -1
+        motion = motion.copy()
+        motion[-2:] *= -1  # yaw and roll change sign
+    return Pair(planes[0], planes[1], maps, motion, planes[2], pair.part)

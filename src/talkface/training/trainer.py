@@ -1,0 +1,321 @@
+"""The training loop: accelerate, averaged weights, time budget, resume, best checkpoint, CSV and TensorBoard."""
+
+import csv
+import json
+import logging
+import math
+import os
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from talkface.training.task import Task
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainerConfig:
+    """How long and how a task is trained.
+
+    The learning rate warms up, then falls along a cosine over the time budget (or ``max_steps``) to a twentieth.
+    """
+
+    minutes: float = 10.0
+    max_steps: int | None = None
+    lr: float = 3e-4
+    weight_decay: float = 0.01
+    betas: tuple[float, float] = (0.9, 0.99)
+    warmup_steps: int = 100
+    gradient_clip: float = 1.0
+    ema_decay: float = 0.999
+    precision: str = "no"  # "bf16" pays where the processor has bf16 units: measure
+    seed: int = 0
+    device: str = "auto"
+    threads: int = 0  # 0: torch's own choice
+    validate_seconds: float = 120.0
+    checkpoint_seconds: float = 120.0
+    log_steps: int = 50
+
+
+class Average:
+    """Exponential moving average of parameters, with a shorter memory at the start."""
+
+    def __init__(self, parameters: list[nn.Parameter], decay: float) -> None:
+        self.parameters, self.decay = parameters, decay
+        self.values = [p.detach().clone() for p in parameters]
+
+    @torch.no_grad()
+    def update(self, step: int) -> None:
+        """Move towards the current weights."""
+        decay = min(self.decay, (1 + step) / (10 + step))
+        torch._foreach_lerp_(self.values, [p.detach() for p in self.parameters], 1 - decay)
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """Swap the averaged weights in, and the trained ones back afterwards."""
+        self._swap()
+        try:
+            yield
+        finally:
+            self._swap()
+
+    @torch.no_grad()
+    def _swap(self) -> None:
+        for parameter, value in zip(self.parameters, self.values, strict=True):
+            kept = parameter.detach().clone()
+            parameter.copy_(value)
+            value.copy_(kept)
+
+
+class Run:
+    """State of one training that is saved and resumed: step, seconds spent, best metric, weights, optimizers."""
+
+    def __init__(self, task: Task, config: TrainerConfig, output: Path) -> None:
+        from accelerate import Accelerator
+
+        if config.threads:
+            torch.set_num_threads(config.threads)
+        torch.manual_seed(config.seed)
+        self.task, self.config, self.output = task, config, output
+        self.accelerator = Accelerator(mixed_precision=config.precision, cpu=config.device == "cpu")
+        self.generator = np.random.default_rng(config.seed)
+        self.groups = [[p for n in s.modules for p in task.modules[n].parameters()] for s in task.optimizers_spec()]
+        self.rates = [spec.lr for spec in task.optimizers_spec()]
+        optimizers = [torch.optim.AdamW(g, config.lr, config.betas, weight_decay=config.weight_decay) for g in self.groups]
+        self.optimizers = [self.accelerator.prepare(optimizer) for optimizer in optimizers]
+        for name in list(task.modules):  # moves them to the device; wraps them where there are several processes
+            task.modules[name] = self.accelerator.prepare(task.modules[name])
+        self.average = Average([p for group in self.groups for p in group], config.ema_decay)
+        self.step, self.seconds, self.bad = 0, 0.0, 0
+        self.best: float | None = None
+        self.best_metrics: dict[str, float] = {}
+
+    # -- one step --------------------------------------------------------------------------------
+
+    def fraction(self) -> float:
+        """Share of the budget that is spent, 0 to 1."""
+        spent = self.seconds / (60 * self.config.minutes)
+        return min(1.0, self.step / self.config.max_steps if self.config.max_steps else spent)
+
+    def train_on(self, batch: Any) -> dict[str, float]:
+        """Update every optimizer on a batch; a step whose loss is not finite changes nothing."""
+        warm = min(1.0, (self.step + 1) / max(1, self.config.warmup_steps))
+        rate = self.config.lr * warm * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * self.fraction())))
+        logged: dict[str, float] = {}
+        for index, optimizer in enumerate(self.optimizers):
+            for group in optimizer.param_groups:
+                group["lr"] = rate * self.rates[index]
+            with self.accelerator.autocast():
+                losses = self.task.training_step(batch, index, self.step)
+            if torch.isfinite(losses["loss"]):
+                self._update(optimizer, index, losses["loss"])
+            else:
+                self._skip()
+            logged |= {key if index == 0 else f"{key}_{index}": float(value.detach()) for key, value in losses.items()}
+        self.step += 1
+        self.average.update(self.step)
+        return logged | {"lr": rate}
+
+    def _update(self, optimizer: Any, index: int, loss: Tensor) -> None:
+        for other in self.optimizers:
+            other.zero_grad()
+        self.accelerator.backward(loss)
+        self.accelerator.clip_grad_norm_(self.groups[index], self.config.gradient_clip)
+        optimizer.step()
+        self.bad = 0
+
+    def _skip(self) -> None:
+        self.bad += 1
+        logger.warning("step %d: the loss is not finite; skipped", self.step)
+        if self.bad >= 20:
+            raise FloatingPointError("20 losses in a row were not finite: lower the learning rate")
+
+    # -- validation and checkpoints --------------------------------------------------------------
+
+    def weights(self) -> dict[str, Tensor]:
+        """All modules' tensors under prefixed names."""
+        modules = {n: self.accelerator.unwrap_model(m) for n, m in self.task.modules.items()}
+        return {f"{n}.{k}": t.detach().cpu().clone().contiguous() for n, m in modules.items() for k, t in m.state_dict().items()}
+
+    def load(self, weights: dict[str, Tensor]) -> None:
+        """Load what :meth:`weights` gave."""
+        for name, module in self.task.modules.items():
+            own = {k.removeprefix(name + "."): v for k, v in weights.items() if k.startswith(name + ".")}
+            self.accelerator.unwrap_model(module).load_state_dict(own)
+
+    def validate(self) -> dict[str, float]:
+        """Metrics of the averaged weights; keeps them when they are the best so far."""
+        self._train_mode(False)
+        with self.average.applied():
+            metrics = {name: float(value) for name, value in self.task.validate().items()}
+            score = metrics[self.task.metric] * (1 if self.task.mode == "max" else -1)
+            if self.best is None or score > self.best:
+                self.best, self.best_metrics = score, metrics
+                _save(self.output / "best.safetensors", self.weights())
+            self._draw_samples()
+        self._train_mode(True)
+        return metrics
+
+    def _train_mode(self, training: bool) -> None:
+        for module in self.task.modules.values():
+            module.train(training)
+
+    def _draw_samples(self) -> None:
+        sheet = self.task.samples()
+        if sheet is None:
+            return
+        from PIL import Image
+
+        folder = self.output / "samples"
+        folder.mkdir(exist_ok=True)
+        Image.fromarray(sheet).save(folder / f"{self.step:07d}.png")
+        self.sheet = sheet
+
+    def save(self) -> None:
+        """Write a checkpoint to resume from; no pickles: tensors as safetensors, the rest as JSON."""
+        tensors = self.weights() | {f"ema.{k}": v.cpu() for k, v in enumerate(self.average.values)}
+        for index, optimizer in enumerate(self.optimizers):
+            for number, state in optimizer.state_dict()["state"].items():
+                tensors |= {f"optimizer.{index}.{number}.{k}": torch.as_tensor(v).cpu() for k, v in state.items()}
+        tensors["random"] = torch.get_rng_state()
+        _save(self.output / "last.safetensors", tensors)
+        state = {"step": self.step, "seconds": self.seconds, "best": self.best, "best_metrics": self.best_metrics}
+        state["generator"] = self.generator.bit_generator.state
+        _write(self.output / "last.json", json.dumps(state))
+
+    def resume(self) -> bool:
+        """Go on from the last checkpoint, if there is one."""
+        if not (self.output / "last.json").is_file():
+            return False
+        state = json.loads((self.output / "last.json").read_text())
+        tensors = load_file(self.output / "last.safetensors")
+        self.load({k: v for k, v in tensors.items() if k.split(".")[0] in self.task.modules})
+        for number, value in enumerate(self.average.values):
+            value.copy_(tensors[f"ema.{number}"])
+        for index, optimizer in enumerate(self.optimizers):
+            _restore(optimizer, {k: v for k, v in tensors.items() if k.startswith(f"optimizer.{index}.")})
+        torch.set_rng_state(tensors["random"])
+        self.step, self.seconds, self.best = state["step"], state["seconds"], state["best"]
+        self.best_metrics = state["best_metrics"]
+        self.generator.bit_generator.state = state["generator"]
+        logger.info("resumed at step %d, %.1f minutes", self.step, self.seconds / 60)
+        return True
+
+
+def _restore(optimizer: Any, tensors: dict[str, Tensor]) -> None:
+    states: dict[int, dict[str, Tensor]] = defaultdict(dict)
+    for key, value in tensors.items():
+        _, _, number, name = key.split(".")
+        states[int(number)][name] = value
+    current = optimizer.state_dict()
+    optimizer.load_state_dict({"state": dict(states), "param_groups": current["param_groups"]})
+
+
+def _save(path: Path, tensors: dict[str, Tensor]) -> None:
+    partial = path.with_suffix(".partial")
+    save_file({k: v.contiguous() for k, v in tensors.items()}, partial)
+    os.replace(partial, path)
+
+
+def _write(path: Path, text: str) -> None:
+    partial = path.with_suffix(".partial")
+    partial.write_text(text)
+    os.replace(partial, path)
+
+
+class Log:
+    """``log.csv`` and TensorBoard events: means over ``log_steps`` and every validation."""
+
+    def __init__(self, output: Path) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self.path, self.board = output / "log.csv", SummaryWriter(str(output / "tensorboard"))
+        self.sums: dict[str, list[float]] = defaultdict(list)
+
+    def add(self, values: dict[str, float]) -> None:
+        """Collect the values of a step."""
+        for name, value in values.items():
+            self.sums[name].append(value)
+
+    def flush(self, step: int, seconds: float, extra: dict[str, float] | None = None) -> None:
+        """Write the means of what was collected, and ``extra``."""
+        row = {name: float(np.mean(values)) for name, values in self.sums.items()} | (extra or {})
+        self.sums.clear()
+        with self.path.open("a", newline="") as file:
+            csv.writer(file).writerows([step, round(seconds, 1), name, f"{value:.6g}"] for name, value in row.items())
+        for name, value in row.items():
+            self.board.add_scalar(name, value, step)
+        logger.info("step %d, %.0f s: %s", step, seconds, ", ".join(f"{k} {v:.4g}" for k, v in row.items()))
+
+
+def fit(task: Task, config: TrainerConfig, output: Path, resume: bool = True) -> dict[str, float]:
+    """Train ``task`` within its budget, resuming from ``output`` if it holds a checkpoint.
+
+    Returns:
+        Metrics of the best weights, which end in ``output``/export.
+    """
+    output = Path(output)
+    output.mkdir(parents=True, exist_ok=True)
+    run, log = Run(task, config, output), Log(output)
+    if resume:
+        run.resume()
+    run._train_mode(True)
+    try:
+        _loop(run, log)
+    except KeyboardInterrupt:
+        run.save()
+        logger.warning("interrupted at step %d; run again to go on", run.step)
+        raise
+    metrics = run.validate()
+    log.flush(run.step, run.seconds, metrics)
+    run.save()
+    run.load(load_file(output / "best.safetensors"))
+    run._train_mode(False)
+    task.export(output / "export", run.best_metrics)
+    return run.best_metrics
+
+
+def _loop(run: Run, log: Log) -> None:
+    config, start = run.config, time.monotonic() - run.seconds
+    checked = saved = run.seconds
+    for batch in run.task.batches(run.generator):
+        run.seconds = time.monotonic() - start
+        if run.fraction() >= 1.0:
+            return
+        log.add(run.train_on(batch))
+        if run.step % config.log_steps == 0:
+            log.flush(run.step, run.seconds)
+        if run.seconds - checked > config.validate_seconds:
+            log.flush(run.step, run.seconds, run.validate())
+            if getattr(run, "sheet", None) is not None:
+                log.board.add_image("samples", run.sheet, run.step, dataformats="HWC")
+            checked = run.seconds
+        if run.seconds - saved > config.checkpoint_seconds:
+            run.save()
+            saved = run.seconds
+
+
+def overfit_one_batch(task: Task, config: TrainerConfig, steps: int = 50) -> tuple[float, float]:
+    """Train on one batch over and over: the loss must fall, or model and loss do not fit together.
+
+    Returns:
+        The first and the last loss of the first optimizer.
+    """
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        run = Run(task, config, Path(folder))
+        run._train_mode(True)
+        batch = next(iter(task.batches(run.generator)))
+        losses = [run.train_on(batch)["loss"] for _ in range(steps)]
+    return losses[0], losses[-1]

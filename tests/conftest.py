@@ -1,0 +1,141 @@
+"""Input files that tests share, made from the bundled examples."""
+
+import wave
+from collections.abc import Callable
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from PIL import Image
+
+import talkface
+from talkface import cli
+
+RATE = 16000
+
+
+@dataclass(frozen=True)
+class Video:
+    """What a video file turns out to hold when all of it is decoded."""
+
+    frames: int
+    fps: float
+    size: tuple[int, int]
+    seconds: float
+    sound_seconds: float
+    metadata: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run of the command line left: exit code, lines on standard output and standard error."""
+
+    code: int
+    out: list[str]
+    err: list[str]
+
+
+def read_samples(path: Path) -> np.ndarray:
+    """Decode a mono 16-bit file: (N,) int16."""
+    with av.open(str(path)) as container:
+        return np.concatenate([frame.to_ndarray().reshape(-1) for frame in container.decode(audio=0)])
+
+
+def write_wav(path: Path, samples: np.ndarray, rate: int = RATE) -> Path:
+    """Write (N,) or (N, channels) int16 samples."""
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1 if samples.ndim == 1 else samples.shape[1])
+        file.setsampwidth(2)
+        file.setframerate(rate)
+        file.writeframes(samples.astype("<i2").tobytes())
+    return path
+
+
+def write_clip(
+    path: Path, image: np.ndarray | None, samples: np.ndarray | None, seconds: float = 1.0
+) -> Path:
+    """Write a clip with a still picture (H, W, 3), with mono sound, or with both."""
+    with av.open(str(path), "w") as container:
+        streams = []
+        if image is not None:
+            picture = container.add_stream("libx264", rate=25)
+            picture.width, picture.height, picture.pix_fmt = image.shape[1], image.shape[0], "yuv420p"
+            frames = [av.VideoFrame.from_ndarray(image, format="rgb24") for _ in range(round(25 * seconds))]
+            streams.append((picture, frames))
+        if samples is not None:
+            sound = container.add_stream("aac", rate=RATE, layout="mono")
+            frame = av.AudioFrame.from_ndarray(samples.reshape(1, -1), format="s16", layout="mono")
+            frame.sample_rate, frame.pts = RATE, 0
+            streams.append((sound, [frame]))
+        for stream, frames in streams:
+            for number, frame in enumerate(frames):
+                if isinstance(frame, av.VideoFrame):
+                    frame.pts, frame.time_base = number, Fraction(1, 25)
+                container.mux(stream.encode(frame))
+            container.mux(stream.encode(None))
+    return path
+
+
+def read_video(path: Path) -> Video:
+    """Decode everything in a video file."""
+    with av.open(str(path)) as container:
+        picture, metadata = container.streams.video[0], dict(container.metadata)
+        frames, samples = 0, 0
+        sound = container.streams.audio[0] if container.streams.audio else None
+        for frame in container.decode(*([picture, sound] if sound else [picture])):
+            if isinstance(frame, av.VideoFrame):
+                frames += 1
+            else:
+                samples += frame.samples
+        fps = float(picture.average_rate)
+        heard = samples / sound.rate if sound else 0.0
+        return Video(frames, fps, (picture.width, picture.height), frames / fps, heard, metadata)
+
+
+@pytest.fixture(scope="session")
+def samples() -> np.ndarray:
+    """The example speech: (160000,) int16 at 16 kHz."""
+    return read_samples(talkface.example_speech())
+
+
+@pytest.fixture(scope="session")
+def inputs(tmp_path_factory: pytest.TempPathFactory, samples: np.ndarray) -> Path:
+    """A directory with portrait.jpg (512x512) and speech.wav (1.2 s)."""
+    folder = tmp_path_factory.mktemp("inputs")
+    Image.open(talkface.example_portrait()).save(folder / "portrait.jpg", quality=95)
+    write_wav(folder / "speech.wav", samples[RATE : RATE + RATE * 6 // 5])
+    return folder
+
+
+@pytest.fixture(scope="session")
+def portrait(inputs: Path) -> Path:
+    """A good portrait, 512x512."""
+    return inputs / "portrait.jpg"
+
+
+@pytest.fixture(scope="session")
+def picture(portrait: Path) -> Image.Image:
+    """The good portrait, loaded."""
+    return Image.open(portrait).convert("RGB")
+
+
+@pytest.fixture(scope="session")
+def speech(inputs: Path) -> Path:
+    """1.2 s of good speech: 30 frames at 25 a second."""
+    return inputs / "speech.wav"
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
+    """Runs the command line in this process, where models stay loaded from one test to the next."""
+
+    def run(*arguments: object) -> Outcome:
+        capsys.readouterr()
+        code = cli.main([str(argument) for argument in arguments])
+        printed = capsys.readouterr()
+        return Outcome(code, printed.out.splitlines(), printed.err.splitlines())
+
+    return run

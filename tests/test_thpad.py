@@ -1,0 +1,213 @@
+"""TH-PAD: networks, losses, sampler and the stream from speech to motion, on tiny random models."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from talkface.face import topology as tp
+from talkface.face.model import FaceModel
+from talkface.face.motion import FaceMotion
+from talkface.speech.features import ContentEncoder, FeatureStream
+from talkface.systems.thpad import losses
+from talkface.systems.thpad.model import DiffusionPrior, MotionModel
+from talkface.systems.thpad.motion import SpeechToMotion, Style, resample_stream, speech_gate
+from talkface.systems.thpad.refiner import Refiner
+from talkface.systems.thpad.renderer import PortraitRenderer, paste
+from talkface.systems.thpad.sampler import sample, signal_level
+from talkface.systems.thpad.train import best_lag_correlation, editing_mask, fractional_lag
+
+
+def speech(seconds: float, seed: int = 0) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    time = np.arange(round(seconds * 16_000)) / 16_000
+    voice = np.sin(2 * np.pi * 140 * time) * (0.5 + 0.5 * np.sin(2 * np.pi * 3 * time))
+    return (0.3 * voice + 0.02 * rng.standard_normal(len(time))).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def performer() -> SpeechToMotion:
+    torch.manual_seed(0)
+    features = FeatureStream(ContentEncoder.debug())
+    face = FaceModel.from_pretrained()
+    return SpeechToMotion(features, MotionModel.debug(), DiffusionPrior.debug(), face, "cpu")
+
+
+def blocks(samples: np.ndarray, size: int) -> list[np.ndarray]:
+    return [samples[k : k + size] for k in range(0, len(samples), size)]
+
+
+@settings(max_examples=12, deadline=None)
+@given(samples=st.integers(700, 160_000), size=st.integers(900, 70_000))
+def test_features_come_at_50_hz_whatever_the_blocks(samples, size):
+    torch.manual_seed(0)
+    stream = FeatureStream(ContentEncoder.debug(), window=3.0, context=0.5)
+    audio = speech(samples / 16_000)
+    pieces = list(stream(blocks(audio, size)))
+    assert sum(len(piece.content) for piece in pieces) == -(-samples // 320)
+    assert all(len(piece.content) == len(piece.level) for piece in pieces)
+    assert max(float(piece.level.max()) for piece in pieces) <= 0.0
+
+
+def test_blocks_do_not_change_the_features():
+    torch.manual_seed(0)
+    stream = FeatureStream(ContentEncoder.debug(), window=3.0, context=0.5)
+    audio = speech(7.3)
+    one, many = (torch.cat([p.content for p in stream(blocks(audio, size))]) for size in (len(audio), 4321))
+    torch.testing.assert_close(one, many)
+
+
+@pytest.mark.parametrize("seconds", [0.06, 0.5, 4.0, 4.02, 9.7])
+def test_motion_has_a_frame_every_40_ms(performer, seconds):
+    audio = speech(seconds)
+    frames = sum(len(motion) for motion in performer(blocks(audio, 64_000)))
+    assert frames == -(-len(audio) // 640)
+
+
+def test_seeds_change_the_head_and_not_the_lips(performer):
+    audio = speech(6.0)
+    takes = [FaceMotion.concatenate(list(performer([audio], seed=seed))) for seed in (1, 1, 2)]
+    np.testing.assert_array_equal(takes[0].rotation, takes[1].rotation)
+    np.testing.assert_array_equal(takes[0].beta_mouth, takes[2].beta_mouth)
+    assert np.abs(takes[0].rotation - takes[2].rotation).max() > 1e-3
+
+
+def test_strengths_of_zero_hold_still(performer):
+    style = Style(pose=0, blink=0, gaze=0, expression=0, lips=0)
+    motion = FaceMotion.concatenate(list(performer([speech(2.0)], style=style)))
+    for name in ("rotation", "translation", "gaze", "beta_mouth"):
+        assert np.abs(getattr(motion, name)).max() == 0
+    assert np.abs(motion.beta_upper).max() < 1e-5
+    assert (motion.scale == 1).all()
+
+
+def test_silence_closes_the_mouth(performer):
+    motion = FaceMotion.concatenate(list(performer([np.zeros(48_000, np.float32)])))
+    assert np.abs(motion.beta_mouth).max() == 0
+
+
+def test_gate_opens_before_the_voice_and_closes_after_it():
+    probability = np.zeros(200, np.float32)
+    probability[100:140] = 1.0
+    gate = speech_gate(probability, 0)
+    assert gate[50:70].min() == 1.0
+    assert gate[:40].max() == 0.0
+    assert gate[80:].max() == 0.0
+    assert gate[46] > 0
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.integers(1, 60), min_size=1, max_size=5), st.sampled_from([23.976, 25.0, 29.97, 30.0, 50.0, 60.0]))
+def test_any_frame_rate_gets_its_exact_number_of_frames(lengths, fps):
+    total = sum(lengths)
+    ramp = np.arange(total, dtype=np.float32)[:, None] / 25
+    whole = FaceMotion(ramp, ramp, 0 * np.tile(ramp, 3), np.tile(ramp, 2), ramp, np.tile(ramp, 4))
+    edges = np.cumsum([0, *lengths])
+    parts = [whole[int(a) : int(b)] for a, b in zip(edges[:-1], edges[1:], strict=True)]
+    count = max(1, round(total / 25 * fps))
+    moved = FaceMotion.concatenate(list(resample_stream(iter(parts), fps, count)))
+    assert len(moved) == count
+    expected = np.minimum(np.arange(count) / fps, (total - 1) / 25)
+    np.testing.assert_allclose(moved.beta_mouth[:, 0], expected, atol=1e-4)
+
+
+def test_prior_keeps_known_frames_and_follows_its_noise():
+    torch.manual_seed(0)
+    prior = DiffusionPrior.debug()
+    f_a, codes = torch.randn(2, 40, 32), torch.randn(2, 40, 32)
+    known = torch.zeros(2, 40)
+    known[:, :10] = 1
+    noise = torch.randn(2, 40, 32)
+    one = sample(prior, f_a, known, codes, noise, 4)
+    two = sample(prior, f_a, known, codes, noise, 4, guidance_scale=1.5)
+    torch.testing.assert_close(one[:, :10], codes[:, :10])
+    assert torch.isfinite(two).all()
+    assert not torch.allclose(one, sample(prior, f_a, known, codes, -noise, 4))
+
+
+def test_schedule_goes_from_signal_to_noise():
+    level = signal_level(torch.arange(1000), 1000)
+    assert level[0] > 0.99
+    assert level[-1] < 1e-3
+    assert (level.diff() <= 0).all()
+
+
+def test_losses_know_their_optimum():
+    x = torch.randn(64, 16)
+    temperature = torch.tensor(20.0)
+    assert losses.contrastive_sync(x, x, temperature) < losses.contrastive_sync(x, x.roll(1, 0), temperature)
+    assert losses.orthogonality(torch.randn(500, 64), torch.randn(500, 64)) < 0.05
+    assert losses.orthogonality(x, x) > 0.99
+    assert losses.velocity(x[None], x[None] + 3.0) < 1e-10
+    image = torch.rand(2, 3, 32, 32)
+    assert losses.gradient_loss(image, image, torch.ones(2, 1, 32, 32)) == 0
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(30, 128), st.integers(0, 10_000))
+def test_editing_masks_leave_something_to_draw(frames, seed):
+    known = editing_mask(frames, np.random.default_rng(seed))
+    assert set(np.unique(known)) <= {0.0, 1.0}
+    assert known.shape == (frames,)
+
+
+@pytest.mark.parametrize("lag", [-3, 0, 2])
+def test_lag_of_a_shifted_signal_is_found(lag):
+    signal = np.convolve(np.random.default_rng(0).standard_normal(200), np.ones(5) / 5, "same")
+    found, score = fractional_lag(np.roll(signal, lag), signal, 5)
+    assert abs(found - lag) < 0.2
+    assert score > 0.95
+    assert best_lag_correlation(np.roll(signal, 1), signal)[1] == 1
+
+
+def portrait(face: FaceModel) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    image = np.kron(rng.integers(60, 200, (32, 32, 3)), np.ones((8, 8, 1))).astype(np.uint8)
+    return image, (60 * face.mean + [128, 110, 0]).astype(np.float32)
+
+
+def test_the_neutral_motion_draws_the_portrait():
+    face = FaceModel.from_pretrained()
+    image, points = portrait(face)
+    zero = np.zeros((1, 4), np.float32)
+    motion = FaceMotion(
+        np.zeros((1, len(face.mouth)), np.float32),
+        np.zeros((1, len(face.upper)), np.float32),
+        zero[:, :3],
+        zero[:, :2],
+        zero[:, :1] + 1,
+        zero,
+    )
+    renderer = PortraitRenderer(image, points, face, refiner=None)
+    frame = next(renderer.frames([motion]))
+    assert np.abs(frame.astype(int) - image).mean() < 1.0
+    moved = next(renderer.frames([replace(motion, rotation=np.array([[0, 0.1, 0]], np.float32))]))
+    assert np.abs(moved.astype(int) - image)[80:140, 100:156].mean() > 2.0
+    np.testing.assert_array_equal(moved[:, :4], image[:, :4])
+
+
+def test_the_refiner_only_touches_its_parts():
+    torch.manual_seed(0)
+    face = FaceModel.from_pretrained()
+    image, points = portrait(face)
+    motion = face.fit(points[None]).motion
+    motion = replace(motion, rotation=np.zeros((1, 3), np.float32), gaze=np.zeros((1, 4), np.float32))
+    plain = next(PortraitRenderer(image, points, face, None).frames([motion]))
+    refined = next(PortraitRenderer(image, points, face, Refiner.debug()).frames([motion]))
+    changed = np.abs(plain.astype(int) - refined).sum(-1) > 0
+    assert changed.any()
+    forehead = points[tp.FOREHEAD].astype(int)
+    assert not changed[: forehead[1]].any()
+
+
+def test_paste_blends_inside_its_footprint():
+    image = np.full((40, 60, 3), 100, np.uint8)
+    layer = np.zeros((8, 8, 4), np.float32)
+    layer[2:6, 2:6] = [50, 50, 50, 0.5]
+    paste(image, layer, np.array([[1.0, 0, -20], [0, 1.0, -10]]))
+    assert (image[13, 23] == 100).all()
+    assert (image[:9] == 100).all()
+    assert (image[:, 40:] == 100).all()

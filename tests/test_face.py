@@ -5,6 +5,7 @@ import json
 import cv2
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -12,7 +13,7 @@ from talkface.face import topology as tp
 from talkface.face.crop import MOUTH, PARTS, cut, part_matrix, transform
 from talkface.face.model import FaceModel, Pose, estimate_pose
 from talkface.face.motion import FaceMotion
-from talkface.face.warp import move_ring, with_ring
+from talkface.face.warp import move_ring, resample, resample_tensor, with_ring
 
 
 @pytest.fixture(scope="module")
@@ -26,14 +27,24 @@ def rotation(x: float, y: float, z: float) -> np.ndarray:
 
 def still(frames: int, face: FaceModel) -> FaceMotion:
     zeros = lambda width: np.zeros((frames, width), np.float32)  # noqa: E731
-    return FaceMotion(zeros(len(face.mouth)), zeros(len(face.upper)), zeros(3), zeros(2), zeros(1) + 1, zeros(4))
+    return FaceMotion(
+        zeros(len(face.mouth)), zeros(len(face.upper)), zeros(3), zeros(2), zeros(1) + 1, zeros(4)
+    )
 
 
 @settings(max_examples=25, deadline=None)
-@given(st.floats(-0.4, 0.4), st.floats(-0.5, 0.5), st.floats(-0.4, 0.4), st.floats(30, 800), st.floats(-500, 2000))
+@given(
+    st.floats(-0.4, 0.4),
+    st.floats(-0.5, 0.5),
+    st.floats(-0.4, 0.4),
+    st.floats(30, 800),
+    st.floats(-500, 2000),
+)
 def test_pose_is_recovered(x, y, z, scale, shift):
     face = FaceModel.from_pretrained()
-    true = Pose(rotation(x, y, z)[None], np.array([scale], np.float32), np.array([[shift, 2 * shift, 0]], np.float32))
+    true = Pose(
+        rotation(x, y, z)[None], np.array([scale], np.float32), np.array([[shift, 2 * shift, 0]], np.float32)
+    )
     found = estimate_pose(true.apply(face.mean), face.mean)
     np.testing.assert_allclose(found.rotation, true.rotation, atol=2e-3)
     np.testing.assert_allclose(found.scale, true.scale, rtol=2e-3)
@@ -65,9 +76,12 @@ def test_lids_close_and_strengths_scale(face):
     eyes = face.eyelids()
     closed = (-eyes.open_gap * eyes.gap / np.square(eyes.gap).sum())[None].astype(np.float32)
     assert abs(eyes.openness(closed)[0]) < 1e-4
-    assert eyes.openness(eyes.perform(0.6 * closed, 1.0, 1.0))[0] < 0.15, "half a blink becomes a blink"
-    assert eyes.openness(eyes.perform(closed, 1.0, 0.0))[0] > 0.7, "no blinks when they are switched off"
-    assert np.abs(eyes.perform(np.zeros_like(closed), 1.0, 1.0)).max() < 1e-5
+    assert eyes.complete(np.array([0.4]))[0] < 0.05, "half a blink becomes a blink"
+    assert eyes.complete(np.array([0.9]))[0] == pytest.approx(0.9), "a lowered lid stays as it is"
+    rng = np.random.default_rng(0)
+    beta = rng.normal(size=(5, len(face.upper))).astype(np.float32)
+    np.testing.assert_allclose(eyes.openness(eyes.with_openness(beta, np.full(5, 0.3))), 0.3, atol=1e-4)
+    np.testing.assert_allclose(eyes.with_openness(beta, eyes.openness(beta)), beta, atol=1e-4)
 
 
 def test_motion_round_trip_and_resampling(tmp_path, face):
@@ -106,6 +120,20 @@ def test_warp_to_itself_changes_nothing(face):
     assert np.abs(moved.astype(int) - checker()).max() <= 1
 
 
+@pytest.mark.parametrize("cell", [1.0, 2.0])
+def test_both_ways_to_resample_agree(face, cell):
+    warp = face.mesh_warp()
+    mesh = with_ring((40 * face.mean + [128, 120, 0]).astype(np.float32))
+    target = mesh * [1.02, 0.98, 1] + [1, 3, 0]
+    field = warp.field(mesh, target.astype(np.float32), (int(256 / cell), int(256 / cell)), cell)
+    smooth = cv2.GaussianBlur(checker(), (0, 0), 3)
+    one = np.zeros_like(smooth)
+    resample(smooth, field, one)
+    picture = torch.from_numpy(smooth).permute(2, 0, 1)[None].float()
+    two = resample_tensor(picture, field, 256, 256)[0].permute(1, 2, 0).numpy()
+    assert np.abs(one[4:-4, 4:-4] - two[4:-4, 4:-4]).max() < 3
+
+
 def test_warp_moves_the_face_and_leaves_the_far_background(face):
     warp = face.mesh_warp()
     mesh = with_ring((40 * face.mean + [128, 120, 0]).astype(np.float32))
@@ -127,7 +155,9 @@ def test_crops_are_upright_and_centred(part, face):
     local = transform(points, matrix)
     eyes = local[263, :2] - local[33, :2]
     assert abs(eyes[1]) < 1.0, "the line of the eyes is level"
-    inside = local[tp.LIPS_OUTER if part is MOUTH else tp.RIGHT_EYE if "right" in part.name else tp.LEFT_EYE, :2]
+    inside = local[
+        tp.LIPS_OUTER if part is MOUTH else tp.RIGHT_EYE if "right" in part.name else tp.LEFT_EYE, :2
+    ]
     assert inside.min() > 0
     assert inside.max() < part.pixels
     assert cut(np.zeros((800, 1000, 3), np.uint8), matrix, part.pixels).shape == (part.pixels, part.pixels, 3)

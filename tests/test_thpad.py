@@ -13,6 +13,7 @@ from talkface.face.model import FaceModel
 from talkface.face.motion import FaceMotion
 from talkface.speech.features import ContentEncoder, FeatureStream
 from talkface.systems.thpad import losses
+from talkface.systems.thpad.blinks import BlinkClock
 from talkface.systems.thpad.model import DiffusionPrior, MotionModel
 from talkface.systems.thpad.motion import SpeechToMotion, Style, resample_stream, speech_gate
 from talkface.systems.thpad.refiner import Refiner
@@ -84,6 +85,34 @@ def test_strengths_of_zero_hold_still(performer):
     assert (motion.scale == 1).all()
 
 
+@pytest.mark.parametrize("pieces", [1, 7, 50])
+def test_blinks_come_at_a_human_rate_and_close_the_eyes(pieces):
+    minutes = 4
+    open_eyes = np.ones(minutes * 60 * 25)
+
+    def blinks(rate: float) -> np.ndarray:
+        clock = BlinkClock(torch.Generator().manual_seed(3), rate)
+        return np.concatenate([clock(part) for part in np.array_split(open_eyes, pieces)])
+
+    def count(openness: np.ndarray) -> int:
+        return int(((openness[1:] < 0.3) & (openness[:-1] >= 0.3)).sum())
+
+    natural = blinks(1.0)
+    assert 8 * minutes < count(natural) < 30 * minutes
+    assert natural.min() == 0.0
+    np.testing.assert_array_equal(natural, BlinkClock(torch.Generator().manual_seed(3))(open_eyes))
+    assert count(blinks(2.0)) > 1.4 * count(natural)
+    assert count(blinks(0.0)) == 0
+
+
+def test_a_blink_of_the_prior_is_not_doubled():
+    openness = np.ones(2000)
+    openness[::50] = 0.1
+    clock = BlinkClock(torch.Generator().manual_seed(0))
+    closed = clock(openness) < 0.3
+    assert (closed[1:] & ~closed[:-1]).sum() <= 50, "40 are the prior's own; few fall into its pauses of 2 s"
+
+
 def test_silence_closes_the_mouth(performer):
     motion = FaceMotion.concatenate(list(performer([np.zeros(48_000, np.float32)])))
     assert np.abs(motion.beta_mouth).max() == 0
@@ -100,7 +129,10 @@ def test_gate_opens_before_the_voice_and_closes_after_it():
 
 
 @settings(max_examples=25, deadline=None)
-@given(st.lists(st.integers(1, 60), min_size=1, max_size=5), st.sampled_from([23.976, 25.0, 29.97, 30.0, 50.0, 60.0]))
+@given(
+    st.lists(st.integers(1, 60), min_size=1, max_size=5),
+    st.sampled_from([23.976, 25.0, 29.97, 30.0, 50.0, 60.0]),
+)
 def test_any_frame_rate_gets_its_exact_number_of_frames(lengths, fps):
     total = sum(lengths)
     ramp = np.arange(total, dtype=np.float32)[:, None] / 25

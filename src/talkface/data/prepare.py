@@ -80,9 +80,13 @@ class Manifest:
 
         path = Path(directory) / "manifest.jsonl"
         if not path.is_file():
-            raise UnreadableMedia(f"{directory} has no manifest.jsonl: run `talkface prepare VIDEOS {directory}` first")
+            raise UnreadableMedia(
+                f"{directory} has no manifest.jsonl: run `talkface prepare VIDEOS {directory}` first"
+            )
         head, *lines = path.read_text().splitlines()
-        return cls(Path(directory), Path(json.loads(head)["root"]), [Item(**json.loads(line)) for line in lines])
+        return cls(
+            Path(directory), Path(json.loads(head)["root"]), [Item(**json.loads(line)) for line in lines]
+        )
 
     def save(self) -> None:
         """Write manifest.jsonl."""
@@ -130,7 +134,9 @@ def list_items(root: Path) -> list[Item]:
             speaker = str(name.parent) if name.parent != Path(".") else name.stem
             split = "val" if zlib.crc32(speaker.encode()) % 10 == 0 else "train"
             key = "_".join(name.with_suffix("").parts)
-            items.append(Item(key=key, file=str(name), corpus=root.name, speaker=speaker, split=split, has_video=video))
+            items.append(
+                Item(key=key, file=str(name), corpus=root.name, speaker=speaker, split=split, has_video=video)
+            )
     return items
 
 
@@ -156,7 +162,12 @@ def _clips(root: Path) -> Iterator[Item]:
 
 def _voices(root: Path) -> Iterator[Item]:
     for row in _rows(root / "pairs.tsv"):
-        common = {"corpus": row["corpus"], "speaker": row["person"], "split": row["split"], "has_video": False}
+        common = {
+            "corpus": row["corpus"],
+            "speaker": row["person"],
+            "split": row["split"],
+            "has_video": False,
+        }
         yield Item(key="pair_" + row["id"], file=row["voice"], licence="see corpus", **common)
     for row in _rows(root / "emotion.tsv"):
         common = {"corpus": "RAVDESS", "speaker": row["actor"], "split": row["split"], "has_video": False}

@@ -65,7 +65,9 @@ def part_matrix(points: np.ndarray, part: Part) -> np.ndarray:
 def transform(points: np.ndarray, matrix: np.ndarray) -> np.ndarray:
     """Apply an affine map to the x, y of points (V, 3); depth is scaled alike."""
     scale = float(np.sqrt(abs(np.linalg.det(matrix[:, :2]))))
-    return np.concatenate([points[:, :2] @ matrix[:, :2].T + matrix[:, 2], points[:, 2:] * scale], 1).astype(np.float32)
+    return np.concatenate([points[:, :2] @ matrix[:, :2].T + matrix[:, 2], points[:, 2:] * scale], 1).astype(
+        np.float32
+    )
 
 
 def cut(image: np.ndarray, matrix: np.ndarray, pixels: int) -> np.ndarray:
@@ -75,6 +77,10 @@ def cut(image: np.ndarray, matrix: np.ndarray, pixels: int) -> np.ndarray:
         factor = int(np.ceil(step))
         finer = matrix * factor
         finer[:, 2] += (factor - 1) / 2
-        large = cv2.warpAffine(image, finer, (pixels * factor,) * 2, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        large = cv2.warpAffine(
+            image, finer, (pixels * factor,) * 2, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+        )
         return cv2.resize(large, (pixels, pixels), interpolation=cv2.INTER_AREA)
-    return cv2.warpAffine(image, matrix, (pixels, pixels), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    return cv2.warpAffine(
+        image, matrix, (pixels, pixels), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+    )

@@ -90,19 +90,17 @@ class Eyelids:
         """Lid gap over its value at rest, (T,): 1 is open, 0 closed."""
         return 1 + beta_upper @ self.gap / self.open_gap
 
-    def perform(self, beta_upper: np.ndarray, expression: float, blink: float) -> np.ndarray:
-        """Scale brows and lids apart, (T, U); a lid that is more than half way down goes all the way."""
-        direction = self.gap / np.square(self.gap).sum()
-        gap = beta_upper @ self.gap
-        rest = beta_upper - gap[:, None] * direction
-        openness = np.clip(1 + gap / self.open_gap, 0.0, 1.3)
-        openness = 1 + (openness - 1) * expression
+    def complete(self, openness: np.ndarray) -> np.ndarray:
+        """A lid that is more than half way down goes all the way: openness (T,) in and out."""
         closing = np.clip((0.75 - openness) / 0.35, 0.0, 1.0)
-        closing = blink * closing * closing * (3 - 2 * closing)
-        lids = np.minimum(openness, 1.15) * (1 - closing)
-        if blink == 0:
-            lids = np.maximum(lids, 0.75)
-        return (expression * rest + ((lids - 1) * self.open_gap)[:, None] * direction).astype(np.float32)
+        return np.clip(openness, 0.0, 1.15) * (1 - closing * closing * (3 - 2 * closing))
+
+    def with_openness(self, beta_upper: np.ndarray, openness: np.ndarray, expression: float = 1.0) -> np.ndarray:
+        """beta_upper (T, U) whose lids stand at ``openness`` (T,) and whose brows are scaled by ``expression``."""
+        direction = self.gap / np.square(self.gap).sum()
+        rest = beta_upper - (beta_upper @ self.gap)[:, None] * direction
+        lids = ((openness - 1) * self.open_gap)[:, None] * direction
+        return (expression * rest + lids).astype(np.float32)
 
 
 class FaceModel:
@@ -115,7 +113,12 @@ class FaceModel:
     """
 
     def __init__(
-        self, mean: np.ndarray, identity: np.ndarray, mouth: np.ndarray, upper: np.ndarray, opening: np.ndarray
+        self,
+        mean: np.ndarray,
+        identity: np.ndarray,
+        mouth: np.ndarray,
+        upper: np.ndarray,
+        opening: np.ndarray,
     ) -> None:
         self.mean, self.identity, self.mouth, self.upper, self.opening = mean, identity, mouth, upper, opening
         self._mouth_solver = _solver(mouth, 1e-3)
@@ -139,7 +142,9 @@ class FaceModel:
 
     def expression(self, motion: FaceMotion) -> np.ndarray:
         """Canonical displacement (T, 478, 3) of mouth, upper face and irises from the neutral face."""
-        moved = np.tensordot(motion.beta_mouth, self.mouth, 1) + np.tensordot(motion.beta_upper, self.upper, 1)
+        moved = np.tensordot(motion.beta_mouth, self.mouth, 1) + np.tensordot(
+            motion.beta_upper, self.upper, 1
+        )
         for eye, part in enumerate(_IRIS_SLICES):
             moved[:, part, :2] += motion.gaze[:, None, 2 * eye : 2 * eye + 2]
         return moved.astype(np.float32)
@@ -150,7 +155,10 @@ class FaceModel:
 
     def eyelids(self) -> "Eyelids":
         """What closes an eye, in terms of beta_upper."""
-        gaps = [self.upper[:, lids[:, 1], 1] - self.upper[:, lids[:, 0], 1] for lids in (tp.RIGHT_LIDS, tp.LEFT_LIDS)]
+        gaps = [
+            self.upper[:, lids[:, 1], 1] - self.upper[:, lids[:, 0], 1]
+            for lids in (tp.RIGHT_LIDS, tp.LEFT_LIDS)
+        ]
         lids = np.concatenate([tp.RIGHT_LIDS, tp.LEFT_LIDS])
         open_gap = float((self.mean[lids[:, 1], 1] - self.mean[lids[:, 0], 1]).mean())
         return Eyelids(np.concatenate(gaps, 1).mean(1), open_gap)
@@ -185,7 +193,8 @@ class FaceModel:
             beta_mouth=self.project_mouth(displacement),
             beta_upper=self.project_upper(displacement),
             rotation=Rotation.from_matrix(pose.rotation).as_rotvec().astype(np.float32),
-            translation=(pose.translation[:, :2] - np.median(pose.translation[:, :2], 0)) / np.median(pose.scale),
+            translation=(pose.translation[:, :2] - np.median(pose.translation[:, :2], 0))
+            / np.median(pose.scale),
             scale=(pose.scale / np.median(pose.scale))[:, None],
             gaze=gaze.astype(np.float32),
             fps=fps,
@@ -200,8 +209,10 @@ class FaceModel:
         """The face at rest, (478, 3)."""
         if len(canonical) >= 25:
             return clip_neutral(canonical, self.mean)
-        displacement = canonical - self.mean - np.tensordot(
-            _solve(self._identity_solver, canonical - self.mean), self.identity, 1
+        displacement = (
+            canonical
+            - self.mean
+            - np.tensordot(_solve(self._identity_solver, canonical - self.mean), self.identity, 1)
         )
         at_rest = canonical - np.tensordot(self.project_mouth(displacement), self.mouth, 1)
         neutral = at_rest.mean(0)

@@ -51,7 +51,9 @@ class FaceMotion:
     @classmethod
     def concatenate(cls, parts: Sequence["FaceMotion"]) -> "FaceMotion":
         """Join stretches of the same frame rate."""
-        return cls(**{name: np.concatenate([getattr(p, name) for p in parts]) for name in _ARRAYS}, fps=parts[0].fps)
+        return cls(
+            **{name: np.concatenate([getattr(p, name) for p in parts]) for name in _ARRAYS}, fps=parts[0].fps
+        )
 
     def resample(self, times: np.ndarray) -> "FaceMotion":
         """The motion at the given times (seconds from the first frame); ends are held. Rotations are slerped."""

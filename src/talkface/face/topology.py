@@ -19,13 +19,27 @@ FACE_OVAL = np.array(
     [10, 338, 297, 332, 284, 251, 389, 356, 454, 323, 361, 288, 397, 365, 379, 378, 400, 377]
     + [152, 148, 176, 149, 150, 136, 172, 58, 132, 93, 234, 127, 162, 21, 54, 103, 67, 109]
 )
-LIPS_OUTER = np.array([61, 146, 91, 181, 84, 17, 314, 405, 321, 375, 291, 409, 270, 269, 267, 0, 37, 39, 40, 185])
-LIPS_INNER = np.array([78, 95, 88, 178, 87, 14, 317, 402, 318, 324, 308, 415, 310, 311, 312, 13, 82, 81, 80, 191])
+LIPS_OUTER = np.array(
+    [61, 146, 91, 181, 84, 17, 314, 405, 321, 375, 291, 409, 270, 269, 267, 0, 37, 39, 40, 185]
+)
+LIPS_INNER = np.array(
+    [78, 95, 88, 178, 87, 14, 317, 402, 318, 324, 308, 415, 310, 311, 312, 13, 82, 81, 80, 191]
+)
 # Inner-lip vertices in pairs (upper, lower) from corner to corner.
 LIPS_INNER_UPPER = np.array([191, 80, 81, 82, 13, 312, 311, 310, 415])
 LIPS_INNER_LOWER = np.array([95, 88, 178, 87, 14, 317, 402, 318, 324])
 RIGHT_EYE = np.array([33, 7, 163, 144, 145, 153, 154, 155, 133, 173, 157, 158, 159, 160, 161, 246])
 LEFT_EYE = np.array([263, 249, 390, 373, 374, 380, 381, 382, 362, 398, 384, 385, 386, 387, 388, 466])
+# What the iris network says about an eye beside the iris: its first 16 points are the lids' edge, the next 16 the
+# ring around it, each lower then upper, from the outer to the inner corner (subject's right eye, then left).
+EYE_CONTOUR = (
+    np.array([33, 7, 163, 144, 145, 153, 154, 155, 133, 246, 161, 160, 159, 158, 157, 173]),
+    np.array([263, 249, 390, 373, 374, 380, 381, 382, 362, 466, 388, 387, 386, 385, 384, 398]),
+)
+EYE_HALO = (
+    np.array([130, 25, 110, 24, 23, 22, 26, 112, 243, 247, 30, 29, 27, 28, 56, 190]),
+    np.array([359, 255, 339, 254, 253, 252, 256, 341, 463, 467, 260, 259, 257, 258, 286, 414]),
+)
 # Eyelids in pairs (upper, lower): subject's right, then left.
 RIGHT_LIDS = np.array([[160, 144], [159, 145], [158, 153]])
 LEFT_LIDS = np.array([[387, 373], [386, 374], [385, 380]])

@@ -95,7 +95,9 @@ def _short_range_anchors() -> np.ndarray:
     return np.concatenate(anchors).astype(np.float32)
 
 
-def _region(eye_right: np.ndarray, eye_left: np.ndarray, center: np.ndarray, size: float, score: float) -> Detection:
+def _region(
+    eye_right: np.ndarray, eye_left: np.ndarray, center: np.ndarray, size: float, score: float
+) -> Detection:
     delta = eye_left - eye_right
     return Detection((float(center[0]), float(center[1])), size, float(np.arctan2(delta[1], delta[0])), score)
 
@@ -130,7 +132,9 @@ class FaceTracker:
         height, width = image.shape[:2]
         side = max(height, width)
         scale = 128 / side
-        small = cv2.resize(image, (max(1, round(width * scale)), max(1, round(height * scale))), interpolation=cv2.INTER_AREA)
+        small = cv2.resize(
+            image, (max(1, round(width * scale)), max(1, round(height * scale))), interpolation=cv2.INTER_AREA
+        )
         top, left = (128 - small.shape[0]) // 2, (128 - small.shape[1]) // 2
         canvas = np.zeros((128, 128, 3), np.float32)
         canvas[top : top + small.shape[0], left : left + small.shape[1]] = small
@@ -160,7 +164,9 @@ class FaceTracker:
         for face in faces:
             low, extent = face[:2] * ratio, face[2:4] * ratio
             eye_right, eye_left = face[4:6] * ratio, face[6:8] * ratio
-            detections.append(_region(eye_right, eye_left, low + extent / 2, 1.4 * float(extent.max()), float(face[14])))
+            detections.append(
+                _region(eye_right, eye_left, low + extent / 2, 1.4 * float(extent.max()), float(face[14]))
+            )
         return detections
 
     # -- mesh ------------------------------------------------------------------------------------
@@ -176,25 +182,30 @@ class FaceTracker:
         local = flat.reshape(topology.FACE_VERTICES, 3)
         points = np.empty((topology.VERTICES, 3), np.float32)
         points[: topology.FACE_VERTICES] = _uncrop(local, matrix, region.size / _MESH_SIZE)
-        self._add_irises(image, points)
+        self._refine_eyes(image, points)
         return FaceMesh(points, probability)
 
-    def _add_irises(self, image: np.ndarray, points: np.ndarray) -> None:
+    def _refine_eyes(self, image: np.ndarray, points: np.ndarray) -> None:
+        """Irises, and eyelids: the mesh network hardly moves lids in a blink, the iris network does."""
+        axis = points[263, :2] - points[33, :2]
+        roll = float(np.arctan2(axis[1], axis[0]))
         for eye, (outer, inner) in enumerate(((33, 133), (263, 362))):
             corners = points[[outer, inner], :2]
-            center, size = corners.mean(0), 2.3 * float(np.linalg.norm(corners[0] - corners[1]))
-            axis = points[263, :2] - points[33, :2]
-            matrix = _crop_matrix(center, max(size, 1.0), float(np.arctan2(axis[1], axis[0])), _IRIS_SIZE)
+            size = max(2.3 * float(np.linalg.norm(corners[0] - corners[1])), 1.0)
+            matrix = _crop_matrix(corners.mean(0), size, roll, _IRIS_SIZE)
             crop = _warp(image, matrix, _IRIS_SIZE)
-            if eye == 1:  # the network knows the subject's right eye: mirror the left one
-                crop = crop[:, ::-1]
-            iris = self._iris(crop)[1].reshape(5, 3).copy()
+            contour, iris = self._iris(
+                crop[:, ::-1] if eye == 1 else crop
+            )  # it knows the subject's right eye
+            contour, iris = contour.reshape(71, 3), iris.reshape(5, 3)
             if eye == 1:
-                iris[:, 0] = _IRIS_SIZE - iris[:, 0]
-            iris = _uncrop(iris, matrix, size / _IRIS_SIZE)
+                contour[:, 0], iris[:, 0] = _IRIS_SIZE - contour[:, 0], _IRIS_SIZE - iris[:, 0]
+            scale = size / _IRIS_SIZE
+            iris = _uncrop(iris, matrix, scale)
             iris[:, 2] += points[[outer, inner], 2].mean() - iris[0, 2]
             start = topology.FACE_VERTICES + 5 * eye
             points[start : start + 5] = iris
+            _move_lids(points, _uncrop(contour, matrix, scale), eye)
 
     def track_image(self, image: np.ndarray) -> list[FaceMesh]:
         """Meshes of all faces in a picture, largest first. The region is refined once from the mesh itself."""
@@ -300,6 +311,19 @@ def _overlap(a: Detection, b: Detection) -> bool:
     return distance < 0.35 * max(a.size, b.size)
 
 
+_CORNERS = np.array([0, 8])  # of a contour: they carry the pose and stay with the mesh network
+
+
+def _move_lids(points: np.ndarray, contour: np.ndarray, eye: int) -> None:
+    """Put the lids where the iris network sees them; eye corners, and depth, stay the mesh's."""
+    edge, halo = topology.EYE_CONTOUR[eye], topology.EYE_HALO[eye]
+    shift = (points[edge[_CORNERS], :2] - contour[_CORNERS, :2]).mean(0)
+    for vertices, seen, share in ((edge, contour[:16], 1.0), (halo, contour[16:32], 0.5)):
+        moving = np.setdiff1d(np.arange(16), _CORNERS)
+        target = seen[moving, :2] + shift
+        points[vertices[moving], :2] += share * (target - points[vertices[moving], :2])
+
+
 def _region_of(points: np.ndarray) -> Detection:
     """The square that the mesh network expects next: 1.5 x the face's extent, upright along the eyes."""
     xy = points[: topology.FACE_VERTICES, :2]
@@ -312,7 +336,9 @@ def _region_of(points: np.ndarray) -> Detection:
     return Detection((float(center[0]), float(center[1])), 1.5 * float((high - low).max()), roll, 1.0)
 
 
-def _crop_matrix(center: tuple[float, float] | np.ndarray, size: float, roll: float, pixels: int) -> np.ndarray:
+def _crop_matrix(
+    center: tuple[float, float] | np.ndarray, size: float, roll: float, pixels: int
+) -> np.ndarray:
     matrix = cv2.getRotationMatrix2D((float(center[0]), float(center[1])), np.degrees(roll), pixels / size)
     matrix[:, 2] += pixels / 2 - np.array([float(center[0]), float(center[1])])
     return matrix
@@ -323,7 +349,8 @@ def _warp(image: np.ndarray, matrix: np.ndarray, pixels: int) -> np.ndarray:
     shrink = int(1 / max(np.hypot(matrix[0, 0], matrix[0, 1]), 1e-6) / 2)
     if shrink >= 2:
         corners = cv2.transform(
-            np.array([[[0, 0], [pixels, 0], [0, pixels], [pixels, pixels]]], np.float64), cv2.invertAffineTransform(matrix)
+            np.array([[[0, 0], [pixels, 0], [0, pixels], [pixels, pixels]]], np.float64),
+            cv2.invertAffineTransform(matrix),
         )[0]
         low = np.maximum(np.floor(corners.min(0)).astype(int), 0)
         high = np.minimum(np.ceil(corners.max(0)).astype(int), image.shape[1::-1])
@@ -335,7 +362,9 @@ def _warp(image: np.ndarray, matrix: np.ndarray, pixels: int) -> np.ndarray:
             matrix = matrix.copy()
             matrix[:, 2] += matrix[:, :2] @ (low + (shrink - 1) / 2)
             matrix[:, :2] *= shrink
-    crop = cv2.warpAffine(image, matrix, (pixels, pixels), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    crop = cv2.warpAffine(
+        image, matrix, (pixels, pixels), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+    )
     return crop.astype(np.float32) / 255.0
 
 

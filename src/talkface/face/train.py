@@ -26,7 +26,10 @@ class FaceModelConfig:
 
 def learn(points: list[np.ndarray], config: FaceModelConfig) -> FaceModel:
     """Learn the model from clips of tracked points, each (T, 478, 3) pixels."""
-    chosen = [clip[np.linspace(0, len(clip) - 1, min(len(clip), config.frames_per_clip)).astype(int)] for clip in points]
+    chosen = [
+        clip[np.linspace(0, len(clip) - 1, min(len(clip), config.frames_per_clip)).astype(int)]
+        for clip in points
+    ]
     mean, canonical = _align(chosen, config.alignments)
     neutrals = np.stack([clip_neutral(clip, mean) for clip in canonical])
     mean = neutrals.mean(0)
@@ -86,7 +89,11 @@ def _principal(samples: np.ndarray, count: int, center: bool = True) -> np.ndarr
     _, singular, vt = np.linalg.svd(small, full_matrices=False)
     count = min(count, len(singular))
     basis = vt[:count] * (singular[:count, None] / np.sqrt(len(small)))
-    logger.info("%d components explain %.3f of the variance", count, np.square(singular[:count]).sum() / np.square(singular).sum())
+    logger.info(
+        "%d components explain %.3f of the variance",
+        count,
+        np.square(singular[:count]).sum() / np.square(singular).sum(),
+    )
     return (basis.reshape(count, -1, 3) / weight).astype(np.float32)
 
 
@@ -102,7 +109,11 @@ class FaceModelTask:
 
         manifest = Manifest.load(data)
         clips = {
-            split: [manifest.track(i).points for i in manifest.items if i.has_video and i.usable and i.split == split]
+            split: [
+                manifest.track(i).points
+                for i in manifest.items
+                if i.has_video and i.usable and i.split == split
+            ]
             for split in ("train", "val")
         }
         model = learn([clip for clip in clips["train"] if len(clip) >= 10], config)
@@ -111,5 +122,7 @@ class FaceModelTask:
             "val_fit_error_mean": float(np.mean(errors)),
             "val_fit_error_median": float(np.median(errors)),
         }
-        save_pretrained(output / "export", {"class": "FaceModel", "metrics": metrics}, model.state(), card=None)
+        save_pretrained(
+            output / "export", {"class": "FaceModel", "metrics": metrics}, model.state(), card=None
+        )
         return metrics

@@ -11,6 +11,8 @@ from functools import cached_property
 
 import cv2
 import numpy as np
+import torch
+from torch.nn import functional
 
 from talkface.face import topology as tp
 
@@ -101,7 +103,9 @@ def triangulate(open_face: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _inside_oval(centers: np.ndarray, oval: np.ndarray) -> np.ndarray:
     contour = oval[:, :2].astype(np.float32).reshape(-1, 1, 2)
-    return np.array([cv2.pointPolygonTest(contour, (float(x), float(y)), False) >= 0 for x, y in centers[:, :2]])
+    return np.array(
+        [cv2.pointPolygonTest(contour, (float(x), float(y)), False) >= 0 for x, y in centers[:, :2]]
+    )
 
 
 @dataclass(frozen=True)
@@ -122,10 +126,32 @@ class WarpField:
         """Source x and y of every output pixel, (height, width) each."""
         if self.cell == 1:
             return self.grid[..., 0], self.grid[..., 1]
-        matrix = np.array([[1 / self.cell, 0, 0.5 / self.cell - 0.5], [0, 1 / self.cell, 0.5 / self.cell - 0.5]])
+        matrix = np.array(
+            [[1 / self.cell, 0, 0.5 / self.cell - 0.5], [0, 1 / self.cell, 0.5 / self.cell - 0.5]]
+        )
         flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-        full = cv2.warpAffine(self.grid, matrix, (width, height), flags=flags, borderMode=cv2.BORDER_REPLICATE)
+        full = cv2.warpAffine(
+            self.grid, matrix, (width, height), flags=flags, borderMode=cv2.BORDER_REPLICATE
+        )
         return full[..., 0], full[..., 1]
+
+
+def resample(image: np.ndarray, field: WarpField, out: np.ndarray) -> None:
+    """Draw ``image`` (H, W, 3) uint8 through a field into ``out`` (h, w, 3) uint8, bicubic, on the CPU."""
+    x, y = field.dense(out.shape[1], out.shape[0])
+    cv2.remap(image, x, y, cv2.INTER_CUBIC, dst=out, borderMode=cv2.BORDER_REPLICATE)
+
+
+def resample_tensor(image: torch.Tensor, field: WarpField, width: int, height: int) -> torch.Tensor:
+    """The same on any device with ``grid_sample``: image (1, 3, H, W) float to (1, 3, height, width)."""
+    grid = torch.from_numpy(field.grid).to(image.device).permute(2, 0, 1)[None]
+    rows, columns = (round(n * field.cell) for n in field.grid.shape[:2])
+    if field.cell != 1:
+        grid = functional.interpolate(grid, size=(rows, columns), mode="bilinear")
+    grid = grid[..., :height, :width].permute(0, 2, 3, 1)
+    size = torch.tensor([image.shape[3] - 1, image.shape[2] - 1], device=image.device)
+    normal = grid / size * 2 - 1
+    return functional.grid_sample(image, normal, mode="bicubic", padding_mode="border", align_corners=True)
 
 
 class MeshWarp:
@@ -169,11 +195,15 @@ class MeshWarp:
         depth[: self.inner_count] = np.inf
         return np.argsort(-depth, kind="stable")
 
-    def rasterise(self, target: np.ndarray, size: tuple[int, int], cell: float, offset: tuple[float, float]) -> np.ndarray:
+    def rasterise(
+        self, target: np.ndarray, size: tuple[int, int], cell: float, offset: tuple[float, float]
+    ) -> np.ndarray:
         """Which triangle covers each cell: (h, w) int32, -1 for none. ``size`` is (w, h) in cells."""
         canvas = np.full((size[1], size[0]), -1, np.int32)
         shift = 4  # fixed-point vertices: sixteenths of a cell
-        cells = ((target[:, :2] - np.asarray(offset) + 0.5) / cell - 0.5) * (1 << shift)  # integers are centres
+        cells = ((target[:, :2] - np.asarray(offset) + 0.5) / cell - 0.5) * (
+            1 << shift
+        )  # integers are centres
         corners = np.round(cells).astype(np.int32)[self.triangles]
         low, high = corners.min(1) >> shift, (corners.max(1) >> shift) + 1
         seen = (high[:, 0] >= 0) & (high[:, 1] >= 0) & (low[:, 0] < size[0]) & (low[:, 1] < size[1])
@@ -184,14 +214,21 @@ class MeshWarp:
 
     def affines(self, source: np.ndarray, target: np.ndarray) -> np.ndarray:
         """Affine maps target -> source of each triangle, (N, 2, 3)."""
-        a, b = target[self.triangles][..., :2].astype(np.float64), source[self.triangles][..., :2].astype(np.float64)
+        a, b = (
+            target[self.triangles][..., :2].astype(np.float64),
+            source[self.triangles][..., :2].astype(np.float64),
+        )
         edges_a = np.stack([a[:, 1] - a[:, 0], a[:, 2] - a[:, 0]], -1)
         edges_b = np.stack([b[:, 1] - b[:, 0], b[:, 2] - b[:, 0]], -1)
         determinant = edges_a[:, 0, 0] * edges_a[:, 1, 1] - edges_a[:, 0, 1] * edges_a[:, 1, 0]
         flat = np.abs(determinant) < 1e-3
         determinant = np.where(flat, 1.0, determinant)
         adjugate = np.stack(
-            [np.stack([edges_a[:, 1, 1], -edges_a[:, 0, 1]], -1), np.stack([-edges_a[:, 1, 0], edges_a[:, 0, 0]], -1)], 1
+            [
+                np.stack([edges_a[:, 1, 1], -edges_a[:, 0, 1]], -1),
+                np.stack([-edges_a[:, 1, 0], edges_a[:, 0, 0]], -1),
+            ],
+            1,
         )
         linear = edges_b @ (adjugate / determinant[:, None, None])
         linear[flat] = np.eye(2)  # a triangle without area covers no cell's centre

@@ -139,7 +139,9 @@ class FeatureStream:
             yield self._window(held, used, remaining + padding, peak)[0]
 
     @torch.inference_mode()
-    def _window(self, samples: np.ndarray, start: int, length: int, peak: float) -> tuple[SpeechFeatures, float]:
+    def _window(
+        self, samples: np.ndarray, start: int, length: int, peak: float
+    ) -> tuple[SpeechFeatures, float]:
         audio = torch.from_numpy(samples)[None].to(self.device)
         if audio.shape[1] < 2 * SAMPLES_PER_FEATURE:
             audio = nn.functional.pad(audio, (0, 2 * SAMPLES_PER_FEATURE - audio.shape[1]))

@@ -1,5 +1,6 @@
 """Distils Whisper base's fourth layer into :class:`ContentEncoder` on every training voice."""
 
+import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from talkface.data.prepare import Manifest
+from talkface.data.prepare import Manifest, Voice
 from talkface.speech.features import SAMPLES_PER_FEATURE, ContentEncoder, ContentEncoderConfig, loudest
 from talkface.speech.mel import SAMPLE_RATE, log_mel
 from talkface.training import Task
@@ -27,7 +28,11 @@ class StudentConfig:
 
 
 class StudentTask(Task):
-    """Regression of the teacher's normalised features from augmented speech; chosen on validation voices."""
+    """Regression of the teacher's features of clean speech from augmented speech; chosen on validation voices.
+
+    The teacher is the encoder as it starts out, on the same window: Whisper's features hold the position in the
+    window, so features of another window would not do as a target.
+    """
 
     Config = StudentConfig
     metric, mode = "val_correlation", "max"
@@ -36,14 +41,19 @@ class StudentTask(Task):
         self.config, self.device = config, torch.device(device)
         self.encoder = ContentEncoder(config.model).to(self.device)
         manifest = Manifest.load(data)
-        self.voices = [manifest.speech(item) for item in manifest.items if item.has_speech and item.split == "train"]
+        self.voices = [
+            manifest.speech(item) for item in manifest.items if item.has_speech and item.split == "train"
+        ]
         held_out = [item for item in manifest.items if item.has_speech and item.split == "val"]
         self.held_out = [manifest.speech(item) for item in held_out[:: max(1, len(held_out) // 60)]]
-        self.mean, self.deviation = _statistics([v.features for v in self.voices], np.random.default_rng(seed))
+        self.mean, self.deviation = _statistics(
+            [v.features for v in self.voices], np.random.default_rng(seed)
+        )
         self.weights = np.array([len(v.features) for v in self.voices], np.float64)
         self.weights /= self.weights.sum()
         if config.model.width == 512:
             self._start_from_teacher()
+        self.teacher = copy.deepcopy(self.encoder).eval().requires_grad_(False)
         self.modules = {"encoder": self.encoder}
 
     def _start_from_teacher(self) -> None:
@@ -57,25 +67,24 @@ class StudentTask(Task):
             self.encoder.head.bias.copy_(torch.from_numpy(-self.mean / self.deviation))
 
     def batches(self, generator: np.random.Generator) -> Iterator[tuple[Tensor, Tensor]]:
-        """Endless (mel (B, 80, 2T), target (B, T, C)) with T drawn for each batch."""
+        """Endless pairs of augmented and clean samples, (B, N) each, with N drawn for each batch."""
         while True:
-            frames = round(generator.uniform(self.config.shortest, self.config.longest) * 50)
-            size = max(1, round(self.config.seconds_per_batch * 50 / frames))
+            seconds = generator.uniform(self.config.shortest, self.config.longest)
+            length = round(seconds * 50) * SAMPLES_PER_FEATURE
+            size = max(1, round(self.config.seconds_per_batch / seconds))
             picks = generator.choice(len(self.voices), size, p=self.weights)
-            yield self._collate([self._window(self.voices[i], frames, generator) for i in picks])
+            yield self._collate([self._window(self.voices[i], length, generator) for i in picks])
 
-    def _window(self, voice, frames: int, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        total = len(voice.features)
-        start = int(generator.integers(0, max(1, total - frames + 1)))
-        features = voice.features[start : start + frames].astype(np.float32)
-        first = start * SAMPLES_PER_FEATURE
-        samples = voice.samples(first, first + len(features) * SAMPLES_PER_FEATURE)
-        if generator.random() > self.config.clean:
-            samples = augment(samples, self._babble(len(samples), generator), generator)
-        repeat = -(-frames // len(features))  # short clips are repeated: position-free, no padding to mask
-        features = np.concatenate([features] * repeat)[:frames]
-        samples = np.concatenate([samples] * repeat)[: frames * SAMPLES_PER_FEATURE]
-        return samples, (features - self.mean) / self.deviation
+    def _window(
+        self, voice: Voice, length: int, generator: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Augmented and clean samples (N,) of a voice; short recordings are repeated."""
+        start = int(generator.integers(0, max(1, len(voice.audio) - length + 1)))
+        clean = voice.samples(start, start + length)
+        clean = np.concatenate([clean] * -(-length // len(clean)))[:length]
+        if generator.random() < self.config.clean:
+            return clean, clean
+        return augment(clean, self._babble(length, generator), generator), clean
 
     def _babble(self, length: int, generator: np.random.Generator) -> np.ndarray:
         """Other people talking: one to four random training voices."""
@@ -86,28 +95,38 @@ class StudentTask(Task):
         return out
 
     def _collate(self, rows: list[tuple[np.ndarray, np.ndarray]]) -> tuple[Tensor, Tensor]:
-        samples = torch.from_numpy(np.stack([row[0] for row in rows]))
-        target = torch.from_numpy(np.stack([row[1] for row in rows]))
-        return log_mel(samples, loudest(samples)).to(self.device), target.to(self.device)
+        augmented, clean = (torch.from_numpy(np.stack([row[k] for row in rows])) for k in (0, 1))
+        return augmented.to(self.device), clean.to(self.device)
 
-    def training_step(self, batch: tuple[Tensor, Tensor], optimizer_index: int, step: int) -> dict[str, Tensor]:
-        """Huber distance to the normalised teacher."""
-        mel, target = batch
-        loss = nn.functional.smooth_l1_loss(self.encoder(mel), target, beta=1.0)
-        return {"loss": loss}
+    def training_step(
+        self, batch: tuple[Tensor, Tensor], optimizer_index: int, step: int
+    ) -> dict[str, Tensor]:
+        """Huber distance to the teacher's features of the clean sound."""
+        augmented, clean = batch
+        with torch.no_grad():
+            target = self.teacher(log_mel(clean, loudest(clean)))
+        return {"loss": nn.functional.smooth_l1_loss(self.encoder(log_mel(augmented, loudest(augmented))), target)}
+
+    def _noisy_held_out(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Four seconds of each held-out voice, augmented always alike, and clean."""
+        generator = np.random.default_rng(0)
+        for voice in self.held_out:
+            clean = voice.samples(0, min(len(voice.audio), 4 * SAMPLE_RATE))
+            noise = self._babble(len(clean), generator)
+            augmented = augment(clean, noise, generator)
+            yield torch.from_numpy(augmented)[None].to(self.device), torch.from_numpy(clean)[None].to(self.device)
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
-        """Mean over feature dimensions of the correlation with the teacher on held-out voices."""
-        ours, theirs = [], []
-        for voice in self.held_out:
-            frames = min(len(voice.features), 400)
-            samples = torch.from_numpy(voice.samples(0, frames * SAMPLES_PER_FEATURE))[None].to(self.device)
-            ours.append(self.encoder(log_mel(samples, loudest(samples)))[0].cpu().numpy())
-            theirs.append((voice.features[:frames].astype(np.float32) - self.mean) / self.deviation)
-        a, b = np.concatenate(ours), np.concatenate(theirs)
-        correlation = ((a - a.mean(0)) * (b - b.mean(0))).mean(0) / (a.std(0) * b.std(0) + 1e-6)
-        return {"val_correlation": float(correlation.mean()), "val_mse": float(np.square(a - b).mean())}
+        """Correlation with the teacher's clean features on held-out voices, from clean and from augmented sound."""
+        features: dict[str, list[np.ndarray]] = {"target": [], "clean": [], "augmented": []}
+        for augmented, clean in self._noisy_held_out():
+            features["target"].append(self.teacher(log_mel(clean, loudest(clean)))[0].cpu().numpy())
+            features["clean"].append(self.encoder(log_mel(clean, loudest(clean)))[0].cpu().numpy())
+            features["augmented"].append(self.encoder(log_mel(augmented, loudest(augmented)))[0].cpu().numpy())
+        target, clean_features, noisy = (np.concatenate(parts) for parts in features.values())
+        scores = {"val_clean": _correlation(clean_features, target), "val_augmented": _correlation(noisy, target)}
+        return scores | {"val_correlation": (scores["val_clean"] + scores["val_augmented"]) / 2}
 
     def export(self, directory: Path, metrics: dict[str, float]) -> None:
         """Write the encoder as the hub reads it."""
@@ -188,6 +207,12 @@ def _equalise(samples: np.ndarray, generator: np.random.Generator) -> np.ndarray
     if generator.random() < 0.4:
         gain = np.where(frequency > generator.uniform(3000, 6000), -60.0, gain)
     return np.fft.irfft(spectrum * 10 ** (gain / 20), len(samples))
+
+
+def _correlation(a: np.ndarray, b: np.ndarray) -> float:
+    """Mean over dimensions of the correlation over time of (T, C)."""
+    product = ((a - a.mean(0)) * (b - b.mean(0))).mean(0)
+    return float((product / (a.std(0) * b.std(0) + 1e-6)).mean())
 
 
 def _statistics(features: list[np.ndarray], generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:

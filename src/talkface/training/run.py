@@ -24,7 +24,9 @@ TASKS = {
 }
 
 
-def train_recipe(recipe: Path, data: Path, output: Path | None = None, overrides: Sequence[str] = ()) -> dict[str, float]:
+def train_recipe(
+    recipe: Path, data: Path, output: Path | None = None, overrides: Sequence[str] = ()
+) -> dict[str, float]:
     """Run a recipe on a prepared folder.
 
     Args:
@@ -39,7 +41,9 @@ def train_recipe(recipe: Path, data: Path, output: Path | None = None, overrides
     task_class, config, trainer = load_recipe(recipe, overrides)
     output = Path(output or Path("runs") / Path(recipe).stem)
     output.mkdir(parents=True, exist_ok=True)
-    (output / "recipe.yaml").write_text(yaml.safe_dump({"config": to_dict(config), "trainer": to_dict(trainer)}))
+    (output / "recipe.yaml").write_text(
+        yaml.safe_dump({"config": to_dict(config), "trainer": to_dict(trainer)})
+    )
     if hasattr(task_class, "solve"):  # closed form: nothing to iterate
         return task_class.solve(config, Path(data), output)
     device = "cpu" if trainer.device == "auto" and not _has_gpu() else trainer.device
@@ -67,8 +71,10 @@ def load_recipe(recipe: Path, overrides: Sequence[str] = ()) -> tuple[Any, Any, 
         _override(tree, override)
     unknown = set(tree) - {"system", "task", "config", "trainer"}
     if unknown or tree.get("task") not in TASKS:
-        raise InvalidOption(f"{recipe}: unknown {', '.join(sorted(unknown)) or 'task'}; a recipe has task "
-                            f"({', '.join(TASKS)}), config and trainer")
+        raise InvalidOption(
+            f"{recipe}: unknown {', '.join(sorted(unknown)) or 'task'}; a recipe has task "
+            f"({', '.join(TASKS)}), config and trainer"
+        )
     module, name = TASKS[tree["task"]].split(":")
     task_class = getattr(importlib.import_module(module), name)
     config = from_dict(task_class.Config, tree.get("config") or {}, "config")
@@ -95,7 +101,9 @@ def from_dict(kind: Any, values: Any, where: str) -> Any:
     if dataclasses.is_dataclass(kind):
         hints = typing.get_type_hints(kind)
         if not isinstance(values, dict) or set(values) - set(hints):
-            unknown = ", ".join(sorted(set(values) - set(hints))) if isinstance(values, dict) else repr(values)
+            unknown = (
+                ", ".join(sorted(set(values) - set(hints))) if isinstance(values, dict) else repr(values)
+            )
             raise InvalidOption(f"{where}: unknown {unknown}; it may hold {', '.join(hints)}")
         return kind(**{k: from_dict(hints[k], v, f"{where}.{k}") for k, v in values.items()})
     if typing.get_origin(kind) is tuple:

@@ -89,11 +89,18 @@ class Run:
         self.task, self.config, self.output = task, config, output
         self.accelerator = Accelerator(mixed_precision=config.precision, cpu=config.device == "cpu")
         self.generator = np.random.default_rng(config.seed)
-        self.groups = [[p for n in s.modules for p in task.modules[n].parameters()] for s in task.optimizers_spec()]
+        self.groups = [
+            [p for n in s.modules for p in task.modules[n].parameters()] for s in task.optimizers_spec()
+        ]
         self.rates = [spec.lr for spec in task.optimizers_spec()]
-        optimizers = [torch.optim.AdamW(g, config.lr, config.betas, weight_decay=config.weight_decay) for g in self.groups]
+        optimizers = [
+            torch.optim.AdamW(g, config.lr, config.betas, weight_decay=config.weight_decay)
+            for g in self.groups
+        ]
         self.optimizers = [self.accelerator.prepare(optimizer) for optimizer in optimizers]
-        for name in list(task.modules):  # moves them to the device; wraps them where there are several processes
+        for name in list(
+            task.modules
+        ):  # moves them to the device; wraps them where there are several processes
             task.modules[name] = self.accelerator.prepare(task.modules[name])
         self.average = Average([p for group in self.groups for p in group], config.ema_decay)
         self.step, self.seconds, self.bad = 0, 0.0, 0
@@ -121,7 +128,10 @@ class Run:
                 self._update(optimizer, index, losses["loss"])
             else:
                 self._skip()
-            logged |= {key if index == 0 else f"{key}_{index}": float(value.detach()) for key, value in losses.items()}
+            logged |= {
+                key if index == 0 else f"{key}_{index}": float(value.detach())
+                for key, value in losses.items()
+            }
         self.step += 1
         self.average.update(self.step)
         return logged | {"lr": rate}
@@ -145,7 +155,11 @@ class Run:
     def weights(self) -> dict[str, Tensor]:
         """All modules' tensors under prefixed names."""
         modules = {n: self.accelerator.unwrap_model(m) for n, m in self.task.modules.items()}
-        return {f"{n}.{k}": t.detach().cpu().clone().contiguous() for n, m in modules.items() for k, t in m.state_dict().items()}
+        return {
+            f"{n}.{k}": t.detach().cpu().clone().contiguous()
+            for n, m in modules.items()
+            for k, t in m.state_dict().items()
+        }
 
     def load(self, weights: dict[str, Tensor]) -> None:
         """Load what :meth:`weights` gave."""
@@ -186,10 +200,17 @@ class Run:
         tensors = self.weights() | {f"ema.{k}": v.cpu() for k, v in enumerate(self.average.values)}
         for index, optimizer in enumerate(self.optimizers):
             for number, state in optimizer.state_dict()["state"].items():
-                tensors |= {f"optimizer.{index}.{number}.{k}": torch.as_tensor(v).cpu() for k, v in state.items()}
+                tensors |= {
+                    f"optimizer.{index}.{number}.{k}": torch.as_tensor(v).cpu() for k, v in state.items()
+                }
         tensors["random"] = torch.get_rng_state()
         _save(self.output / "last.safetensors", tensors)
-        state = {"step": self.step, "seconds": self.seconds, "best": self.best, "best_metrics": self.best_metrics}
+        state = {
+            "step": self.step,
+            "seconds": self.seconds,
+            "best": self.best,
+            "best_metrics": self.best_metrics,
+        }
         state["generator"] = self.generator.bit_generator.state
         _write(self.output / "last.json", json.dumps(state))
 
@@ -252,7 +273,9 @@ class Log:
         row = {name: float(np.mean(values)) for name, values in self.sums.items()} | (extra or {})
         self.sums.clear()
         with self.path.open("a", newline="") as file:
-            csv.writer(file).writerows([step, round(seconds, 1), name, f"{value:.6g}"] for name, value in row.items())
+            csv.writer(file).writerows(
+                [step, round(seconds, 1), name, f"{value:.6g}"] for name, value in row.items()
+            )
         for name, value in row.items():
             self.board.add_scalar(name, value, step)
         logger.info("step %d, %.0f s: %s", step, seconds, ", ".join(f"{k} {v:.4g}" for k, v in row.items()))

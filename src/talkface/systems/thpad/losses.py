@@ -15,7 +15,9 @@ def gradient_loss(a: Tensor, b: Tensor, weight: Tensor, scales: int = 3) -> Tens
     total = a.new_zeros(())
     for _ in range(scales):
         for axis in (2, 3):
-            total = total + weighted_l1(a.diff(dim=axis), b.diff(dim=axis), weight.narrow(axis, 1, weight.shape[axis] - 1))
+            total = total + weighted_l1(
+                a.diff(dim=axis), b.diff(dim=axis), weight.narrow(axis, 1, weight.shape[axis] - 1)
+            )
         a, b, weight = (F.avg_pool2d(t, 2) for t in (a, b, weight))
     return total / scales
 
@@ -57,7 +59,9 @@ class PatchDiscriminator(nn.Module):
 
 def feature_matching(fake: list[Tensor], real: list[Tensor]) -> Tensor:
     """L1 between discriminator features of the generated and the real crop."""
-    return sum(((a - b.detach()).abs().mean() for a, b in zip(fake, real, strict=True)), fake[0].new_zeros(())) / len(fake)
+    return sum(
+        ((a - b.detach()).abs().mean() for a, b in zip(fake, real, strict=True)), fake[0].new_zeros(())
+    ) / len(fake)
 
 
 def contrastive_sync(video: Tensor, audio: Tensor, temperature: Tensor) -> Tensor:

@@ -59,7 +59,9 @@ class AudioEncoder(nn.Module):
 
     def __init__(self, config: MotionConfig) -> None:
         super().__init__()
-        self.inlet = nn.Sequential(nn.Dropout1d(config.dropout), nn.Conv1d(config.content + 1, config.audio, 1))
+        self.inlet = nn.Sequential(
+            nn.Dropout1d(config.dropout), nn.Conv1d(config.content + 1, config.audio, 1)
+        )
         self.halve = nn.Conv1d(config.audio, config.audio, 4, stride=2, padding=1)
         dilations = [1, 1, 2, 2, 1, 1, 2, 1][: config.audio_blocks]
         self.blocks = nn.Sequential(*[TemporalBlock(config.audio, d, config.dropout) for d in dilations])
@@ -81,7 +83,9 @@ class MotionModel(nn.Module):
         self.mlp_a2l = nn.ModuleList(
             mlp(config.audio, config.audio, config.lip, dropout=config.dropout) for _ in range(config.members)
         )
-        self.lip_decoder = nn.ModuleList(nn.Linear(config.lip, config.beta_mouth) for _ in range(config.members))
+        self.lip_decoder = nn.ModuleList(
+            nn.Linear(config.lip, config.beta_mouth) for _ in range(config.members)
+        )
         coefficients = config.beta_mouth + config.motion
         self.mlp_cl = mlp(5 * coefficients, config.hidden, config.hidden, config.audio)
         self.mlp_ol = ResidualMLP(coefficients, config.hidden, config.hidden, config.audio)
@@ -151,7 +155,10 @@ class MotionModel(nn.Module):
 
     def decode_motion(self, f_nl: Tensor) -> Tensor:
         """Non-lip coefficients (B, T, motion) in their own units from a normalised f_nl."""
-        return self.non_lip_decoder(f_nl * self.code_scale + self.code_mean) * self.motion_scale + self.motion_mean
+        return (
+            self.non_lip_decoder(f_nl * self.code_scale + self.code_mean) * self.motion_scale
+            + self.motion_mean
+        )
 
     def normalise(self, motion: Tensor) -> Tensor:
         """Non-lip coefficients (B, T, motion) to zero mean and unit variance."""
@@ -192,7 +199,9 @@ class DiffusionPrior(nn.Module):
         """A tiny random prior for tests."""
         return cls(PriorConfig(audio=32, width=32, layers=1, heads=2, feed_forward=32)).eval()
 
-    def forward(self, x: Tensor, step: Tensor, f_a: Tensor, known: Tensor, drop: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, step: Tensor, f_a: Tensor, known: Tensor, drop: Tensor | None = None
+    ) -> Tensor:
         """Predict the clean codes x0.
 
         Args:

@@ -14,6 +14,7 @@ from talkface.face.model import FaceModel
 from talkface.face.motion import FaceMotion
 from talkface.speech.activity import VoiceActivity
 from talkface.speech.features import FeatureStream
+from talkface.systems.thpad.blinks import BlinkClock
 from talkface.systems.thpad.config import FRAME_RATE
 from talkface.systems.thpad.model import DiffusionPrior, MotionModel
 from talkface.systems.thpad.sampler import sample
@@ -47,7 +48,12 @@ class SpeechToMotion:
     """
 
     def __init__(
-        self, features: FeatureStream, model: MotionModel, prior: DiffusionPrior, face: FaceModel, device: str | torch.device
+        self,
+        features: FeatureStream,
+        model: MotionModel,
+        prior: DiffusionPrior,
+        face: FaceModel,
+        device: str | torch.device,
     ) -> None:
         self.features, self.device = features, torch.device(device)
         self.model, self.prior = model.to(self.device).eval(), prior.to(self.device).eval()
@@ -68,13 +74,14 @@ class SpeechToMotion:
         """
         style = style or Style()
         generator = torch.Generator().manual_seed(seed)
+        clock = BlinkClock(torch.Generator().manual_seed(seed + 1), style.blink)
         prefix: tuple[Tensor, Tensor] | None = None
         for lips, f_a in self._speak(blocks):
             codes = self._draw(f_a, prefix, generator, num_inference_steps, guidance_scale)
             prefix = _last(prefix, codes, f_a)
             with torch.inference_mode():
                 other = self.model.decode_motion(codes[None])[0].cpu().numpy()
-            yield self._perform(lips, other, style)
+            yield self._perform(lips, other, style, clock)
 
     # -- speech ----------------------------------------------------------------------------------
 
@@ -114,14 +121,21 @@ class SpeechToMotion:
         part = slice(2 * (low - first), 2 * (stop + _CONTEXT - first))
         lips, f_a = self.model.speak(content[part][None].to(self.device), level[part][None].to(self.device))
         inside = slice(start - low, stop - low)
-        gate = speech_gate(activity.probability(2 * max(0, start - 12), 2 * (stop + 12)), start - max(0, start - 12))
+        gate = speech_gate(
+            activity.probability(2 * max(0, start - 12), 2 * (stop + 12)), start - max(0, start - 12)
+        )
         return lips[0, inside].cpu().numpy() * gate[: stop - start, None], f_a[0, inside]
 
     # -- everything else -------------------------------------------------------------------------
 
     @torch.inference_mode()
     def _draw(
-        self, f_a: Tensor, prefix: tuple[Tensor, Tensor] | None, generator: torch.Generator, steps: int, guidance: float
+        self,
+        f_a: Tensor,
+        prefix: tuple[Tensor, Tensor] | None,
+        generator: torch.Generator,
+        steps: int,
+        guidance: float,
     ) -> Tensor:
         """f_nl (T, non_lip) of a stretch, continuing the prefix."""
         width = self.model.config.non_lip
@@ -133,21 +147,26 @@ class SpeechToMotion:
         noise = torch.randn(1, audio.shape[1], width, generator=generator).to(self.device)
         return sample(self.prior, audio, known, codes, noise, steps, guidance)[0, len(known_codes) :]
 
-    def _perform(self, lips: np.ndarray, other: np.ndarray, style: Style) -> FaceMotion:
+    def _perform(self, lips: np.ndarray, other: np.ndarray, style: Style, clock: BlinkClock) -> FaceMotion:
         """Split the decoder's output into FaceMotion and scale its parts."""
         upper = self.model.config.beta_upper
         beta_upper, rotation, translation, scale, gaze = np.split(other, np.cumsum([upper, 3, 2, 1]), axis=1)
-        rotation = 0.35 * np.tanh(style.pose * rotation / 0.35)  # a photograph turned further would tear
-        motion = FaceMotion(
+        openness = 1 + style.expression * (self.eyes.openness(beta_upper) - 1)
+        openness = clock(self.eyes.complete(openness))
+        return FaceMotion(
             beta_mouth=style.lips * lips,
-            beta_upper=beta_upper,
-            rotation=rotation,
-            translation=0.3 * np.tanh(style.pose * translation / 0.3),
-            scale=1 + np.clip(style.pose * scale, -0.15, 0.15),
-            gaze=style.gaze * np.clip(gaze, -0.06, 0.06),
+            beta_upper=self.eyes.with_openness(beta_upper, openness, style.expression),
+            rotation=_soft_limit(style.pose * rotation, 0.35),  # turned further, a photograph would tear
+            translation=_soft_limit(style.pose * translation, 0.3),
+            scale=1 + _soft_limit(style.pose * scale, 0.15),
+            gaze=_soft_limit(style.gaze * gaze, 0.08),
             fps=float(FRAME_RATE),
         )
-        return replace(motion, beta_upper=self.eyes.perform(motion.beta_upper, style.expression, style.blink))
+
+
+def _soft_limit(values: np.ndarray, limit: float) -> np.ndarray:
+    """Values that bend towards +-limit instead of passing it."""
+    return limit * np.tanh(values / limit)
 
 
 def _last(prefix: tuple[Tensor, Tensor] | None, codes: Tensor, f_a: Tensor) -> tuple[Tensor, Tensor]:

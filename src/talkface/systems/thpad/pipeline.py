@@ -63,7 +63,11 @@ class ThpadPipeline:
             device: "auto" takes a GPU when there is one.
         """
         target = resolve_device(device)
-        place = (lambda part: part) if name_or_path == "compact" else (lambda part: str(Path(name_or_path) / part))
+        place = (
+            (lambda part: part)
+            if name_or_path == "compact"
+            else (lambda part: str(Path(name_or_path) / part))
+        )
 
         def build(part: str, model, config):
             settings, state = load_pretrained(place(part))
@@ -115,7 +119,9 @@ class ThpadPipeline:
         info = probe_audio(audio)
         count = frame_count(info.duration, rate)
         if count < 1:
-            raise AudioTooShort(f"{Path(audio).name} lasts {info.duration:.3f} s, less than one frame; give longer speech")
+            raise AudioTooShort(
+                f"{Path(audio).name} lasts {info.duration:.3f} s, less than one frame; give longer speech"
+            )
         mesh = self._choose(picture, face, Path(image).name)
         renderer = PortraitRenderer(picture, mesh.points, self.face, self.refiner, self.device)
         made: list[FaceMotion] = []
@@ -136,7 +142,11 @@ class ThpadPipeline:
             size=(width, height),
             audio=Path(audio),
             seed=seed,
-            provenance={"synthetic": "true", "software": f"talkface {talkface.__version__}", "model": "thpad-compact"},
+            provenance={
+                "synthetic": "true",
+                "software": f"talkface {talkface.__version__}",
+                "model": "thpad-compact",
+            },
             motion=lambda: FaceMotion.concatenate(made) if made else None,
         )
 
@@ -147,7 +157,9 @@ class ThpadPipeline:
         side = int(_number("size", size, low=64, high=4096))
         scale = side / max(picture.shape[:2])
         width, height = (max(2, round(length * scale)) for length in picture.shape[1::-1])
-        return cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LANCZOS4)
+        return cv2.resize(
+            picture, (width, height), interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LANCZOS4
+        )
 
     def _choose(self, picture: np.ndarray, face: int | None, name: str) -> FaceMesh:
         """The face to animate; says so when it had to choose.
@@ -162,12 +174,19 @@ class ThpadPipeline:
         if face is None:
             if len(meshes) > 1:
                 number = from_left.index(meshes[0])
-                logger.warning("%d faces in %s: the largest is used (--face %d, counted from the left)", len(meshes), name, number)
+                logger.warning(
+                    "%d faces in %s: the largest is used (--face %d, counted from the left)",
+                    len(meshes),
+                    name,
+                    number,
+                )
             mesh = meshes[0]
         elif 0 <= face < len(meshes):
             mesh = from_left[face]
         else:
-            raise InvalidOption(f"face is {face}, but {name} shows {len(meshes)}; choose 0 to {len(meshes) - 1}")
+            raise InvalidOption(
+                f"face is {face}, but {name} shows {len(meshes)}; choose 0 to {len(meshes) - 1}"
+            )
         _check_usable(mesh, name)
         return mesh
 
@@ -210,12 +229,18 @@ def _check_usable(mesh: FaceMesh, name: str) -> None:
     left, top, right, bottom = mesh.box
     size = max(right - left, bottom - top)
     if size < SMALLEST_FACE:
-        raise UnusableFace(f"the face in {name} is {size:.0f} px tall; give a picture where it has at least {SMALLEST_FACE} px")
+        raise UnusableFace(
+            f"the face in {name} is {size:.0f} px tall; give a picture where it has at least {SMALLEST_FACE} px"
+        )
     turned = yaw(mesh.points)
     if turned > REFUSE_YAW:
-        raise UnusableFace(f"the face in {name} is turned away about {math.degrees(turned):.0f} degrees; give a picture from the front")
+        raise UnusableFace(
+            f"the face in {name} is turned away about {math.degrees(turned):.0f} degrees; give a picture from the front"
+        )
     if turned > WARN_YAW:
-        logger.warning("the face in %s is turned about %.0f degrees: expect a weaker result", name, math.degrees(turned))
+        logger.warning(
+            "the face in %s is turned about %.0f degrees: expect a weaker result", name, math.degrees(turned)
+        )
 
 
 def _exactly(motions: Iterator[FaceMotion], count: int, made: list[FaceMotion]) -> Iterator[FaceMotion]:

@@ -102,7 +102,10 @@ class Refiner(nn.Module):
         blocks = lambda width, count: nn.ModuleList(ModulatedBlock(width, config.code) for _ in range(count))  # noqa: E731
         self.stem = nn.Conv2d(4 * 6 + MAP_CHANNELS, small, 3, padding=1)
         self.down = nn.ModuleList(
-            [nn.Conv2d(small, middle, 3, stride=2, padding=1), nn.Conv2d(middle, large, 3, stride=2, padding=1)]
+            [
+                nn.Conv2d(small, middle, 3, stride=2, padding=1),
+                nn.Conv2d(middle, large, 3, stride=2, padding=1),
+            ]
         )
         self.encode = nn.ModuleList(blocks(w, n) for w, n in zip(config.widths, config.blocks, strict=True))
         self.up = nn.ModuleList([nn.Conv2d(large, middle, 1), nn.Conv2d(middle, small, 1)])
@@ -117,7 +120,15 @@ class Refiner(nn.Module):
         """A tiny random network for tests."""
         return cls(RefinerConfig(identity=8, code=16, widths=(8, 16, 16), blocks=(1, 1, 1))).eval()
 
-    def forward(self, warped: Tensor, reference: Tensor, maps: Tensor, motion: Tensor, part: Tensor, f_id: Tensor | None = None) -> Refined:
+    def forward(
+        self,
+        warped: Tensor,
+        reference: Tensor,
+        maps: Tensor,
+        motion: Tensor,
+        part: Tensor,
+        f_id: Tensor | None = None,
+    ) -> Refined:
         """Refine crops.
 
         Args:
@@ -149,9 +160,13 @@ class Refiner(nn.Module):
         return Refined(0.5 * torch.tanh(residual), torch.sigmoid(color), torch.sigmoid(mask + 9 * inside - 5))
 
 
-def motion_code(beta_mouth: np.ndarray, beta_upper: np.ndarray, gaze: np.ndarray, rotation: np.ndarray) -> np.ndarray:
+def motion_code(
+    beta_mouth: np.ndarray, beta_upper: np.ndarray, gaze: np.ndarray, rotation: np.ndarray
+) -> np.ndarray:
     """The motion codes (T, 51) that modulate the refiner: f_l and f_nl in coefficient form, about unit size."""
-    return np.concatenate([beta_mouth, beta_upper, gaze * 20, rotation * 5], -1).clip(-5, 5).astype(np.float32)
+    return (
+        np.concatenate([beta_mouth, beta_upper, gaze * 20, rotation * 5], -1).clip(-5, 5).astype(np.float32)
+    )
 
 
 def mesh_maps(warp: MeshWarp, field: WarpField, source: np.ndarray, target: np.ndarray) -> np.ndarray:

@@ -1,6 +1,6 @@
 """G in the compact preset: FaceMotion to frames, by warping the portrait and refining mouth and eyes.
 
-    frame = Refiner(MeshWarp(portrait, mesh(motion)), f_id, f_l, f_nl)
+frame = Refiner(MeshWarp(portrait, mesh(motion)), f_id, f_l, f_nl)
 """
 
 from collections.abc import Iterable, Iterator
@@ -16,7 +16,7 @@ from talkface.face import topology as tp
 from talkface.face.crop import LEFT_EYE, MOUTH, PARTS, RIGHT_EYE, Part, cut, face_unit, part_matrix, transform
 from talkface.face.model import FaceFit, FaceModel
 from talkface.face.motion import FaceMotion
-from talkface.face.warp import move_ring, with_ring
+from talkface.face.warp import move_ring, resample, resample_tensor, with_ring
 from talkface.systems.thpad.refiner import Refiner, mesh_maps, motion_code
 
 _CELLS_PER_UNIT = 110  # grid cells per inter-ocular distance: a cell is a pixel on a 512-pixel portrait
@@ -58,9 +58,17 @@ class PortraitRenderer:
         self.warp = face.mesh_warp()
         self.resting = with_ring(points)
         pose = self.fit.pose
-        self._rotation, self._scale, self._translation = pose.rotation[0], float(pose.scale[0]), pose.translation[0]
+        self._rotation, self._scale, self._translation = (
+            pose.rotation[0],
+            float(pose.scale[0]),
+            pose.translation[0],
+        )
         self._canonical = (self.resting - self._translation) / self._scale @ self._rotation
         self._box = self._moving_box()
+        self._picture: Tensor | None = None  # on a GPU: warped there
+        if self.device.type != "cpu":
+            pixels = torch.from_numpy(image).to(self.device)
+            self._picture = pixels.permute(2, 0, 1)[None].float()
         self._cell = max(1.0, face_unit(points) / _CELLS_PER_UNIT)
         self._refiner = refiner.to(self.device).eval() if refiner is not None else None
         if self._refiner is not None:
@@ -124,7 +132,10 @@ class PortraitRenderer:
         for motion in motions:
             rigid, target = self.meshes(motion)
             codes = motion_code(
-                motion.beta_mouth, motion.beta_upper, motion.gaze + self.fit.motion.gaze, self._absolute_rotation(motion)
+                motion.beta_mouth,
+                motion.beta_upper,
+                motion.gaze + self.fit.motion.gaze,
+                self._absolute_rotation(motion),
             )
             for start in range(0, len(motion), batch):
                 part = range(start, min(start + batch, len(motion)))
@@ -143,11 +154,12 @@ class PortraitRenderer:
         width, height = right - left, bottom - top
         cells = int(np.ceil(width / self._cell)), int(np.ceil(height / self._cell))
         field = self.warp.field(self.resting, moved, cells, self._cell, (left, top))
-        x, y = field.dense(width, height)
         image = self.image.copy()
-        cv2.remap(
-            self.image, x, y, cv2.INTER_CUBIC, dst=image[top:bottom, left:right], borderMode=cv2.BORDER_REPLICATE
-        )
+        if self._picture is None:
+            resample(self.image, field, image[top:bottom, left:right])
+        else:
+            moved_pixels = resample_tensor(self._picture, field, width, height)[0].permute(1, 2, 0)
+            image[top:bottom, left:right] = moved_pixels.round().clamp(0, 255).byte().cpu().numpy()
         drawn = Drawn(image, moved, [], [], [], code)
         if self._refiner is not None:
             for part in PARTS:
@@ -207,7 +219,10 @@ def paste(image: np.ndarray, layer: np.ndarray, matrix: np.ndarray) -> None:
     """
     pixels = layer.shape[0]
     inverse = cv2.invertAffineTransform(matrix)
-    corners = np.array([[0, 0], [pixels, 0], [0, pixels], [pixels, pixels]], np.float64) @ inverse[:, :2].T + inverse[:, 2]
+    corners = (
+        np.array([[0, 0], [pixels, 0], [0, pixels], [pixels, pixels]], np.float64) @ inverse[:, :2].T
+        + inverse[:, 2]
+    )
     low = np.maximum(np.floor(corners.min(0)).astype(int), 0)
     high = np.minimum(np.ceil(corners.max(0)).astype(int) + 1, image.shape[1::-1])
     if (high <= low).any():
@@ -215,7 +230,9 @@ def paste(image: np.ndarray, layer: np.ndarray, matrix: np.ndarray) -> None:
     local = matrix.copy()
     local[:, 2] += matrix[:, :2] @ low
     size = int(high[0] - low[0]), int(high[1] - low[1])
-    moved = cv2.warpAffine(layer, local, size, flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_CONSTANT)
+    moved = cv2.warpAffine(
+        layer, local, size, flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_CONSTANT
+    )
     region = image[low[1] : high[1], low[0] : high[0]]
     blended = region * (1 - moved[..., 3:]) + moved[..., :3]
     np.clip(blended, 0, 255, out=blended)

@@ -8,6 +8,7 @@ from torch import Tensor
 
 def signal_level(step: Tensor, steps: int) -> Tensor:
     """Cosine schedule: the share of signal (alpha-bar) at diffusion steps (B,), 1 at the start, 0 at the end."""
+
     def curve(t: Tensor) -> Tensor:
         return torch.cos((t / steps + 0.008) / 1.008 * math.pi / 2).square()
 
@@ -16,7 +17,15 @@ def signal_level(step: Tensor, steps: int) -> Tensor:
 
 
 @torch.inference_mode()
-def sample(prior, f_a: Tensor, known: Tensor, codes: Tensor, noise: Tensor, num_inference_steps: int = 12, guidance_scale: float = 1.0) -> Tensor:
+def sample(
+    prior,
+    f_a: Tensor,
+    known: Tensor,
+    codes: Tensor,
+    noise: Tensor,
+    num_inference_steps: int = 12,
+    guidance_scale: float = 1.0,
+) -> Tensor:
     """DDIM on x0 predictions (B, T, non_lip), deterministic given ``noise``.
 
     Args:

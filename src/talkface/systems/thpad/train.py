@@ -53,7 +53,11 @@ def lip_readout(model: FaceModel) -> np.ndarray:
     upper, lower = tp.INNER_LIPS
     right, left = tp.MOUTH_CORNERS
     mouth = model.mouth
-    columns = [mouth[:, lower, 1] - mouth[:, upper, 1], mouth[:, left, 0] - mouth[:, right, 0], mouth[:, tp.CHIN, 1]]
+    columns = [
+        mouth[:, lower, 1] - mouth[:, upper, 1],
+        mouth[:, left, 0] - mouth[:, right, 0],
+        mouth[:, tp.CHIN, 1],
+    ]
     return np.stack(columns, 1).astype(np.float32)
 
 
@@ -65,15 +69,21 @@ class ClipReader:
             log-mel spectrogram, both only at speed 1 and without augmentation (for comparisons).
     """
 
-    def __init__(self, manifest: Manifest, model: FaceModel, features: str = "student", encoder: str = "speech") -> None:
+    def __init__(
+        self, manifest: Manifest, model: FaceModel, features: str = "student", encoder: str = "speech"
+    ) -> None:
         self.manifest, self.model, self.features = manifest, model, features
-        self.stream = FeatureStream(ContentEncoder.from_pretrained(encoder)) if features == "student" else None
+        self.stream = (
+            FeatureStream(ContentEncoder.from_pretrained(encoder)) if features == "student" else None
+        )
         path = manifest.directory / "sync.json"
         self.offsets: dict[str, float] = json.loads(path.read_text()) if path.exists() else {}
 
     def items(self, split: str) -> list[Item]:
         """Usable talking clips of a split; training leaves out those whose sync could not be found."""
-        chosen = [i for i in self.manifest.items if i.has_video and i.has_speech and i.usable and i.split == split]
+        chosen = [
+            i for i in self.manifest.items if i.has_video and i.has_speech and i.usable and i.split == split
+        ]
         return [i for i in chosen if split == "val" or self.offsets.get(i.key, 0.0) is not None]
 
     def read(self, item: Item, speed: float = 1.0, generator: np.random.Generator | None = None) -> Example:
@@ -92,7 +102,9 @@ class ClipReader:
         motion = fit.motion.resample(times[:length] - track.times[0]) if length else fit.motion[:0]
         seen = np.clip(np.round((times[:length] - track.times[0]) * fps).astype(int), 0, len(track.found) - 1)
         part = slice(first, first + 2 * length)
-        return Example(content[part], level[part], motion.beta_mouth, non_lip(motion), track.found[seen], item)
+        return Example(
+            content[part], level[part], motion.beta_mouth, non_lip(motion), track.found[seen], item
+        )
 
     def _content(self, voice, audio: np.ndarray, speed: float, generator) -> tuple[np.ndarray, np.ndarray]:
         if speed != 1.0:
@@ -181,7 +193,9 @@ class MotionTask(Task):
         self.readout = readout.to(self.device)
         self.readout_scale = torch.tensor([0.06, 0.04, 0.06], device=self.device)
         lips = np.concatenate([tp.LIPS_INNER, tp.LIPS_OUTER, [tp.CHIN]])
-        self.lips = torch.from_numpy(self.face.mouth[:, lips, :2].reshape(len(self.face.mouth), -1)).to(self.device)
+        self.lips = torch.from_numpy(self.face.mouth[:, lips, :2].reshape(len(self.face.mouth), -1)).to(
+            self.device
+        )
 
     def batches(self, generator: np.random.Generator) -> Iterator[dict[str, Tensor]]:
         """Endless windows: content (B, 2T, C), level (B, 2T), beta_mouth (B, T, M), motion (B, T, 26)."""
@@ -198,7 +212,12 @@ class MotionTask(Task):
         start = int(generator.integers(0, len(example.motion) - self.config.window + 1))
         stop = start + self.config.window
         double = slice(2 * start, 2 * stop)
-        return example.content[double], example.level[double], example.beta_mouth[start:stop], example.motion[start:stop]
+        return (
+            example.content[double],
+            example.level[double],
+            example.beta_mouth[start:stop],
+            example.motion[start:stop],
+        )
 
     def training_step(self, batch: dict[str, Tensor], optimizer_index: int, step: int) -> dict[str, Tensor]:
         """Sum of the losses; every member of the lip path has its own."""
@@ -214,7 +233,9 @@ class MotionTask(Task):
         out["contrast"] = self._contrast(f_cl, f_a[0])
         out["orthogonal"] = orthogonality(f_ol.flatten(0, 1), f_a[0].flatten(0, 1).detach())
         code = model.mlp_nl(f_ol)
-        out["motion"] = F.smooth_l1_loss(model.non_lip_decoder(code + 0.02 * torch.randn_like(code)), motion, beta=0.5)
+        out["motion"] = F.smooth_l1_loss(
+            model.non_lip_decoder(code + 0.02 * torch.randn_like(code)), motion, beta=0.5
+        )
         out["code"] = (code.std((0, 1)) - 1).square().mean() + code.mean((0, 1)).square().mean()
         loss = out["lips"] + config.correlation * out["correlation"] + config.contrast * out["contrast"]
         loss = loss + config.orthogonal * out["orthogonal"] + out["motion"] + 0.01 * out["code"]
@@ -224,7 +245,9 @@ class MotionTask(Task):
         """Distance of lip vertices (in 5 % of inter-ocular) and 1 - correlation of opening, width and jaw."""
         distance = F.smooth_l1_loss(predicted @ self.lips / 0.05, real @ self.lips / 0.05, beta=0.5)
         coefficients = F.smooth_l1_loss(predicted, real, beta=0.5)
-        speed = F.smooth_l1_loss((predicted.diff(dim=1) @ self.lips) / 0.05, (real.diff(dim=1) @ self.lips) / 0.05, beta=0.5)
+        speed = F.smooth_l1_loss(
+            (predicted.diff(dim=1) @ self.lips) / 0.05, (real.diff(dim=1) @ self.lips) / 0.05, beta=0.5
+        )
         r = pearson(predicted @ self.readout, real @ self.readout)
         weight = torch.tensor([1.0, 0.4, 0.4], device=r.device)
         moving = ((real @ self.readout).std(1) / self.readout_scale).clamp(max=1.0)
@@ -246,12 +269,19 @@ class MotionTask(Task):
                 continue
             group = _group(example.item)
             scores.setdefault(group, []).append(best_lag_correlation(predicted[:, 0], real[:, 0])[0])
-            scores.setdefault(group + "_width", []).append(best_lag_correlation(predicted[:, 1], real[:, 1])[0])
+            scores.setdefault(group + "_width", []).append(
+                best_lag_correlation(predicted[:, 1], real[:, 1])[0]
+            )
             if group == "wild":
                 ratios.append(predicted[:, 0].std() / real[:, 0].std())
         metrics = {f"val_aperture_r_{group}": float(np.mean(values)) for group, values in scores.items()}
-        metrics["val_aperture_r"] = float(np.mean([np.mean(v) for g, v in scores.items() if not g.endswith("_width")]))
-        return metrics | {"val_opening_ratio_wild": float(np.median(ratios)), "val_motion_error": self._motion_error()}
+        metrics["val_aperture_r"] = float(
+            np.mean([np.mean(v) for g, v in scores.items() if not g.endswith("_width")])
+        )
+        return metrics | {
+            "val_opening_ratio_wild": float(np.median(ratios)),
+            "val_motion_error": self._motion_error(),
+        }
 
     @torch.no_grad()
     def _motion_error(self) -> float:
@@ -259,7 +289,9 @@ class MotionTask(Task):
         errors = []
         for example in self.held_out:
             motion = self.model.normalise(torch.from_numpy(example.motion)[None].to(self.device))
-            _, f_ol = self.model.encode_visual(torch.from_numpy(example.beta_mouth)[None].to(self.device), motion)
+            _, f_ol = self.model.encode_visual(
+                torch.from_numpy(example.beta_mouth)[None].to(self.device), motion
+            )
             errors.append(float((self.model.non_lip_decoder(self.model.mlp_nl(f_ol)) - motion).abs().mean()))
         return float(np.mean(errors))
 
@@ -277,7 +309,9 @@ class MotionTask(Task):
         codes = []
         for example in self.examples[:: self.config.variants]:
             motion = self.model.normalise(torch.from_numpy(example.motion)[None].to(self.device))
-            _, f_ol = self.model.encode_visual(torch.from_numpy(example.beta_mouth)[None].to(self.device), motion)
+            _, f_ol = self.model.encode_visual(
+                torch.from_numpy(example.beta_mouth)[None].to(self.device), motion
+            )
             codes.append(self.model.mlp_nl(f_ol)[0])
         stacked = torch.cat(codes)
         self.model.code_mean.copy_(stacked.mean(0))
@@ -335,7 +369,11 @@ class SyncTask:
         model = MotionModel.from_pretrained(config.motion_model)
         offsets = measure_sync(model, config.motion, data)
         known = [abs(value) for value in offsets.values() if value is not None]
-        return {"clips": float(len(offsets)), "in_sync": float(len(known)), "median_offset": float(np.median(known))}
+        return {
+            "clips": float(len(offsets)),
+            "in_sync": float(len(known)),
+            "median_offset": float(np.median(known)),
+        }
 
 
 def fractional_lag(predicted: np.ndarray, real: np.ndarray, lags: int) -> tuple[float, float]:
@@ -371,7 +409,9 @@ def _variants(reader: ClipReader, count: int, generator: np.random.Generator, sh
                 example = _repeat(example, shortest)
             if len(example.motion) >= shortest and example.found.mean() > 0.9:
                 examples.append(example)
-    logger.info("%d examples, %.1f minutes", len(examples), sum(len(e.motion) for e in examples) / FRAME_RATE / 60)
+    logger.info(
+        "%d examples, %.1f minutes", len(examples), sum(len(e.motion) for e in examples) / FRAME_RATE / 60
+    )
     return examples
 
 
@@ -379,7 +419,10 @@ def _repeat(example: Example, length: int) -> Example:
     """A short clip played forth and back in time order of its frames until it fills a window."""
     times = -(-length // len(example.motion))
     tile: Any = lambda a: np.concatenate([a] * times)  # noqa: E731
-    return Example(*[tile(getattr(example, n)) for n in ("content", "level", "beta_mouth", "motion", "found")], example.item)
+    return Example(
+        *[tile(getattr(example, n)) for n in ("content", "level", "beta_mouth", "motion", "found")],
+        example.item,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -406,10 +449,14 @@ class PriorTask(Task):
         face = FaceModel.from_pretrained(config.motion.face_model)
         reader = ClipReader(Manifest.load(data), face, config.motion.features, config.motion.encoder)
         examples = _variants(reader, config.motion.variants, np.random.default_rng(seed), 50)
-        self.weights = _speaker_weights(examples, 0.6) * np.array([0.4 if e.item.corpus == "GRID" else 1.0 for e in examples])
+        self.weights = _speaker_weights(examples, 0.6) * np.array(
+            [0.4 if e.item.corpus == "GRID" else 1.0 for e in examples]
+        )
         self.weights /= self.weights.sum()
         self.examples = [self._encode(e) for e in examples]
-        self.held_out = [self._encode(e) for e in map(reader.read, reader.items("val")) if len(e.motion) >= 50]
+        self.held_out = [
+            self._encode(e) for e in map(reader.read, reader.items("val")) if len(e.motion) >= 50
+        ]
         self.prior = DiffusionPrior(config.model).to(self.device)
         self.modules = {"prior": self.prior}
 
@@ -431,7 +478,9 @@ class PriorTask(Task):
             rows = generator.choice(len(self.examples), self.config.batch, p=weight / weight.sum())
             yield self._collate([self.examples[i] for i in rows], frames, generator)
 
-    def _collate(self, rows: list[tuple[Tensor, Tensor]], frames: int, generator: np.random.Generator) -> dict[str, Tensor]:
+    def _collate(
+        self, rows: list[tuple[Tensor, Tensor]], frames: int, generator: np.random.Generator
+    ) -> dict[str, Tensor]:
         starts = [int(generator.integers(0, len(codes) - frames + 1)) for codes, _ in rows]
         codes = torch.stack([r[0][s : s + frames] for r, s in zip(rows, starts, strict=True)])
         f_a = torch.stack([r[1][s : s + frames] for r, s in zip(rows, starts, strict=True)])
@@ -452,7 +501,11 @@ class PriorTask(Task):
         predicted = self.prior(x, batch["step"], batch["f_a"], batch["known"], batch["drop"])
         predicted = torch.where(known > 0, codes, predicted)
         simple, moving = F.mse_loss(predicted, codes), velocity(predicted, codes)
-        return {"loss": simple + self.config.velocity * moving, "simple": simple.detach(), "velocity": moving.detach()}
+        return {
+            "loss": simple + self.config.velocity * moving,
+            "simple": simple.detach(),
+            "velocity": moving.detach(),
+        }
 
     def training_step(self, batch: dict[str, Tensor], optimizer_index: int, step: int) -> dict[str, Tensor]:
         """|x0 - x0_hat|^2 + lambda_v |delta x0 - delta x0_hat|^2."""
@@ -465,7 +518,10 @@ class PriorTask(Task):
         losses = []
         for codes, f_a in self.held_out:
             frames = min(len(codes), self.config.model.window)
-            losses += [float(self._loss(self._collate([(codes, f_a)] * 8, frames, generator))["loss"]) for _ in range(2)]
+            losses += [
+                float(self._loss(self._collate([(codes, f_a)] * 8, frames, generator))["loss"])
+                for _ in range(2)
+            ]
         return {"val_loss": float(np.mean(losses))}
 
     def export(self, directory: Path, metrics: dict[str, float]) -> None:

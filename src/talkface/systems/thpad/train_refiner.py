@@ -68,11 +68,15 @@ def face_matrix(points: np.ndarray) -> np.ndarray:
     """Alignment (2, 3) of the stored crops: upright, nose tip in the middle."""
     axis = points[263, :2] - points[33, :2]
     axis = axis / np.linalg.norm(axis)
-    linear = FACE.pixels / (FACE.side * face_unit(points)) * np.array([[axis[0], axis[1]], [-axis[1], axis[0]]])
+    linear = (
+        FACE.pixels / (FACE.side * face_unit(points)) * np.array([[axis[0], axis[1]], [-axis[1], axis[0]]])
+    )
     return np.concatenate([linear, (np.full(2, (FACE.pixels - 1) / 2) - linear @ points[1, :2])[:, None]], 1)
 
 
-def read_clip(video: Path, points: np.ndarray, frames: np.ndarray, model: FaceModel, count: int, speaker: str) -> CropClip:
+def read_clip(
+    video: Path, points: np.ndarray, frames: np.ndarray, model: FaceModel, count: int, speaker: str
+) -> CropClip:
     """Cut ``count`` evenly spaced frames of a tracked clip."""
     import av
 
@@ -130,7 +134,10 @@ class PairMaker:
         truth = cut(clip.image(target), matrix, part.pixels)
         motion = clip.fit.motion[target : target + 1]
         code = motion_code(motion.beta_mouth, motion.beta_upper, motion.gaze, motion.rotation)[0]
-        planes = [np.ascontiguousarray(i.transpose(2, 0, 1)).astype(np.float32) / 255 for i in (warped, reference, truth)]
+        planes = [
+            np.ascontiguousarray(i.transpose(2, 0, 1)).astype(np.float32) / 255
+            for i in (warped, reference, truth)
+        ]
         maps = mesh_maps(self.warp, field, resting, goal)
         return Pair(planes[0], planes[1], maps, code, planes[2], part.code)
 
@@ -201,7 +208,10 @@ class RefinerTask(Task):
         """Endless batches: a list of [mouths, eyes], each a dict of stacked tensors."""
         while True:
             mouths = [self._pair(MOUTH, generator) for _ in range(self.config.mouths)]
-            eyes = [self._pair((RIGHT_EYE, LEFT_EYE)[int(generator.integers(2))], generator) for _ in range(self.config.eyes)]
+            eyes = [
+                self._pair((RIGHT_EYE, LEFT_EYE)[int(generator.integers(2))], generator)
+                for _ in range(self.config.eyes)
+            ]
             yield [self._stack(mouths), self._stack(eyes)]
 
     def _stack(self, pairs: list[Pair]) -> dict[str, Tensor]:
@@ -218,7 +228,9 @@ class RefinerTask(Task):
         weight = F.interpolate(face * (1 + 4 * inner), scale_factor=2.0, mode="nearest")
         return image, weight
 
-    def training_step(self, batch: list[dict[str, Tensor]], optimizer_index: int, step: int) -> dict[str, Tensor]:
+    def training_step(
+        self, batch: list[dict[str, Tensor]], optimizer_index: int, step: int
+    ) -> dict[str, Tensor]:
         """Generator (0) or discriminator (1)."""
         adversarial = step >= self.config.adversarial_start
         losses = [self._step(part, optimizer_index, adversarial) for part in batch]
@@ -243,7 +255,10 @@ class RefinerTask(Task):
             score, features = self.discriminator(fake * seen, batch["maps"])
             with torch.no_grad():
                 _, real_features = self.discriminator(target * seen, batch["maps"])
-            out |= {"adversarial": hinge_generator(score), "matching": feature_matching(features, real_features)}
+            out |= {
+                "adversarial": hinge_generator(score),
+                "matching": feature_matching(features, real_features),
+            }
             loss = loss + config.adversarial * out["adversarial"] + config.matching * out["matching"]
         return {"loss": loss} | {name: value.detach() for name, value in out.items()}
 
@@ -283,7 +298,12 @@ class RefinerTask(Task):
         warp_psnr = float(np.mean([-10 * np.log10(e + 1e-8) for e in baseline]))
         sharpness = float(np.median(ratios))
         quality = psnr - 6 * abs(np.log(sharpness))
-        return {"val_quality": quality, "val_psnr": psnr, "val_psnr_warp_only": warp_psnr, "val_sharpness": sharpness}
+        return {
+            "val_quality": quality,
+            "val_psnr": psnr,
+            "val_psnr_warp_only": warp_psnr,
+            "val_sharpness": sharpness,
+        }
 
     def samples(self) -> np.ndarray:
         """Rows of reference, warped, refined, real for held-out mouths and eyes."""

@@ -294,7 +294,9 @@ def prepare(
 def train(
     recipe: Annotated[Path, typer.Argument(help="A file of recipes/.")],
     data: Annotated[Path, typer.Option(help="Folder that `talkface prepare` wrote.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the run.")] = Path("runs"),
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Folder of the run; runs/<recipe> if left out.")
+    ] = None,
     overrides: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a value of the recipe.")
     ] = None,
@@ -303,7 +305,7 @@ def train(
     from talkface.training.run import train_recipe
 
     _log_progress()
-    train_recipe(recipe, data, overrides or [], output)
+    train_recipe(recipe, data, output, overrides or [])
 
 
 @app.command()

@@ -42,6 +42,7 @@ class TrainerConfig:
     seed: int = 0
     device: str = "auto"
     threads: int = 0  # 0: torch's own choice
+    init: str = ""  # weights to start from: best.safetensors of a run, or an exported model's name or directory
     validate_seconds: float = 120.0
     checkpoint_seconds: float = 120.0
     log_steps: int = 50
@@ -102,6 +103,8 @@ class Run:
             task.modules
         ):  # moves them to the device; wraps them where there are several processes
             task.modules[name] = self.accelerator.prepare(task.modules[name])
+        if config.init:
+            self.load(self._initial(config.init))
         self.average = Average([p for group in self.groups for p in group], config.ema_decay)
         self.step, self.seconds, self.bad = 0, 0.0, 0
         self.best: float | None = None
@@ -160,6 +163,20 @@ class Run:
             for n, m in modules.items()
             for k, t in m.state_dict().items()
         }
+
+    def _initial(self, source: str) -> dict[str, Tensor]:
+        """Own weights, replaced where a run's or an exported model's (the first module's) have the same name and shape."""
+        from talkface.hub import load_pretrained
+
+        own, first = self.weights(), next(iter(self.task.modules))
+        given = (
+            load_file(source)
+            if source.endswith(".safetensors")
+            else {f"{first}.{name}": tensor for name, tensor in load_pretrained(source)[1].items()}
+        )
+        fitting = {k: v for k, v in given.items() if k in own and own[k].shape == v.shape}
+        logger.info("%d of %d tensors start from %s", len(fitting), len(own), source)
+        return own | fitting
 
     def load(self, weights: dict[str, Tensor]) -> None:
         """Load what :meth:`weights` gave."""

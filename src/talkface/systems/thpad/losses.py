@@ -22,14 +22,18 @@ def gradient_loss(a: Tensor, b: Tensor, weight: Tensor, scales: int = 3) -> Tens
     return total / scales
 
 
-def hinge_discriminator(real: Tensor, fake: Tensor) -> Tensor:
-    """Hinge loss of the discriminator."""
-    return F.relu(1 - real).mean() + F.relu(1 + fake).mean()
+def hinge_discriminator(real: Tensor, fake: Tensor, weight: Tensor) -> Tensor:
+    """Hinge loss of the discriminator on scores (B, 1, h, w), averaged under ``weight`` of the same shape."""
+    return _mean(F.relu(1 - real) + F.relu(1 + fake), weight)
 
 
-def hinge_generator(fake: Tensor) -> Tensor:
-    """Hinge loss of the generator."""
-    return -fake.mean()
+def hinge_generator(fake: Tensor, weight: Tensor) -> Tensor:
+    """Hinge loss of the generator on scores (B, 1, h, w), averaged under ``weight`` of the same shape."""
+    return _mean(-fake, weight)
+
+
+def _mean(values: Tensor, weight: Tensor) -> Tensor:
+    return (values * weight).sum() / (weight.sum() + 1e-6)
 
 
 class PatchDiscriminator(nn.Module):
@@ -46,7 +50,7 @@ class PatchDiscriminator(nn.Module):
                 norm(nn.Conv2d(4 * width, 4 * width, 3, padding=1)),
             ]
         )
-        self.head = norm(nn.Conv2d(4 * width, 1, 3, padding=1))
+        self.head = nn.Conv2d(4 * width, 1, 3, padding=1)  # not normalised: scores must be able to reach the hinge
 
     def forward(self, image: Tensor, maps: Tensor) -> tuple[Tensor, list[Tensor]]:
         h = torch.cat([F.pixel_unshuffle(image * 2 - 1, 2), maps], 1)

@@ -43,9 +43,10 @@ class RefinerTrainConfig:
     mouths: int = 8
     eyes: int = 8
     adversarial_start: int = 1200  # steps of plain reconstruction first
-    adversarial: float = 0.05
+    adversarial: float = 0.1
     matching: float = 0.5
     gradient: float = 2.0
+    inner: float = 12.0  # extra weight of what warping cannot make: inside the lips and the lids
     max_clips: int = 0  # 0: all
 
 
@@ -162,7 +163,7 @@ class RefinerTask(Task):
 
     def optimizers_spec(self) -> list[OptimizerSpec]:
         """The generator's and the discriminator's optimizers."""
-        return [OptimizerSpec(modules=("refiner",)), OptimizerSpec(modules=("discriminator",))]
+        return [OptimizerSpec(modules=("refiner",)), OptimizerSpec(modules=("discriminator",), lr=2.0)]
 
     def _load(self, manifest: Manifest, split: str, frames: int | None = None) -> list[CropClip]:
         clips = []
@@ -220,12 +221,12 @@ class RefinerTask(Task):
         return batch | {"part": torch.tensor([p.part for p in pairs], device=self.device)}
 
     def _generate(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Composed crop and the loss weight: the face, and five times more inside lips and lids."""
+        """Composed crop and the loss weight: the face, and more inside lips and lids, a twentieth of its area."""
         inputs = [batch[name] for name in ("warped", "reference", "maps", "motion", "part")]
         image = self.refiner(*inputs).compose(batch["warped"])
         face, inner = batch["maps"][:, 6:7], batch["maps"][:, 3:4] + batch["maps"][:, 4:5]
         inner = F.max_pool2d(inner, 5, 1, 2)
-        weight = F.interpolate(face * (1 + 4 * inner), scale_factor=2.0, mode="nearest")
+        weight = F.interpolate(face * (1 + self.config.inner * inner), scale_factor=2.0, mode="nearest")
         return image, weight
 
     def training_step(
@@ -246,7 +247,7 @@ class RefinerTask(Task):
             seen = (weight > 0).float()
             real_score, _ = self.discriminator(target * seen, batch["maps"])
             fake_score, _ = self.discriminator(fake * seen, batch["maps"])
-            return {"loss": hinge_discriminator(real_score, fake_score)}
+            return {"loss": hinge_discriminator(real_score, fake_score, _patch_weight(weight, real_score))}
         fake, weight = self._generate(batch)
         out = {"l1": weighted_l1(fake, target, weight), "gradient": gradient_loss(fake, target, weight)}
         loss = out["l1"] + config.gradient * out["gradient"]
@@ -256,7 +257,7 @@ class RefinerTask(Task):
             with torch.no_grad():
                 _, real_features = self.discriminator(target * seen, batch["maps"])
             out |= {
-                "adversarial": hinge_generator(score),
+                "adversarial": hinge_generator(score, _patch_weight(weight, score)),
                 "matching": feature_matching(features, real_features),
             }
             loss = loss + config.adversarial * out["adversarial"] + config.matching * out["matching"]
@@ -323,6 +324,11 @@ class RefinerTask(Task):
 
         config = {"class": "Refiner", "model": asdict(self.config.model), "metrics": metrics}
         save_pretrained(directory, config, self.refiner.state_dict(), card=None)
+
+
+def _patch_weight(weight: Tensor, scores: Tensor) -> Tensor:
+    """Weight of each patch: elsewhere the warp is as real as the photograph and teaches the discriminator nothing."""
+    return F.adaptive_avg_pool2d(weight, scores.shape[-2:])
 
 
 def _sharpness(image: np.ndarray, where: np.ndarray) -> float:

@@ -2,7 +2,7 @@
 #   make demo    environment, install, one portrait + 10 s of speech -> demo.mp4
 #   make test    environment, install, all tests
 #   make lint    ruff and mypy
-#   make bench   speed and memory
+#   make bench   speed and memory, to benchmarks.json; ARGS=--quick for minutes instead of most of an hour
 
 # The first of these that starts and is new enough; a name on the path may be a shim that does not.
 PYTHON ?= $(shell for p in python3 python python3.14 python3.13 python3.12 python3.11; do \
@@ -44,7 +44,7 @@ lint: $(VENV)/.dev
 	$(BIN)/mypy
 
 bench: $(VENV)/.core
-	$(BIN)/python benchmarks/animate.py
+	$(BIN)/python benchmarks/animate.py $(ARGS)
 
 clean:
-	rm -rf $(VENV) demo.mp4
+	rm -rf $(VENV) demo.mp4 benchmarks.json

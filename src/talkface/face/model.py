@@ -95,7 +95,9 @@ class Eyelids:
         closing = np.clip((0.75 - openness) / 0.35, 0.0, 1.0)
         return np.clip(openness, 0.0, 1.15) * (1 - closing * closing * (3 - 2 * closing))
 
-    def with_openness(self, beta_upper: np.ndarray, openness: np.ndarray, expression: float = 1.0) -> np.ndarray:
+    def with_openness(
+        self, beta_upper: np.ndarray, openness: np.ndarray, expression: float = 1.0
+    ) -> np.ndarray:
         """beta_upper (T, U) whose lids stand at ``openness`` (T,) and whose brows are scaled by ``expression``."""
         direction = self.gap / np.square(self.gap).sum()
         rest = beta_upper - (beta_upper @ self.gap)[:, None] * direction
@@ -215,11 +217,24 @@ class FaceModel:
             - np.tensordot(_solve(self._identity_solver, canonical - self.mean), self.identity, 1)
         )
         at_rest = canonical - np.tensordot(self.project_mouth(displacement), self.mouth, 1)
-        neutral = at_rest.mean(0)
-        gap = neutral[tp.LIPS_INNER_LOWER] - neutral[tp.LIPS_INNER_UPPER]
-        neutral[tp.LIPS_INNER_LOWER] -= gap / 2
-        neutral[tp.LIPS_INNER_UPPER] += gap / 2
+        neutral = self._closed(at_rest.mean(0))
         return _look_ahead(neutral)
+
+    def _closed(self, face: np.ndarray, tolerance: float = 0.01) -> np.ndarray:
+        """Close what is left of a smile (478, 3) as mouths do, jaw and all; the lips' edges then meet exactly."""
+        gaps = _lip_gaps(self.mouth) / tolerance
+        system = gaps @ gaps.T + np.eye(len(gaps))
+        beta = -np.linalg.solve(system, gaps @ (_lip_gaps(face) / tolerance))
+        face = face + np.tensordot(beta, self.mouth, 1)
+        rest = np.zeros_like(face)
+        rest[tp.LIPS_INNER_LOWER, 1] = rest[tp.LIPS_INNER_UPPER, 1] = _lip_gaps(face) / 2
+        rest[tp.LIPS_INNER_LOWER, 1] *= -1
+        return (face + rest).astype(np.float32)
+
+
+def _lip_gaps(points: np.ndarray) -> np.ndarray:
+    """Vertical gaps (..., 9) between the inner lips of (..., 478, 3)."""
+    return points[..., tp.LIPS_INNER_LOWER, 1] - points[..., tp.LIPS_INNER_UPPER, 1]
 
 
 def clip_neutral(canonical: np.ndarray, mean: np.ndarray, closed: float = 0.15) -> np.ndarray:

@@ -93,7 +93,14 @@ def triangulate(open_face: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """
     from scipy.spatial import Delaunay
 
-    triangles = Delaunay(open_face[:, :2].astype(np.float64)).simplices
+    layout = open_face[:, :2].astype(np.float64)
+    for contour in (tp.LIPS_INNER, tp.RIGHT_EYE, tp.LEFT_EYE):
+        # The next ring of points all but coincides with these: apart, no triangle can cross the edge.
+        middle = layout[contour].mean(0)
+        layout[contour] += 0.2 * (middle - layout[contour])
+    for iris in (slice(468, 473), slice(473, 478)):  # lids hide its top and bottom: keep it between them
+        layout[iris] = layout[iris.start] + 0.3 * (layout[iris] - layout[iris.start])
+    triangles = Delaunay(layout).simplices
     irises = np.arange(tp.FACE_VERTICES, tp.VERTICES)
     groups = [tp.LIPS_INNER, np.append(tp.RIGHT_EYE, irises[:5]), np.append(tp.LEFT_EYE, irises[5:])]
     inner = np.any([np.isin(triangles, group).all(1) for group in groups], axis=0)

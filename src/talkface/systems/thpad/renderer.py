@@ -55,7 +55,7 @@ class PortraitRenderer:
     ) -> None:
         self.image, self.face, self.device = image, face, torch.device(device)
         self.fit: FaceFit = face.fit(points[None])
-        self.warp = face.mesh_warp()
+        self.warp, self._eyelids = face.mesh_warp(), face.eyelids()
         self.resting = with_ring(points)
         pose = self.fit.pose
         self._rotation, self._scale, self._translation = (
@@ -103,7 +103,8 @@ class PortraitRenderer:
         The motion's rotation is relative to the portrait's own.
         """
         shape = self.fit.neutral + self.face.expression(self._on_portrait(motion))
-        shape = _close_overlaps(shape)
+        _close_lids(shape, self.fit.neutral, self._eyelids.openness(motion.beta_upper))
+        _close_overlaps(shape)
         rotation = Rotation.from_rotvec(motion.rotation).as_matrix() @ self._rotation
         scale = (self._scale * motion.scale)[:, :, None]
         offset = np.repeat(self._translation[None], len(motion), 0)
@@ -245,11 +246,20 @@ _LID_ROWS = (
 )
 
 
-def _close_overlaps(shape: np.ndarray) -> np.ndarray:
-    """Lips and lids that would pass through each other meet instead, canonical (T, 478, 3)."""
+def _close_lids(shape: np.ndarray, neutral: np.ndarray, openness: np.ndarray) -> None:
+    """Close these very eyes, in place: the coefficients close those of the mean face, (T, 478, 3), (478, 3), (T,)."""
+    shut = np.clip(1 - openness, 0.0, 1.0)[:, None]
+    for upper, lower in _LID_ROWS:
+        wanted = (1 - shut) * (neutral[lower, 1] - neutral[upper, 1])
+        surplus = shut * (shape[:, lower, 1] - shape[:, upper, 1] - wanted)
+        shape[:, upper, 1] += 0.85 * surplus
+        shape[:, lower, 1] -= 0.15 * surplus
+
+
+def _close_overlaps(shape: np.ndarray) -> None:
+    """Lips and lids that would pass through each other meet instead, in place, canonical (T, 478, 3)."""
     pairs = [(tp.LIPS_INNER_UPPER, tp.LIPS_INNER_LOWER, 0.5), *((u, low, 0.15) for u, low in _LID_ROWS)]
     for upper, lower, share in pairs:
         overlap = np.maximum(shape[:, upper, 1] - shape[:, lower, 1], 0.0)
         shape[:, upper, 1] -= (1 - share) * overlap
         shape[:, lower, 1] += share * overlap
-    return shape

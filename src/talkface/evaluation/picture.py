@@ -1,0 +1,77 @@
+"""Is it the same person, and as sharp?"""
+
+from functools import cache
+
+import cv2
+import numpy as np
+
+from talkface.errors import ModelUnavailable
+from talkface.face import topology as tp
+from talkface.face.crop import MOUTH, cut, part_matrix, transform
+
+_CHIP = 150  # pixels of the recogniser's input
+# Where a chip has outer and inner eye corners (left, right) and the nose's base, within a border.
+_LANDMARKS = np.array(
+    [[0.85957, 0.21350], [0.64606, 0.22897], [0.12058, 0.21373], [0.33409, 0.22906], [0.49011, 0.62780]]
+)
+_BORDER = 0.25
+_CHIP_POINTS = _CHIP * (_BORDER + _LANDMARKS) / (1 + 2 * _BORDER)
+_MESH_POINTS = np.array([263, 362, 33, 133, 2])
+
+
+class FaceRecogniser:
+    """dlib's face descriptor (CC0), 128 numbers; two pictures of one person lie within 0.6 of each other.
+
+    Its cosine is above 0.9 for most pairs within 0.6 and about 0.8 to 0.9 for strangers: print both beside it.
+
+    Raises:
+        ModelUnavailable: dlib is not installed, or its model cannot be fetched.
+    """
+
+    def __init__(self) -> None:
+        from talkface.hub import model_path
+
+        try:
+            import dlib
+        except ImportError as error:
+            raise ModelUnavailable("likeness needs dlib: pip install 'talkface[eval]'") from error
+        self._network = dlib.face_recognition_model_v1(
+            str(model_path("dlib_face_recognition_resnet_model_v1.dat"))
+        )
+
+    def __call__(self, image: np.ndarray, points: np.ndarray) -> np.ndarray:
+        """Descriptor (128,) of a face in an RGB picture (H, W, 3) uint8 with its mesh (478, 3)."""
+        matrix, _ = cv2.estimateAffinePartial2D(
+            points[_MESH_POINTS, :2].astype(np.float64), _CHIP_POINTS, method=cv2.LMEDS
+        )
+        chip = cv2.warpAffine(
+            image, matrix, (_CHIP, _CHIP), flags=cv2.INTER_AREA, borderMode=cv2.BORDER_REPLICATE
+        )
+        return np.array(self._network.compute_face_descriptor(np.ascontiguousarray(chip)))
+
+
+@cache
+def recogniser() -> FaceRecogniser | None:
+    """The recogniser, or None where it is not installed: likeness is then left out of a report."""
+    try:
+        return FaceRecogniser()
+    except ModelUnavailable as error:
+        import logging
+
+        logging.getLogger(__name__).warning("no CSIM: %s", error)
+        return None
+
+
+def likeness(a: np.ndarray, b: np.ndarray) -> dict[str, float]:
+    """Cosine (CSIM) and distance of two descriptors."""
+    cosine = float(a @ b / (np.linalg.norm(a) * np.linalg.norm(b)))
+    return {"csim": cosine, "face_distance": float(np.linalg.norm(a - b))}
+
+
+def mouth_sharpness(image: np.ndarray, points: np.ndarray) -> float:
+    """Mean absolute Laplacian of grey values around the lips, in the aligned crop of an RGB picture."""
+    matrix = part_matrix(points, MOUTH)
+    grey = cv2.cvtColor(cut(image, matrix, MOUTH.pixels), cv2.COLOR_RGB2GRAY).astype(np.float32)
+    lips = cv2.convexHull(transform(points, matrix)[tp.LIPS_OUTER, :2].astype(np.int32))
+    mask = cv2.dilate(cv2.fillConvexPoly(np.zeros(grey.shape, np.uint8), lips, 1), np.ones((9, 9), np.uint8))
+    return float(np.abs(cv2.Laplacian(grey, cv2.CV_32F))[mask > 0].mean())

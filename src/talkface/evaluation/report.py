@@ -1,0 +1,82 @@
+"""Figures of many clips to JSON, CSV and contact sheets."""
+
+import csv
+import hashlib
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+_CELL = 160  # pixels of a picture in a contact sheet
+
+
+def summarise(rows: Sequence[dict[str, Any]], seed: int = 0) -> dict[str, dict[str, float]]:
+    """Mean, median, number and a bootstrap 95 % interval of the mean of every figure over clips."""
+    names = sorted({name for row in rows for name, value in row.items() if isinstance(value, float)})
+    return {name: _summary([row[name] for row in rows if name in row], seed) for name in names}
+
+
+def _summary(values: list[float], seed: int) -> dict[str, float]:
+    known = np.array([v for v in values if math.isfinite(v)])
+    if not len(known):
+        return {"count": 0.0}
+    draws = np.random.default_rng(seed).choice(known, (1000, len(known))).mean(1)
+    low, high = np.percentile(draws, [2.5, 97.5])
+    figures = {
+        "mean": known.mean(),
+        "median": np.median(known),
+        "low": low,
+        "high": high,
+        "count": len(known),
+    }
+    return {name: round(float(value), 5) for name, value in figures.items()}
+
+
+def protocol_hash(settings: dict[str, Any]) -> str:
+    """Twelve digits that tell whether two reports were made alike."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()[:12]
+
+
+def write_report(folder: Path, report: dict[str, Any], rows: Sequence[dict[str, Any]]) -> None:
+    """Write report.json and clips.csv."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "report.json").write_text(json.dumps(report, indent=2) + "\n")
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    with (folder / "clips.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, names)
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def strip(pictures: Sequence[np.ndarray]) -> np.ndarray:
+    """Pictures (H, W, 3) of any size side by side as squares."""
+    return np.concatenate([_square(picture) for picture in pictures], 1)
+
+
+def _square(picture: np.ndarray) -> np.ndarray:
+    height, width = picture.shape[:2]
+    scale = _CELL / max(height, width)
+    small = cv2.resize(
+        picture, (max(1, round(width * scale)), max(1, round(height * scale))), interpolation=cv2.INTER_AREA
+    )
+    cell = np.full((_CELL, _CELL, 3), 32, np.uint8)
+    top, left = (_CELL - small.shape[0]) // 2, (_CELL - small.shape[1]) // 2
+    cell[top : top + small.shape[0], left : left + small.shape[1]] = small
+    return cell
+
+
+def write_sheets(folder: Path, strips: Sequence[np.ndarray], rows: int = 12) -> list[Path]:
+    """Contact sheets of ``rows`` strips each, as PNG."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for start in range(0, len(strips), rows):
+        part = strips[start : start + rows]
+        width = max(s.shape[1] for s in part)
+        sheet = np.concatenate([np.pad(s, ((0, 4), (0, width - s.shape[1]), (0, 0))) for s in part])
+        paths.append(folder / f"sheet_{start // rows:02d}.png")
+        cv2.imwrite(str(paths[-1]), sheet[:, :, ::-1])
+    return paths

@@ -6,11 +6,10 @@ Run as ``python tests/check_demo.py demo.mp4``; exits with the complaint if some
 import sys
 from pathlib import Path
 
-from talkface.media.audio import probe_audio
-from talkface.media.video import VideoReader
-
 import talkface
 from talkface.face.tracker import FaceTracker
+from talkface.media.audio import probe_audio
+from talkface.media.video import VideoReader
 
 
 def check(path: Path) -> str:

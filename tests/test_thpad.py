@@ -1,6 +1,7 @@
 """TH-PAD: networks, losses, sampler and the stream from speech to motion, on tiny random models."""
 
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -138,7 +139,7 @@ def test_any_frame_rate_gets_its_exact_number_of_frames(lengths, fps):
     ramp = np.arange(total, dtype=np.float32)[:, None] / 25
     whole = FaceMotion(ramp, ramp, 0 * np.tile(ramp, 3), np.tile(ramp, 2), ramp, np.tile(ramp, 4))
     edges = np.cumsum([0, *lengths])
-    parts = [whole[int(a) : int(b)] for a, b in zip(edges[:-1], edges[1:], strict=True)]
+    parts = [whole[int(a) : int(b)] for a, b in pairwise(edges)]
     count = max(1, round(total / 25 * fps))
     moved = FaceMotion.concatenate(list(resample_stream(iter(parts), fps, count)))
     assert len(moved) == count

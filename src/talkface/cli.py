@@ -201,9 +201,10 @@ def _save(
 ) -> None:
     report.restart(generation.fps)
     generation.save(output, overwrite=overwrite, progress=report)
-    if motion:
+    played = generation.motion
+    if motion and played is not None:
         try:
-            generation.motion.to_json(motion)
+            played.to_json(motion)
         except OSError as error:
             motion.unlink(missing_ok=True)
             raise OutputError(f"{motion} cannot be written: {error.strerror}") from error

@@ -53,7 +53,7 @@ class Voice:
 
 @dataclass(frozen=True)
 class Track:
-    """The main face of a clip over time: points (T, 478, 3) px, times (T,) s, found (T,) bool, frames (T,)."""
+    """The main face of a clip over time: points (T, 478, 3) px, times (T,) s, found (T,), frames (T,)."""
 
     points: np.ndarray
     times: np.ndarray
@@ -131,7 +131,7 @@ def list_items(root: Path) -> list[Item]:
         video, audio = path.suffix.lower() in _VIDEO_SUFFIXES, path.suffix.lower() in _AUDIO_SUFFIXES
         if video or audio:
             name = path.relative_to(root)
-            speaker = str(name.parent) if name.parent != Path(".") else name.stem
+            speaker = str(name.parent) if name.parent != Path() else name.stem
             split = "val" if zlib.crc32(speaker.encode()) % 10 == 0 else "train"
             key = "_".join(name.with_suffix("").parts)
             items.append(
@@ -162,16 +162,25 @@ def _clips(root: Path) -> Iterator[Item]:
 
 def _voices(root: Path) -> Iterator[Item]:
     for row in _rows(root / "pairs.tsv"):
-        common = {
-            "corpus": row["corpus"],
-            "speaker": row["person"],
-            "split": row["split"],
-            "has_video": False,
-        }
-        yield Item(key="pair_" + row["id"], file=row["voice"], licence="see corpus", **common)
+        yield Item(
+            key="pair_" + row["id"],
+            file=row["voice"],
+            corpus=row["corpus"],
+            speaker=row["person"],
+            split=row["split"],
+            licence="see corpus",
+            has_video=False,
+        )
     for row in _rows(root / "emotion.tsv"):
-        common = {"corpus": "RAVDESS", "speaker": row["actor"], "split": row["split"], "has_video": False}
-        yield Item(key="emo_" + row["id"], file=row["file"], licence="CC BY-NC-SA 4.0", **common)
+        yield Item(
+            key="emo_" + row["id"],
+            file=row["file"],
+            corpus="RAVDESS",
+            speaker=row["actor"],
+            split=row["split"],
+            licence="CC BY-NC-SA 4.0",
+            has_video=False,
+        )
 
 
 def prepare(data: Path, out: Path, threads: int = 1) -> Manifest:

@@ -25,7 +25,7 @@ PARTS = (MOUTH, RIGHT_EYE, LEFT_EYE)
 
 
 def face_unit(points: np.ndarray) -> float:
-    """Size of a face in pixels that does not shrink when it turns: inter-ocular distance of the frontal face."""
+    """Size of a face in pixels that does not shrink when it turns: inter-ocular distance from the front."""
     eyes = float(tp.inter_ocular(points))
     height = float(np.linalg.norm(points[tp.FOREHEAD, :2] - points[2, :2]))
     return max(eyes, height / 1.1)

@@ -23,7 +23,7 @@ _EYE_MIDDLES = ((33, 133), (263, 362))
 
 @dataclass(frozen=True)
 class Pose:
-    """Weak perspective of T frames: rotation (T, 3, 3), scale (T,) pixels per unit, translation (T, 3) pixels."""
+    """Weak perspective of T frames: rotation (T, 3, 3), scale (T,) px per unit, translation (T, 3) px."""
 
     rotation: np.ndarray
     scale: np.ndarray
@@ -40,7 +40,7 @@ class Pose:
 
 
 def estimate_pose(points: np.ndarray, shape: np.ndarray) -> Pose:
-    """Least-squares weak perspective from canonical ``shape`` (V, 3) to ``points`` (T, V, 3) on the rigid points."""
+    """Least-squares weak perspective from ``shape`` (V, 3) to ``points`` (T, V, 3), on the rigid points."""
     target, source = points[:, tp.RIGID].astype(np.float64), shape[tp.RIGID].astype(np.float64)
     target_mean, source_mean = target.mean(1, keepdims=True), source.mean(0)
     a, b = source - source_mean, target - target_mean
@@ -98,7 +98,7 @@ class Eyelids:
     def with_openness(
         self, beta_upper: np.ndarray, openness: np.ndarray, expression: float = 1.0
     ) -> np.ndarray:
-        """beta_upper (T, U) whose lids stand at ``openness`` (T,) and whose brows are scaled by ``expression``."""
+        """beta_upper (T, U) with the lids at ``openness`` (T,) and the brows scaled by ``expression``."""
         direction = self.gap / np.square(self.gap).sum()
         rest = beta_upper - (beta_upper @ self.gap)[:, None] * direction
         lids = ((openness - 1) * self.open_gap)[:, None] * direction
@@ -178,8 +178,8 @@ class FaceModel:
     def fit(self, points: np.ndarray, fps: float = 25.0, iterations: int = 3) -> FaceFit:
         """Explain tracked points (T, 478, 3), pixels, T >= 1, of one person.
 
-        The neutral face of a clip is what is seen when the mouth is most closed; that of a single picture is what
-        remains when the model's mouth is closed.
+        The neutral face of a clip is what is seen when the mouth is most closed; that of a single picture is
+        what remains when the model's mouth is closed.
         """
         points = np.asarray(points, np.float32)
         shape = self.mean
@@ -221,7 +221,7 @@ class FaceModel:
         return _look_ahead(neutral)
 
     def _closed(self, face: np.ndarray, tolerance: float = 0.01) -> np.ndarray:
-        """Close what is left of a smile (478, 3) as mouths do, jaw and all; the lips' edges then meet exactly."""
+        """Close what is left of a smile (478, 3) as mouths do, jaw and all; the lips then meet exactly."""
         gaps = _lip_gaps(self.mouth) / tolerance
         system = gaps @ gaps.T + np.eye(len(gaps))
         beta = -np.linalg.solve(system, gaps @ (_lip_gaps(face) / tolerance))
@@ -238,7 +238,7 @@ def _lip_gaps(points: np.ndarray) -> np.ndarray:
 
 
 def clip_neutral(canonical: np.ndarray, mean: np.ndarray, closed: float = 0.15) -> np.ndarray:
-    """The neutral face (478, 3) of a clip: mouth from the frames that are most closed, eyes from the median."""
+    """The neutral face (478, 3) of a clip: mouth from the most closed frames, eyes from the median."""
     opening = canonical[:, tp.INNER_LIPS[1], 1] - canonical[:, tp.INNER_LIPS[0], 1]
     quiet = np.argsort(opening)[: max(1, round(closed * len(opening)))]
     weight = mouth_weight(mean)[:, None]
@@ -260,7 +260,7 @@ def _look_ahead(neutral: np.ndarray) -> np.ndarray:
 
 
 def mouth_weight(mean: np.ndarray) -> np.ndarray:
-    """How much each vertex of ``mean`` (478, 3) belongs to the mouth: 0 above the nose tip, 1 below its base, (478,)."""
+    """How much each vertex of ``mean`` (478, 3) is the mouth's, (478,): 0 above the nose, 1 below it."""
     top, bottom = mean[5, 1], mean[2, 1]
     x = np.clip((mean[:, 1] - top) / (bottom - top), 0.0, 1.0)
     return (x * x * (3 - 2 * x)).astype(np.float32)

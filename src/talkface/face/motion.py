@@ -21,7 +21,8 @@ class FaceMotion:
         rotation: (T, 3) rotation vector in radians (x: pitch, y: yaw, z: roll), absolute: 0 faces the camera.
         translation: (T, 2) displacement from the reference in inter-ocular distances (x right, y down).
         scale: (T, 1) size over the reference's, about 1.
-        gaze: (T, 4) iris displacement from the eye's middle, right x, y then left x, y, inter-ocular distances.
+        gaze: (T, 4) iris displacement from the eye's middle, right x, y then left x, y, inter-ocular
+            distances.
         fps: frames per second.
     """
 
@@ -56,7 +57,7 @@ class FaceMotion:
         )
 
     def resample(self, times: np.ndarray) -> "FaceMotion":
-        """The motion at the given times (seconds from the first frame); ends are held. Rotations are slerped."""
+        """The motion at the given times (seconds from the first frame); ends are held, rotations slerped."""
         if len(self) == 1:
             return self._map(lambda array: np.repeat(array, len(times), axis=0))
         own = np.arange(len(self)) / self.fps

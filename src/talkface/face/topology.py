@@ -15,10 +15,10 @@ FOREHEAD = 10
 NOSE_TIP = 1
 IRIS_CENTERS = (468, 473)  # subject's right eye, left eye
 
-FACE_OVAL = np.array(
-    [10, 338, 297, 332, 284, 251, 389, 356, 454, 323, 361, 288, 397, 365, 379, 378, 400, 377]
-    + [152, 148, 176, 149, 150, 136, 172, 58, 132, 93, 234, 127, 162, 21, 54, 103, 67, 109]
-)
+FACE_OVAL = np.array([
+    10, 338, 297, 332, 284, 251, 389, 356, 454, 323, 361, 288, 397, 365, 379, 378, 400, 377,
+    152, 148, 176, 149, 150, 136, 172, 58, 132, 93, 234, 127, 162, 21, 54, 103, 67, 109,
+])  # fmt: skip
 LIPS_OUTER = np.array(
     [61, 146, 91, 181, 84, 17, 314, 405, 321, 375, 291, 409, 270, 269, 267, 0, 37, 39, 40, 185]
 )
@@ -30,8 +30,8 @@ LIPS_INNER_UPPER = np.array([191, 80, 81, 82, 13, 312, 311, 310, 415])
 LIPS_INNER_LOWER = np.array([95, 88, 178, 87, 14, 317, 402, 318, 324])
 RIGHT_EYE = np.array([33, 7, 163, 144, 145, 153, 154, 155, 133, 173, 157, 158, 159, 160, 161, 246])
 LEFT_EYE = np.array([263, 249, 390, 373, 374, 380, 381, 382, 362, 398, 384, 385, 386, 387, 388, 466])
-# What the iris network says about an eye beside the iris: its first 16 points are the lids' edge, the next 16 the
-# ring around it, each lower then upper, from the outer to the inner corner (subject's right eye, then left).
+# What the iris network says about an eye beside the iris: its first 16 points are the lids' edge, the next 16
+# the ring around it, each lower then upper, from the outer to the inner corner (right eye, then left).
 EYE_CONTOUR = (
     np.array([33, 7, 163, 144, 145, 153, 154, 155, 133, 246, 161, 160, 159, 158, 157, 173]),
     np.array([263, 249, 390, 373, 374, 380, 381, 382, 362, 466, 388, 387, 386, 385, 384, 398]),
@@ -47,10 +47,10 @@ RIGHT_BROW = np.array([46, 53, 52, 65, 55, 70, 63, 105, 66, 107])
 LEFT_BROW = np.array([276, 283, 282, 295, 285, 300, 293, 334, 296, 336])
 
 # Points that move with the skull and hardly with expression: the frame in which pose is measured.
-RIGID = np.array(
-    [6, 168, 197, 195, 5, 8, 9, 151, 10, 33, 263, 133, 362, 127, 356, 234, 454, 93, 323, 162, 389]
-    + [21, 251, 54, 284, 103, 332, 67, 297, 109, 338, 104, 333, 69, 299, 108, 337, 48, 278, 98, 327, 4, 1]
-)
+RIGID = np.array([
+    6, 168, 197, 195, 5, 8, 9, 151, 10, 33, 263, 133, 362, 127, 356, 234, 454, 93, 323, 162, 389,
+    21, 251, 54, 284, 103, 332, 67, 297, 109, 338, 104, 333, 69, 299, 108, 337, 48, 278, 98, 327, 4, 1,
+])  # fmt: skip
 
 
 def inter_ocular(points: np.ndarray) -> np.ndarray:

@@ -8,6 +8,7 @@ import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -156,6 +157,7 @@ class FaceTracker:
         size = max(16, round(width * scale)), max(16, round(height * scale))
         small = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
         detector = cv2.FaceDetectorYN.create(str(self._yunet_path), "", size, 0.6, 0.3, 200)
+        faces: Any  # OpenCV's stubs leave out that it may be None
         _, faces = detector.detect(cv2.cvtColor(small, cv2.COLOR_RGB2BGR))
         if faces is None:
             return []
@@ -208,7 +210,7 @@ class FaceTracker:
             _move_lids(points, _uncrop(contour, matrix, scale), eye)
 
     def track_image(self, image: np.ndarray) -> list[FaceMesh]:
-        """Meshes of all faces in a picture, largest first. The region is refined once from the mesh itself."""
+        """Meshes of all faces in a picture, largest first; the region is refined once from the mesh."""
         meshes = []
         for region in self.detect(image):
             mesh = self.mesh(image, region)
@@ -224,8 +226,8 @@ class FaceTracker:
     ) -> list[FaceTrack]:
         """Follow every face through (time in seconds, RGB image) pairs.
 
-        A face keeps its id while its region overlaps from frame to frame; gaps of up to ``max_gap`` frames are
-        interpolated, longer ones split the track.
+        A face keeps its id while its region overlaps from frame to frame; gaps of up to ``max_gap`` frames
+        are interpolated, longer ones split the track.
 
         Returns:
             Tracks, longest first, ids 0, 1, ... in that order.
@@ -339,13 +341,14 @@ def _region_of(points: np.ndarray) -> Detection:
 def _crop_matrix(
     center: tuple[float, float] | np.ndarray, size: float, roll: float, pixels: int
 ) -> np.ndarray:
-    matrix = cv2.getRotationMatrix2D((float(center[0]), float(center[1])), np.degrees(roll), pixels / size)
-    matrix[:, 2] += pixels / 2 - np.array([float(center[0]), float(center[1])])
+    x, y = float(center[0]), float(center[1])
+    matrix = np.asarray(cv2.getRotationMatrix2D((x, y), np.degrees(roll), pixels / size), np.float64)
+    matrix[:, 2] += pixels / 2 - np.array([x, y])
     return matrix
 
 
 def _warp(image: np.ndarray, matrix: np.ndarray, pixels: int) -> np.ndarray:
-    """Crop an RGB image to (pixels, pixels, 3) float32 in [0, 1]; shrinks by area first so that 4K faces do not alias."""
+    """Crop an RGB image to (pixels, pixels, 3) float32 in [0, 1], by area first where it shrinks much."""
     shrink = int(1 / max(np.hypot(matrix[0, 0], matrix[0, 1]), 1e-6) / 2)
     if shrink >= 2:
         corners = cv2.transform(

@@ -1,13 +1,14 @@
 """MeshWarp: moves the pixels of a picture from one mesh to another, at any resolution.
 
-Inside the mesh the map is affine per triangle. Around it a ring of vertices follows the head's pose (and, close to
-the face, its expression) and fades out into a still background. The map from target to source is evaluated on a
-coarse grid (a cell is a few pixels; within a triangle it is exact) and enlarged, so that cost hardly grows with
-the size of the picture.
+Inside the mesh the map is affine per triangle. Around it a ring of vertices follows the head's pose (and,
+close to the face, its expression) and fades out into a still background. The map from target to source is
+evaluated on a coarse grid (a cell is a few pixels; within a triangle it is exact) and enlarged, so that cost
+hardly grows with the size of the picture.
 """
 
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 
 import cv2
 import numpy as np
@@ -28,7 +29,7 @@ def _smooth(x: np.ndarray) -> np.ndarray:
 
 
 def ring_weights() -> tuple[np.ndarray, np.ndarray]:
-    """How much ring vertices follow the head's pose and the nearest face vertex's expression, each (rings, 36).
+    """How much ring vertices follow the head's pose and the nearest vertex's expression, each (rings, 36).
 
     Hair above the face moves with the head up to 1.7 radii, ears to 1.3; the neck gives way sooner.
     """
@@ -44,9 +45,9 @@ def ring_weights() -> tuple[np.ndarray, np.ndarray]:
 
 def ring_triangles() -> np.ndarray:
     """Triangles (N, 3) of the strips between the oval and the rings."""
-    loops = [tp.FACE_OVAL] + [tp.VERTICES + _OVAL * k + np.arange(_OVAL) for k in range(len(RADII))]
+    loops = [tp.FACE_OVAL, *(tp.VERTICES + _OVAL * k + np.arange(_OVAL) for k in range(len(RADII)))]
     triangles = []
-    for inner, outer in zip(loops[:-1], loops[1:], strict=True):
+    for inner, outer in pairwise(loops):
         following = np.roll(np.arange(_OVAL), -1)
         triangles.append(np.stack([inner, outer, inner[following]], 1))
         triangles.append(np.stack([outer, outer[following], inner[following]], 1))
@@ -175,8 +176,8 @@ class MeshWarp:
     @cached_property
     def is_mouth(self) -> np.ndarray:
         """1 for triangles inside the lips, (N,)."""
-        mouth = np.isin(self.triangles, tp.LIPS_INNER).all(1)
-        return (mouth & (np.arange(len(mouth)) < self.inner_count)).astype(np.float32)
+        inner = np.arange(len(self.triangles)) < self.inner_count
+        return (inner & np.isin(self.triangles, tp.LIPS_INNER).all(1)).astype(np.float32)
 
     @cached_property
     def is_eye(self) -> np.ndarray:
@@ -187,17 +188,17 @@ class MeshWarp:
     @cached_property
     def is_face(self) -> np.ndarray:
         """1 for triangles of the face itself, 0 for the ring, (N,)."""
-        return (self.triangles < tp.VERTICES).all(1).astype(np.float32)
+        return (self.triangles.max(1) < tp.VERTICES).astype(np.float32)
 
     @staticmethod
     def source_scale(source: np.ndarray, target: np.ndarray) -> float:
-        """How much larger the source picture is drawn, as an area: makes stretch independent of resolution."""
+        """How much larger the source picture is drawn, as an area: frees stretch from resolution."""
         rigid = tp.RIGID
         spread = lambda p: float(np.square(p[rigid, :2] - p[rigid, :2].mean(0)).sum())  # noqa: E731
         return spread(source) / spread(target)
 
     def paint_order(self, target: np.ndarray) -> np.ndarray:
-        """Mouth and eyes first, then the skin from far to near, so that lids and lips cover what is behind them."""
+        """Mouth and eyes first, then the skin from far to near: lids and lips cover what is behind them."""
         depth = target[:, 2][self.triangles].mean(1)
         depth[: self.inner_count] = np.inf
         return np.argsort(-depth, kind="stable")
@@ -253,7 +254,8 @@ class MeshWarp:
         """The map that draws ``source``'s picture on ``target``.
 
         Args:
-            source, target: (VERTICES, 3) pixels.
+            source: (VERTICES, 3) pixels.
+            target: (VERTICES, 3) pixels.
             size: (w, h) of the grid in cells.
             cell: side of a cell in pixels of the target picture.
             offset: x, y of the grid's upper left corner in the target picture.

@@ -26,7 +26,7 @@ class VoiceActivity:
         self._held = block[whole:]
 
     def probability(self, start: int, stop: int) -> np.ndarray:
-        """Probability of speech in features ``start`` to ``stop`` at 50 Hz; what was not fed yet holds the last."""
+        """Probability of speech in features ``start`` to ``stop`` at 50 Hz; beyond what was fed, the last."""
         if not self._probabilities:
             return np.zeros(stop - start, np.float32)
         middle = (np.arange(start, stop) + 0.5) * SAMPLE_RATE / FEATURE_RATE

@@ -1,8 +1,8 @@
 """Content features: what is being said, 50 times a second, from a small encoder shipped with the package.
 
-The encoder is a student of Whisper base (MIT): its convolutions and four layers start from the teacher's and are
-trained to give what the teacher's fourth layer gives for clean speech from noisy, reverberant, band-limited speech at
-any loudness, in short windows (train.py).
+The encoder is a student of Whisper base (MIT): its convolutions and four layers start from the teacher's and
+are trained to give what the teacher's fourth layer gives for clean speech from noisy, reverberant,
+band-limited speech at any loudness, in short windows (train.py).
 """
 
 import math
@@ -90,7 +90,7 @@ class ContentEncoder(nn.Module):
 
 @dataclass(frozen=True)
 class SpeechFeatures:
-    """A stretch of speech at 50 Hz: content (T, C) and frame level in dB below the loudest (T,), at most 0."""
+    """A stretch of speech at 50 Hz: content (T, C) and level in dB below the loudest (T,), at most 0."""
 
     content: Tensor
     level: Tensor
@@ -100,13 +100,13 @@ class FeatureStream:
     """Content features of speech of any length with constant memory.
 
     Audio is cut into windows of ``window`` seconds that overlap by ``context`` seconds on either side; each
-    window is normalised to its own loudest moment, but never lifted more than ``max_lift`` dB above the loudest
-    moment heard so far, so that a pause does not become speech.
+    window is normalised to its own loudest moment, but never lifted more than ``max_lift`` dB above the
+    loudest moment heard so far, so that a pause does not become speech.
     """
 
     def __init__(
         self,
-        encoder: ContentEncoder,
+        encoder: nn.Module,
         window: float = 8.0,
         context: float = 1.0,
         max_lift: float = 25.0,

@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,7 @@ from talkface.training import Task
 class StudentConfig:
     """Settings of the distillation."""
 
-    model: ContentEncoderConfig = ContentEncoderConfig()
+    model: ContentEncoderConfig = field(default_factory=ContentEncoderConfig)
     seconds_per_batch: float = 32.0
     shortest: float = 2.0
     longest: float = 8.0
@@ -28,10 +28,10 @@ class StudentConfig:
 
 
 class StudentTask(Task):
-    """Regression of the teacher's features of clean speech from augmented speech; chosen on validation voices.
+    """Regression of the teacher's features of clean speech from augmented speech; chosen on held-out voices.
 
-    The teacher is the encoder as it starts out, on the same window: Whisper's features hold the position in the
-    window, so features of another window would not do as a target.
+    The teacher is the encoder as it starts out, on the same window: Whisper's features hold the position in
+    the window, so features of another window would not do as a target.
     """
 
     Config = StudentConfig
@@ -105,7 +105,9 @@ class StudentTask(Task):
         augmented, clean = batch
         with torch.no_grad():
             target = self.teacher(log_mel(clean, loudest(clean)))
-        return {"loss": nn.functional.smooth_l1_loss(self.encoder(log_mel(augmented, loudest(augmented))), target)}
+        return {
+            "loss": nn.functional.smooth_l1_loss(self.encoder(log_mel(augmented, loudest(augmented))), target)
+        }
 
     def _noisy_held_out(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Four seconds of each held-out voice, augmented always alike, and clean."""
@@ -114,18 +116,26 @@ class StudentTask(Task):
             clean = voice.samples(0, min(len(voice.audio), 4 * SAMPLE_RATE))
             noise = self._babble(len(clean), generator)
             augmented = augment(clean, noise, generator)
-            yield torch.from_numpy(augmented)[None].to(self.device), torch.from_numpy(clean)[None].to(self.device)
+            yield (
+                torch.from_numpy(augmented)[None].to(self.device),
+                torch.from_numpy(clean)[None].to(self.device),
+            )
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
-        """Correlation with the teacher's clean features on held-out voices, from clean and from augmented sound."""
+        """Correlation with the teacher's clean features on held-out voices, from clean and noisy sound."""
         features: dict[str, list[np.ndarray]] = {"target": [], "clean": [], "augmented": []}
         for augmented, clean in self._noisy_held_out():
             features["target"].append(self.teacher(log_mel(clean, loudest(clean)))[0].cpu().numpy())
             features["clean"].append(self.encoder(log_mel(clean, loudest(clean)))[0].cpu().numpy())
-            features["augmented"].append(self.encoder(log_mel(augmented, loudest(augmented)))[0].cpu().numpy())
+            features["augmented"].append(
+                self.encoder(log_mel(augmented, loudest(augmented)))[0].cpu().numpy()
+            )
         target, clean_features, noisy = (np.concatenate(parts) for parts in features.values())
-        scores = {"val_clean": _correlation(clean_features, target), "val_augmented": _correlation(noisy, target)}
+        scores = {
+            "val_clean": _correlation(clean_features, target),
+            "val_augmented": _correlation(noisy, target),
+        }
         return scores | {"val_correlation": (scores["val_clean"] + scores["val_augmented"]) / 2}
 
     def export(self, directory: Path, metrics: dict[str, float]) -> None:

@@ -98,7 +98,7 @@ def from_dict(kind: Any, values: Any, where: str) -> Any:
         InvalidOption: an unknown key or a value of the wrong kind, named with its place.
     """
     kind = _without_none(kind)
-    if dataclasses.is_dataclass(kind):
+    if isinstance(kind, type) and dataclasses.is_dataclass(kind):
         hints = typing.get_type_hints(kind)
         if not isinstance(values, dict) or set(values) - set(hints):
             unknown = (

@@ -1,4 +1,4 @@
-"""The training loop: accelerate, averaged weights, time budget, resume, best checkpoint, CSV and TensorBoard."""
+"""The training loop: accelerate, averaged weights, time budget, resume, best checkpoint, CSV, TensorBoard."""
 
 import csv
 import json
@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 class TrainerConfig:
     """How long and how a task is trained.
 
-    The learning rate warms up, then falls along a cosine over the time budget (or ``max_steps``) to a twentieth.
+    The learning rate warms up, then falls along a cosine over the time budget (or ``max_steps``) to 1/20.
     """
 
     minutes: float = 10.0
@@ -42,7 +42,9 @@ class TrainerConfig:
     seed: int = 0
     device: str = "auto"
     threads: int = 0  # 0: torch's own choice
-    init: str = ""  # weights to start from: best.safetensors of a run, or an exported model's name or directory
+    init: str = (
+        ""  # weights to start from: best.safetensors of a run, or an exported model's name or directory
+    )
     validate_seconds: float = 120.0
     checkpoint_seconds: float = 120.0
     log_steps: int = 50
@@ -79,7 +81,7 @@ class Average:
 
 
 class Run:
-    """State of one training that is saved and resumed: step, seconds spent, best metric, weights, optimizers."""
+    """State of a training that is saved and resumed: step, seconds, best metric, weights, optimizers."""
 
     def __init__(self, task: Task, config: TrainerConfig, output: Path) -> None:
         from accelerate import Accelerator
@@ -165,7 +167,10 @@ class Run:
         }
 
     def _initial(self, source: str) -> dict[str, Tensor]:
-        """Own weights, replaced where a run's or an exported model's (the first module's) have the same name and shape."""
+        """Own weights, replaced by a run's or an exported model's of the same name and shape.
+
+        An exported model's are the first module's.
+        """
         from talkface.hub import load_pretrained
 
         own, first = self.weights(), next(iter(self.task.modules))

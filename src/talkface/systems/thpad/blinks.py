@@ -1,8 +1,8 @@
 """Blinks that the prior leaves out (ours, not the paper's).
 
-Blinks are rare and short, and clips of a few seconds teach a prior little about how often they come. What it draws is
-kept and completed; where the eyes have stayed open for longer than people's do, a blink is added whose time is
-drawn from the seed and whose course is the mean of the training clips' blinks.
+Blinks are rare and short, and clips of a few seconds teach a prior little about how often they come. What it
+draws is kept and completed; where the eyes have stayed open for longer than people's do, a blink is added
+whose time is drawn from the seed and whose course is the mean of the training clips' blinks.
 """
 
 import math
@@ -10,7 +10,7 @@ import math
 import numpy as np
 import torch
 
-#: Openness of the lids over one blink at 25 fps: median course of the training clips' blinks, rescaled to close.
+#: Openness of the lids over one blink at 25 fps: median course of the training clips' blinks, made to close.
 COURSE = np.array([0.94, 0.42, 0.0, 0.22, 0.64, 0.79, 0.85, 0.89, 0.93])
 #: Log-normal intervals between blinks, seconds: about 17 a minute, as people blink while they talk.
 MEDIAN_INTERVAL, SPREAD = 3.2, 0.5
@@ -40,7 +40,7 @@ class BlinkClock:
             self._start = frame + max(round(seconds * self.fps), len(COURSE) + 2)
 
     def __call__(self, openness: np.ndarray) -> np.ndarray:
-        """Openness (T,) of the next T frames, 1 open and 0 closed, with blinks; without any when the rate is 0."""
+        """Openness (T,) of the next T frames, 1 open and 0 closed, with blinks; with none at rate 0."""
         out = np.maximum(openness, 0.75) if self.rate == 0 else openness.copy()
         for k in range(len(out)):
             frame = self._frame + k

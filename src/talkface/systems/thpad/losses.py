@@ -50,7 +50,9 @@ class PatchDiscriminator(nn.Module):
                 norm(nn.Conv2d(4 * width, 4 * width, 3, padding=1)),
             ]
         )
-        self.head = nn.Conv2d(4 * width, 1, 3, padding=1)  # not normalised: scores must be able to reach the hinge
+        self.head = nn.Conv2d(
+            4 * width, 1, 3, padding=1
+        )  # not normalised: scores must be able to reach the hinge
 
     def forward(self, image: Tensor, maps: Tensor) -> tuple[Tensor, list[Tensor]]:
         h = torch.cat([F.pixel_unshuffle(image * 2 - 1, 2), maps], 1)
@@ -69,14 +71,14 @@ def feature_matching(fake: list[Tensor], real: list[Tensor]) -> Tensor:
 
 
 def contrastive_sync(video: Tensor, audio: Tensor, temperature: Tensor) -> Tensor:
-    """L_cl: symmetric InfoNCE between f_cl^v and f^a, (N, C) each, rows in correspondence (paper, Sec. 3.2)."""
+    """L_cl: symmetric InfoNCE between f_cl^v and f^a, (N, C) each, row by row (paper, Sec. 3.2)."""
     logits = F.normalize(video, dim=1) @ F.normalize(audio, dim=1).T * temperature
     target = torch.arange(len(logits), device=logits.device)
     return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
 
 
 def orthogonality(visual: Tensor, audio: Tensor) -> Tensor:
-    """L_ol: mean squared cosine between f_ol^v and f^a, (N, C) each, centred over the batch (paper, Sec. 3.2)."""
+    """L_ol: mean squared cosine of f_ol^v and f^a, (N, C) each, centred over the batch (paper, Sec. 3.2)."""
     visual, audio = visual - visual.mean(0), audio - audio.mean(0)
     return F.cosine_similarity(visual, audio, dim=1).square().mean()
 

@@ -9,6 +9,7 @@ Names follow the paper's graph::
 """
 
 import math
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +20,7 @@ from talkface.systems.thpad.config import MotionConfig, PriorConfig
 def mlp(*widths: int, dropout: float = 0.0) -> nn.Sequential:
     """Linear layers with SiLU between them."""
     layers: list[nn.Module] = []
-    for before, after in zip(widths[:-1], widths[1:], strict=True):
+    for before, after in pairwise(widths):
         layers += [nn.Linear(before, after), nn.SiLU(), nn.Dropout(dropout)]
     return nn.Sequential(*layers[:-2])
 
@@ -32,8 +33,8 @@ class ResidualMLP(nn.Module):
         self.skip = nn.Linear(widths[0], widths[-1])
         self.body = mlp(*widths)
         nn.init.zeros_(self.skip.bias)
-        nn.init.zeros_(self.body[-1].weight)
-        nn.init.zeros_(self.body[-1].bias)
+        for parameter in self.body[-1].parameters():
+            nn.init.zeros_(parameter)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.skip(x) + self.body(x)
@@ -55,7 +56,7 @@ class TemporalBlock(nn.Module):
 
 
 class AudioEncoder(nn.Module):
-    """E_a: content features and level at 50 Hz to f^a at 25 fps. It sees about half a second to either side."""
+    """E_a: content features and level at 50 Hz to f^a at 25 fps. It sees half a second to either side."""
 
     def __init__(self, config: MotionConfig) -> None:
         super().__init__()
@@ -75,6 +76,12 @@ class AudioEncoder(nn.Module):
 
 class MotionModel(nn.Module):
     """E_a, MLP_a2l, MLP_cl, MLP_ol, MLP_nl and the motion decoder."""
+
+    motion_mean: Tensor
+    motion_scale: Tensor
+    code_mean: Tensor
+    code_scale: Tensor
+    lip_gain: Tensor
 
     def __init__(self, config: MotionConfig) -> None:
         super().__init__()
@@ -133,7 +140,7 @@ class MotionModel(nn.Module):
         return [decode(a2l(f)) for f, a2l, decode in zip(f_a, self.mlp_a2l, self.lip_decoder, strict=True)]
 
     def speak(self, content: Tensor, level: Tensor) -> tuple[Tensor, Tensor]:
-        """Lips and audio code for inference: beta_mouth (B, T, M), mean of the members, and f^a (B, T, audio)."""
+        """Lips and audio code for inference: the members' mean beta_mouth (B, T, M) and f^a (B, T, audio)."""
         f_a = self.encode_audio(content, level)
         return torch.stack(self.lips(f_a)).mean(0) * self.lip_gain, f_a[0]
 
@@ -175,8 +182,8 @@ def timestep_embedding(step: Tensor, width: int) -> Tensor:
 class DiffusionPrior(nn.Module):
     """P_a2nl: denoises f_nl given f^a; a non-causal transformer with one token per frame (paper, Sec. 3.4).
 
-    Frames marked in ``known`` enter clean, in training as at inference: that is the paper's editing mechanism, and
-    it is what joins windows of a long speech.
+    Frames marked in ``known`` enter clean, in training as at inference: that is the paper's editing
+    mechanism, and it is what joins windows of a long speech.
     """
 
     def __init__(self, config: PriorConfig) -> None:

@@ -69,8 +69,8 @@ class SpeechToMotion:
     ) -> Iterator[FaceMotion]:
         """Turn blocks of samples (N,), 16 kHz mono, into consecutive stretches of motion at 25 fps.
 
-        There are ceil(samples / 640) frames in all. The same seed gives the same motion on every device; the lips do
-        not depend on it.
+        There are ceil(samples / 640) frames in all. The same seed gives the same motion on every device; the
+        lips do not depend on it.
         """
         style = style or Style()
         generator = torch.Generator().manual_seed(seed)
@@ -177,7 +177,7 @@ def _last(prefix: tuple[Tensor, Tensor] | None, codes: Tensor, f_a: Tensor) -> t
 
 
 def speech_gate(probability: np.ndarray, start: int) -> np.ndarray:
-    """How open the lips may be at 25 fps, 0 to 1, from voice probability at 50 Hz; ``start`` frames are context."""
+    """How open the lips may be at 25 fps, 0 to 1, from voice probability at 50 Hz, after ``start`` frames."""
     pairs = probability[: len(probability) // 2 * 2].reshape(-1, 2).max(1)
     active = pairs > 0.35
     wide = np.convolve(active, np.ones(_BEFORE + _AFTER + 1), "full") > 0

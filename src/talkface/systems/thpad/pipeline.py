@@ -59,7 +59,8 @@ class ThpadPipeline:
         """Load the shipped models, or those of a directory with the same folders.
 
         Args:
-            name_or_path: "compact", or a directory holding face/, speech/, thpad-motion/, thpad-prior/, thpad-refiner/.
+            name_or_path: "compact", or a directory holding face/, speech/, thpad-motion/, thpad-prior/ and
+                thpad-refiner/.
             device: "auto" takes a GPU when there is one.
         """
         target = resolve_device(device)
@@ -230,12 +231,14 @@ def _check_usable(mesh: FaceMesh, name: str) -> None:
     size = max(right - left, bottom - top)
     if size < SMALLEST_FACE:
         raise UnusableFace(
-            f"the face in {name} is {size:.0f} px tall; give a picture where it has at least {SMALLEST_FACE} px"
+            f"the face in {name} is {size:.0f} px tall; "
+            f"give a picture where it has at least {SMALLEST_FACE} px"
         )
     turned = yaw(mesh.points)
     if turned > REFUSE_YAW:
         raise UnusableFace(
-            f"the face in {name} is turned away about {math.degrees(turned):.0f} degrees; give a picture from the front"
+            f"the face in {name} is turned away about {math.degrees(turned):.0f} degrees; "
+            "give a picture from the front"
         )
     if turned > WARN_YAW:
         logger.warning(

@@ -1,9 +1,9 @@
 """The Refiner, part of the generator G: draws what warping cannot make.
 
 MeshWarp moves the portrait's own pixels; the Refiner adds mouth interior, teeth, eyelids and shading in small
-aligned crops of the mouth and the eyes. It is a U-Net without normalisation layers (they cost half of a CPU step),
-modulated by the identity code f_id and the motion codes (Sec. 3.3 of the paper modulates its generator the same
-way; the split into warp and refiner is ours).
+aligned crops of the mouth and the eyes. It is a U-Net without normalisation layers (they cost half of a CPU
+step), modulated by the identity code f_id and the motion codes (Sec. 3.3 of the paper modulates its generator
+the same way; the split into warp and refiner is ours).
 """
 
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ class RefinerConfig:
 
 @dataclass(frozen=True)
 class Refined:
-    """What the network says about a crop, each at the crop's size: out = (1 - mask)(warped + residual) + mask color.
+    """What the network says about a crop, each at its size: out = (1 - mask)(warped + residual) + mask color.
 
     ``residual`` and ``color`` are (B, 3, H, W), ``mask`` is (B, 1, H, W) in [0, 1].
     """
@@ -85,6 +85,18 @@ class IdentityEncoder(nn.Module):
         return self.head(self.body(crop * 2 - 1).mean((2, 3)))
 
 
+class Stage(nn.ModuleList):
+    """Modulated blocks at one resolution."""
+
+    def __init__(self, width: int, code: int, count: int) -> None:
+        super().__init__(ModulatedBlock(width, code) for _ in range(count))
+
+    def forward(self, x: Tensor, code: Tensor) -> Tensor:
+        for block in self:
+            x = block(x, code)
+        return x
+
+
 class Refiner(nn.Module):
     """Redraws a crop of the mouth or of an eye."""
 
@@ -99,7 +111,6 @@ class Refiner(nn.Module):
             nn.Linear(config.code, config.code),
             nn.SiLU(),
         )
-        blocks = lambda width, count: nn.ModuleList(ModulatedBlock(width, config.code) for _ in range(count))  # noqa: E731
         self.stem = nn.Conv2d(4 * 6 + MAP_CHANNELS, small, 3, padding=1)
         self.down = nn.ModuleList(
             [
@@ -107,13 +118,21 @@ class Refiner(nn.Module):
                 nn.Conv2d(middle, large, 3, stride=2, padding=1),
             ]
         )
-        self.encode = nn.ModuleList(blocks(w, n) for w, n in zip(config.widths, config.blocks, strict=True))
+        self.encode = nn.ModuleList(
+            Stage(width, config.code, count)
+            for width, count in zip(config.widths, config.blocks, strict=True)
+        )
         self.up = nn.ModuleList([nn.Conv2d(large, middle, 1), nn.Conv2d(middle, small, 1)])
         self.merge = nn.ModuleList([nn.Conv2d(2 * middle, middle, 1), nn.Conv2d(2 * small, small, 1)])
-        self.decode = nn.ModuleList([blocks(middle, config.blocks[1]), blocks(small, config.blocks[0] + 1)])
+        self.decode = nn.ModuleList(
+            [
+                Stage(middle, config.code, config.blocks[1]),
+                Stage(small, config.code, config.blocks[0] + 1),
+            ]
+        )
         self.head = nn.Conv2d(small, 4 * 7, 3, padding=1)
         nn.init.normal_(self.head.weight, std=1e-3)
-        nn.init.zeros_(self.head.bias)
+        nn.init.zeros_(self.head.get_parameter("bias"))
 
     @classmethod
     def debug(cls) -> "Refiner":
@@ -145,16 +164,14 @@ class Refiner(nn.Module):
         h = self.stem(torch.cat([pixels, maps], 1))
         skips = []
         for level, stage in enumerate(self.encode):
-            for block in stage:
-                h = block(h, code)
+            h = stage(h, code)
             if level < 2:
                 skips.append(h)
                 h = self.down[level](h)
         for level, stage in enumerate(self.decode):
             h = F.interpolate(self.up[level](h), scale_factor=2.0, mode="nearest")
             h = self.merge[level](torch.cat([h, skips[1 - level]], 1))
-            for block in stage:
-                h = block(h, code)
+            h = stage(h, code)
         residual, color, mask = F.pixel_shuffle(self.head(F.silu(h)), 2).split([3, 3, 1], 1)
         inside = F.interpolate(maps[:, 3:4], scale_factor=2.0, mode="bilinear")
         return Refined(0.5 * torch.tanh(residual), torch.sigmoid(color), torch.sigmoid(mask + 9 * inside - 5))
@@ -163,7 +180,7 @@ class Refiner(nn.Module):
 def motion_code(
     beta_mouth: np.ndarray, beta_upper: np.ndarray, gaze: np.ndarray, rotation: np.ndarray
 ) -> np.ndarray:
-    """The motion codes (T, 51) that modulate the refiner: f_l and f_nl in coefficient form, about unit size."""
+    """The motion codes (T, 51) that modulate the refiner: f_l and f_nl as coefficients of about unit size."""
     return (
         np.concatenate([beta_mouth, beta_upper, gaze * 20, rotation * 5], -1).clip(-5, 5).astype(np.float32)
     )

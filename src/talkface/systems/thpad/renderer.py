@@ -72,7 +72,7 @@ class PortraitRenderer:
         self._cell = max(1.0, face_unit(points) / _CELLS_PER_UNIT)
         self._refiner = refiner.to(self.device).eval() if refiner is not None else None
         if self._refiner is not None:
-            self._prepare_references(points)
+            self._prepare_references(self._refiner, points)
 
     def _moving_box(self) -> tuple[int, int, int, int]:
         """Left, top, right, bottom of what can move, within the picture."""
@@ -83,13 +83,13 @@ class PortraitRenderer:
         return int(left), int(top), int(right), int(bottom)
 
     @torch.inference_mode()
-    def _prepare_references(self, points: np.ndarray) -> None:
+    def _prepare_references(self, refiner: Refiner, points: np.ndarray) -> None:
         self._references: dict[str, Tensor] = {}
         self._identity: dict[str, Tensor] = {}
         for part in PARTS:
             crop = self._to_tensor([cut(self.image, part_matrix(points, part), part.pixels)])
             self._references[part.name] = crop
-            self._identity[part.name] = self._refiner.identity(crop)
+            self._identity[part.name] = refiner.identity(crop)
 
     def _to_tensor(self, crops: list[np.ndarray]) -> Tensor:
         stacked = torch.from_numpy(np.stack(crops)).to(self.device)
@@ -142,7 +142,7 @@ class PortraitRenderer:
                 part = range(start, min(start + batch, len(motion)))
                 drawn = [self._draw(rigid[k], target[k], codes[k]) for k in part]
                 if self._refiner is not None:
-                    self._refine(drawn)
+                    self._refine(self._refiner, drawn)
                 yield from (d.image for d in drawn)
 
     def _absolute_rotation(self, motion: FaceMotion) -> np.ndarray:
@@ -177,14 +177,14 @@ class PortraitRenderer:
         drawn.maps.append(mesh_maps(self.warp, field, self.resting, goal))
 
     @torch.inference_mode()
-    def _refine(self, drawn: list[Drawn]) -> None:
+    def _refine(self, refiner: Refiner, drawn: list[Drawn]) -> None:
         """Refine all mouths of a batch, then all eyes, and paste them into the frames."""
         for parts in ((MOUTH,), (RIGHT_EYE, LEFT_EYE)):
             indices = [PARTS.index(part) for part in parts]
             rows = [(d, i) for d in drawn for i in indices]
             warped = self._to_tensor([d.crops[i] for d, i in rows])
             maps = torch.from_numpy(np.stack([d.maps[i] for d, i in rows])).to(self.device)
-            refined = self._refiner(
+            refined = refiner(
                 warped,
                 torch.cat([self._references[PARTS[i].name] for _, i in rows]),
                 maps,
@@ -247,7 +247,13 @@ _LID_ROWS = (
 
 
 def _close_lids(shape: np.ndarray, neutral: np.ndarray, openness: np.ndarray) -> None:
-    """Close these very eyes, in place: the coefficients close those of the mean face, (T, 478, 3), (478, 3), (T,)."""
+    """Close these very eyes, in place: the coefficients close those of the mean face.
+
+    Args:
+        shape: (T, 478, 3) moved faces.
+        neutral: (478, 3) the face at rest.
+        openness: (T,) of the lids, 1 open and 0 closed.
+    """
     shut = np.clip(1 - openness, 0.0, 1.0)[:, None]
     for upper, lower in _LID_ROWS:
         wanted = (1 - shut) * (neutral[lower, 1] - neutral[upper, 1])

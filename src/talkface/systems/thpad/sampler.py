@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def signal_level(step: Tensor, steps: int) -> Tensor:
-    """Cosine schedule: the share of signal (alpha-bar) at diffusion steps (B,), 1 at the start, 0 at the end."""
+    """Cosine schedule: the share of signal (alpha-bar) at diffusion steps (B,), from 1 down to 0."""
 
     def curve(t: Tensor) -> Tensor:
         return torch.cos((t / steps + 0.008) / 1.008 * math.pi / 2).square()

@@ -3,9 +3,8 @@
 import json
 import logging
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -65,8 +64,8 @@ class ClipReader:
     """Reads clips of a prepared folder as examples, at any speed and with any audio augmentation.
 
     Args:
-        features: "student" runs our encoder on the sound; "teacher" takes the cached teacher features and "mel" the
-            log-mel spectrogram, both only at speed 1 and without augmentation (for comparisons).
+        features: "student" runs our encoder on the sound; "teacher" takes the cached teacher features and
+            "mel" the log-mel spectrogram, both only at speed 1 and without augmentation (for comparisons).
     """
 
     def __init__(
@@ -87,7 +86,10 @@ class ClipReader:
         return [i for i in chosen if split == "val" or self.offsets.get(i.key, 0.0) is not None]
 
     def read(self, item: Item, speed: float = 1.0, generator: np.random.Generator | None = None) -> Example:
-        """Read a clip; ``speed`` 1.1 plays sound and motion 10 % faster, pitch included; a generator augments sound."""
+        """Read a clip.
+
+        ``speed`` 1.1 plays sound and motion 10 % faster, pitch included; a generator augments the sound.
+        """
         voice, track = self.manifest.speech(item), self.manifest.track(item)
         fps = (len(track.times) - 1) / max(track.times[-1] - track.times[0], 1e-3)
         fit = self.model.fit(track.points, fps)
@@ -131,7 +133,7 @@ class _NoEncoder(torch.nn.Module):
 class MotionTrainConfig:
     """Settings of the motion model's training."""
 
-    model: MotionConfig = MotionConfig()
+    model: MotionConfig = field(default_factory=MotionConfig)
     face_model: str = "face"
     features: str = "student"
     encoder: str = "speech"
@@ -172,7 +174,7 @@ def best_lag_correlation(predicted: np.ndarray, real: np.ndarray, lags: int = 1)
 
 
 class MotionTask(Task):
-    """Lips from audio, non-lip codes from video, contrast between lips and audio, orthogonality of the rest."""
+    """Lips from audio, non-lip codes from video, contrast of lips and audio, orthogonality of the rest."""
 
     Config = MotionTrainConfig
     metric, mode = "val_aperture_r", "max"
@@ -323,9 +325,9 @@ def measure_sync(
 ) -> dict[str, float | None]:
     """Estimate how far sound and picture of every clip are apart and write ``sync.json`` for later trainings.
 
-    A first model trained on uncorrected clips learns the average offset; its prediction is compared with each clip.
-    Offsets are in frames, relative to ``reference``, the offset of the corpora recorded in a studio. Clips whose
-    best correlation is below 0.3 or at the end of the range get None and train nothing.
+    A first model trained on uncorrected clips learns the average offset; its prediction is compared with each
+    clip. Offsets are in frames, relative to ``reference``, the offset of the corpora recorded in a studio.
+    Clips whose best correlation is below 0.3 or at the end of the range get None and train nothing.
     """
     manifest = Manifest.load(data)
     face = FaceModel.from_pretrained(config.face_model)
@@ -377,7 +379,7 @@ class SyncTask:
 
 
 def fractional_lag(predicted: np.ndarray, real: np.ndarray, lags: int) -> tuple[float, float]:
-    """Lag in frames (positive: the prediction comes later) of the highest correlation, by a parabola through three."""
+    """Lag in frames (positive: prediction late) of the highest correlation, by a parabola; and that one."""
     scores = []
     for lag in range(-lags, lags + 1):
         a = predicted[max(0, lag) : len(predicted) + min(0, lag)]
@@ -418,10 +420,13 @@ def _variants(reader: ClipReader, count: int, generator: np.random.Generator, sh
 def _repeat(example: Example, length: int) -> Example:
     """A short clip played forth and back in time order of its frames until it fills a window."""
     times = -(-length // len(example.motion))
-    tile: Any = lambda a: np.concatenate([a] * times)  # noqa: E731
     return Example(
-        *[tile(getattr(example, n)) for n in ("content", "level", "beta_mouth", "motion", "found")],
-        example.item,
+        content=np.concatenate([example.content] * times),
+        level=np.concatenate([example.level] * times),
+        beta_mouth=np.concatenate([example.beta_mouth] * times),
+        motion=np.concatenate([example.motion] * times),
+        found=np.concatenate([example.found] * times),
+        item=example.item,
     )
 
 
@@ -429,7 +434,7 @@ def _repeat(example: Example, length: int) -> Example:
 class PriorTrainConfig:
     """Settings of the prior's training."""
 
-    model: PriorConfig = PriorConfig()
+    model: PriorConfig = field(default_factory=PriorConfig)
     motion: MotionTrainConfig = MotionTrainConfig()
     motion_model: str = "thpad-motion"
     batch: int = 24

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import cv2
@@ -36,7 +36,7 @@ FACE = Part("face", -1, 2.3, 272)  # stored crops: the whole face at the mouth c
 class RefinerTrainConfig:
     """Settings of the refiner's training."""
 
-    model: RefinerConfig = RefinerConfig()
+    model: RefinerConfig = field(default_factory=RefinerConfig)
     face_model: str = "face"
     frames_per_clip: int = 60
     smallest_unit: float = 64.0  # inter-ocular pixels; smaller faces would teach blur
@@ -52,7 +52,7 @@ class RefinerTrainConfig:
 
 @dataclass
 class CropClip:
-    """Frames of one person, aligned and JPEG-compressed: images, points (T, 478, 3) in crop pixels, and the fit."""
+    """Frames of one person, aligned: JPEG-compressed images, points (T, 478, 3) in crop pixels, the fit."""
 
     images: list[np.ndarray]
     points: np.ndarray
@@ -62,7 +62,9 @@ class CropClip:
 
     def image(self, index: int) -> np.ndarray:
         """RGB crop (272, 272, 3) uint8."""
-        return cv2.cvtColor(cv2.imdecode(self.images[index], cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+        crop = cv2.imdecode(self.images[index], cv2.IMREAD_COLOR)
+        assert crop is not None  # we compressed it
+        return cv2.cvtColor(crop, cv2.COLOR_BGR2RGB)
 
 
 def face_matrix(points: np.ndarray) -> np.ndarray:
@@ -221,7 +223,7 @@ class RefinerTask(Task):
         return batch | {"part": torch.tensor([p.part for p in pairs], device=self.device)}
 
     def _generate(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Composed crop and the loss weight: the face, and more inside lips and lids, a twentieth of its area."""
+        """Composed crop and the loss weight: the face, and more inside lips and lids, 1/20 of its area."""
         inputs = [batch[name] for name in ("warped", "reference", "maps", "motion", "part")]
         image = self.refiner(*inputs).compose(batch["warped"])
         face, inner = batch["maps"][:, 6:7], batch["maps"][:, 3:4] + batch["maps"][:, 4:5]
@@ -241,7 +243,7 @@ class RefinerTask(Task):
         config, target = self.config, batch["target"]
         if optimizer_index == 1:
             if not adversarial:  # keeps the graph alive without training anything
-                return {"loss": self.discriminator.head.bias.sum() * 0.0}
+                return {"loss": self.discriminator.head.get_parameter("bias").sum() * 0.0}
             with torch.no_grad():
                 fake, weight = self._generate(batch)
             seen = (weight > 0).float()
@@ -264,7 +266,7 @@ class RefinerTask(Task):
         return {"loss": loss} | {name: value.detach() for name, value in out.items()}
 
     def _fixed_pairs(self, clips: list[CropClip], generator: np.random.Generator) -> list[Pair]:
-        """Held-out pairs: the first frame as portrait, mouths and eyes of later frames; one clip in three of GRID."""
+        """Held-out pairs: the first frame as portrait, mouths and eyes of later frames; 3 clips a speaker."""
         pairs = []
         seen: dict[str, int] = {}
         for clip in clips:
@@ -327,8 +329,8 @@ class RefinerTask(Task):
 
 
 def _patch_weight(weight: Tensor, scores: Tensor) -> Tensor:
-    """Weight of each patch: elsewhere the warp is as real as the photograph and teaches the discriminator nothing."""
-    return F.adaptive_avg_pool2d(weight, scores.shape[-2:])
+    """Weight of each patch: elsewhere the warp is as real as the photograph and teaches nothing."""
+    return F.adaptive_avg_pool2d(weight, (scores.shape[-2], scores.shape[-1]))
 
 
 def _sharpness(image: np.ndarray, where: np.ndarray) -> float:

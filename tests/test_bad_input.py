@@ -125,6 +125,11 @@ def face_too_small(case: Case) -> None:
     case.paste(150).save(case.image, quality=95)
 
 
+def face_too_small_though_enlarged(case: Case) -> None:
+    face_too_small(case)
+    case.options = ["--size", "2048"]
+
+
 def face_in_profile(case: Case) -> None:
     Image.fromarray(skimage.data.camera()).save(case.image)
 
@@ -201,6 +206,7 @@ REFUSED: list[tuple[Callable[[Case], None], str]] = [
     (picture_as_audio, "face.jpg"),
     (no_face, "face"),
     (face_too_small, "48"),
+    (face_too_small_though_enlarged, "48"),
     (face_in_profile, "face"),
     (face_that_is_not_there, "face"),
     (output_directory_missing, "nowhere"),

@@ -78,7 +78,8 @@ class Generation:
         Args:
             path: The file: ``.mp4``, ``.mov``, ``.mkv`` or ``.webm``.
             overwrite: Replace an existing file.
-            progress: Called as ``progress("frames", done, total)`` after each frame.
+            progress: Called as ``progress("frames", done, total)`` after each frame, and before it as
+                ``progress("motion", done, total)`` when the motion has come further.
 
         Returns:
             The path.
@@ -92,10 +93,16 @@ class Generation:
         with VideoWriter(
             path, self.size, self._exact_fps, self.audio, metadata=self._metadata(), overwrite=overwrite
         ) as writer:
+            moved = 0
             for done, frame in enumerate(self, start=1):
                 writer.write(frame)
-                if progress:
-                    progress("frames", done, self.frame_count)
+                if not progress:
+                    continue
+                # Motion comes in stretches ahead of its frames: ask for it only where a stretch begins.
+                if done > moved and (motion := self.motion) is not None:
+                    moved = len(motion)
+                    progress("motion", moved, self.frame_count)
+                progress("frames", done, self.frame_count)
         return writer.path
 
     def _metadata(self) -> dict[str, str]:

@@ -116,7 +116,8 @@ class ThpadPipeline:
         style = Style(**{name: _number(name, value, low=0.0, high=3.0) for name, value in strengths.items()})
         if still:
             style = Style(pose=0.0, blink=style.blink, gaze=0.0, expression=style.expression, lips=style.lips)
-        picture = self._picture(image, size)
+        side = None if size == "source" else int(_number("size", size, low=64, high=4096))
+        picture = load_image(image)
         info = probe_audio(audio)
         count = frame_count(info.duration, rate)
         if count < 1:
@@ -124,7 +125,8 @@ class ThpadPipeline:
                 f"{Path(audio).name} lasts {info.duration:.3f} s, less than one frame; give longer speech"
             )
         mesh = self._choose(picture, face, Path(image).name)
-        renderer = PortraitRenderer(picture, mesh.points, self.face, self.refiner, self.device)
+        picture, points = _resize(picture, mesh.points, side)
+        renderer = PortraitRenderer(picture, points, self.face, self.refiner, self.device)
         made: list[FaceMotion] = []
 
         def frames() -> Iterator[np.ndarray]:
@@ -149,17 +151,6 @@ class ThpadPipeline:
                 "model": "thpad-compact",
             },
             motion=lambda: FaceMotion.concatenate(made) if made else None,
-        )
-
-    def _picture(self, image: str | Path, size: int | str) -> np.ndarray:
-        picture = load_image(image)
-        if size == "source":
-            return picture
-        side = int(_number("size", size, low=64, high=4096))
-        scale = side / max(picture.shape[:2])
-        width, height = (max(2, round(length * scale)) for length in picture.shape[1::-1])
-        return cv2.resize(
-            picture, (width, height), interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LANCZOS4
         )
 
     def _choose(self, picture: np.ndarray, face: int | None, name: str) -> FaceMesh:
@@ -216,6 +207,22 @@ def _number(name: str, value: float | str, low: float, high: float) -> float:
     if not low <= number <= high:
         raise InvalidOption(f"{name} is {value}; choose a number from {low:g} to {high:g}")
     return number
+
+
+def _resize(picture: np.ndarray, points: np.ndarray, side: int | None) -> tuple[np.ndarray, np.ndarray]:
+    """Picture and mesh with a longer side of ``side`` pixels; None keeps them.
+
+    Faces are looked for before, so that what is refused does not depend on the size of the video.
+    """
+    if side is None:
+        return picture, points
+    height, width = picture.shape[:2]
+    scale = side / max(height, width)
+    size = max(2, round(width * scale)), max(2, round(height * scale))
+    method = cv2.INTER_AREA if scale < 1 else cv2.INTER_LANCZOS4
+    ratio = np.array([size[0] / width, size[1] / height, scale], np.float32)
+    middle = np.array([0.5, 0.5, 0.0], np.float32)  # pixels are centred on whole numbers
+    return cv2.resize(picture, size, interpolation=method), (points + middle) * ratio - middle
 
 
 def yaw(points: np.ndarray) -> float:

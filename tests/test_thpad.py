@@ -16,7 +16,7 @@ from talkface.speech.features import ContentEncoder, FeatureStream
 from talkface.systems.thpad import losses
 from talkface.systems.thpad.blinks import BlinkClock
 from talkface.systems.thpad.model import DiffusionPrior, MotionModel
-from talkface.systems.thpad.motion import SpeechToMotion, Style, resample_stream, speech_gate
+from talkface.systems.thpad.motion import SpeechToMotion, Style, calmed, resample_stream, speech_gate
 from talkface.systems.thpad.refiner import Refiner
 from talkface.systems.thpad.renderer import PortraitRenderer, paste
 from talkface.systems.thpad.sampler import sample, signal_level
@@ -122,7 +122,7 @@ def test_silence_closes_the_mouth(performer):
 def test_gate_opens_before_the_voice_and_closes_after_it():
     probability = np.zeros(200, np.float32)
     probability[100:140] = 1.0
-    gate = speech_gate(probability, 0)
+    gate = speech_gate(probability, np.where(probability > 0, -5.0, -50.0))
     assert gate[50:70].min() == 1.0
     assert gate[:40].max() == 0.0
     assert gate[80:].max() == 0.0
@@ -244,3 +244,18 @@ def test_paste_blends_inside_its_footprint():
     assert (image[13, 23] == 100).all()
     assert (image[:9] == 100).all()
     assert (image[:, 40:] == 100).all()
+
+
+@given(lengths=st.lists(st.integers(1, 60), min_size=1, max_size=5))
+@settings(deadline=None, max_examples=20)
+def test_calming_does_not_depend_on_how_the_stream_is_cut(lengths: list[int]) -> None:
+    rng, count = np.random.default_rng(0), sum(lengths)
+    sizes = {"beta_mouth": 28, "beta_upper": 16, "rotation": 3, "translation": 2, "scale": 1, "gaze": 4}
+    drawn = {name: rng.standard_normal((count, size)).astype(np.float32) for name, size in sizes.items()}
+    whole = FaceMotion(**drawn, fps=25.0)
+    edges = np.cumsum([0, *lengths])
+    parts = [whole[int(a) : int(b)] for a, b in pairwise(edges)]
+    once, cut = (FaceMotion.concatenate(list(calmed(stream))) for stream in ([whole], parts))
+    assert len(cut) == len(whole)
+    np.testing.assert_allclose(cut.rotation, once.rotation, atol=1e-6)
+    np.testing.assert_array_equal(cut.beta_mouth, whole.beta_mouth)

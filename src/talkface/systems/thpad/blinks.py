@@ -30,14 +30,15 @@ class BlinkClock:
         self.generator, self.rate, self.fps = generator, rate, fps
         self._frame = 0
         self._start = math.inf
-        self._plan(0)
+        self._plan(0, float(torch.rand((), generator=generator)))  # somewhere between two blinks
 
-    def _plan(self, frame: int) -> None:
-        """Draw when the next blink begins, counted from ``frame``."""
+    def _plan(self, frame: int, share: float = 1.0) -> None:
+        """Draw when the next blink begins, counted from ``frame``: after a ``share`` of an interval."""
         if self.rate > 0:
             normal = float(torch.randn((), generator=self.generator))
-            seconds = MEDIAN_INTERVAL * math.exp(SPREAD * normal) / self.rate
-            self._start = frame + max(round(seconds * self.fps), len(COURSE) + 2)
+            seconds = share * MEDIAN_INTERVAL * math.exp(SPREAD * normal) / self.rate
+            shortest = 0 if share < 1 else len(COURSE) + 2
+            self._start = frame + max(round(seconds * self.fps), shortest)
 
     def __call__(self, openness: np.ndarray) -> np.ndarray:
         """Openness (T,) of the next T frames, 1 open and 0 closed, with blinks; with none at rate 0."""

@@ -19,6 +19,7 @@ from talkface.face.motion import FaceMotion
 from talkface.face.warp import move_ring, resample, resample_tensor, with_ring
 from talkface.systems.thpad.refiner import Refiner, mesh_maps, motion_code
 
+_REACH = 0.45  # radians towards which a head turns, away from the camera
 _CELLS_PER_UNIT = 110  # grid cells per inter-ocular distance: a cell is a pixel on a 512-pixel portrait
 
 
@@ -105,7 +106,7 @@ class PortraitRenderer:
         shape = self.fit.neutral + self.face.expression(self._on_portrait(motion))
         _close_lids(shape, self.fit.neutral, self._eyelids.openness(motion.beta_upper))
         _close_overlaps(shape)
-        rotation = Rotation.from_rotvec(motion.rotation).as_matrix() @ self._rotation
+        rotation = Rotation.from_rotvec(self._within_reach(motion.rotation)).as_matrix() @ self._rotation
         scale = (self._scale * motion.scale)[:, :, None]
         offset = np.repeat(self._translation[None], len(motion), 0)
         offset[:, :2] += motion.translation * self._scale
@@ -113,6 +114,12 @@ class PortraitRenderer:
         rigid = scale * (self._canonical[None] @ turn) + offset[:, None]
         target = scale * (shape @ turn) + offset[:, None]
         return rigid.astype(np.float32), target.astype(np.float32)
+
+    def _within_reach(self, rotvec: np.ndarray) -> np.ndarray:
+        """Rotations (T, 3) that give way the more the portrait is turned: what it hides cannot be shown."""
+        own = Rotation.from_matrix(self._rotation).as_rotvec()
+        reached = _REACH * np.tanh((own + rotvec) / _REACH) - _REACH * np.tanh(own / _REACH)
+        return reached.astype(np.float32)
 
     def _on_portrait(self, motion: FaceMotion) -> FaceMotion:
         """Gaze moves from where the portrait looks."""
@@ -146,8 +153,8 @@ class PortraitRenderer:
                 yield from (d.image for d in drawn)
 
     def _absolute_rotation(self, motion: FaceMotion) -> np.ndarray:
-        turned = Rotation.from_rotvec(motion.rotation) * Rotation.from_matrix(self._rotation)
-        return turned.as_rotvec().astype(np.float32)
+        turn = Rotation.from_rotvec(self._within_reach(motion.rotation))
+        return (turn * Rotation.from_matrix(self._rotation)).as_rotvec().astype(np.float32)
 
     def _draw(self, rigid: np.ndarray, target: np.ndarray, code: np.ndarray) -> Drawn:
         moved = move_ring(self.resting, rigid, target)

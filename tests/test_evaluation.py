@@ -24,7 +24,7 @@ def talking(tmp_path_factory):
 
     portrait = cv2.imread(str(talkface.example_portrait()))
     small = cv2.resize(
-        portrait, (160, round(160 * portrait.shape[0] / portrait.shape[1])), interpolation=cv2.INTER_AREA
+        portrait, (256, round(256 * portrait.shape[0] / portrait.shape[1])), interpolation=cv2.INTER_AREA
     )
     cv2.imwrite(str(folder / "portrait.png"), small)
     from talkface.media.audio import read_audio

@@ -22,7 +22,7 @@ _MESH_POINTS = np.array([263, 362, 33, 133, 2])
 class FaceRecogniser:
     """dlib's face descriptor (CC0), 128 numbers; two pictures of one person lie within 0.6 of each other.
 
-    Its cosine is above 0.9 for most pairs within 0.6 and about 0.8 to 0.9 for strangers: print both beside it.
+    Cosines lie above 0.9 for most pairs within 0.6 and between 0.8 and 0.9 for strangers: print both.
 
     Raises:
         ModelUnavailable: dlib is not installed, or its model cannot be fetched.

@@ -124,8 +124,7 @@ def evaluate_system(
     Args:
         system: "animate".
         data: what ``talkface prepare`` wrote, or a folder of talking-face videos (tracked on the way).
-        output: report.json, clips.csv, sheets/ and videos/ go here; videos that are there already are scored as
-            they are.
+        output: report.json, clips.csv, sheets/, videos/ go here; videos already there are scored as they are.
         split: "val" or "train".
         limit: at most so many clips, spread over the list.
         seed: seed of the generated videos.

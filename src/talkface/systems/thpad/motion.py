@@ -207,8 +207,8 @@ def _last(prefix: tuple[Tensor, Tensor] | None, codes: Tensor, f_a: Tensor) -> t
 def speech_gate(probability: np.ndarray, level: np.ndarray) -> np.ndarray:
     """How open the lips may be at 25 fps, 0 to 1, (T,).
 
-    They rest where no voice is heard and the sound is quiet, or where nothing like a voice is heard for long: in noise
-    and music the detector misses speech that the content features know.
+    They rest where no voice is heard and the sound is quiet, or where nothing like a voice is heard for long:
+    in noise and music the detector misses speech that the content features know.
 
     Args:
         probability: (2T,) of a voice, at 50 Hz.

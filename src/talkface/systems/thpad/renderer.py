@@ -17,6 +17,7 @@ from talkface.face.crop import LEFT_EYE, MOUTH, PARTS, RIGHT_EYE, Part, cut, fac
 from talkface.face.model import FaceFit, FaceModel
 from talkface.face.motion import FaceMotion
 from talkface.face.warp import move_ring, resample, resample_tensor, with_ring
+from talkface.prefetch import prefetched
 from talkface.systems.thpad.refiner import Refiner, mesh_maps, motion_code
 
 _REACH = 0.45  # radians towards which a head turns, away from the camera
@@ -136,7 +137,17 @@ class PortraitRenderer:
     # -- drawing ---------------------------------------------------------------------------------
 
     def frames(self, motions: Iterable[FaceMotion], batch: int = 4) -> Iterator[np.ndarray]:
-        """Frames (H, W, 3) uint8 for stretches of motion, ``batch`` at a time through the refiner."""
+        """Frames (H, W, 3) uint8 for stretches of motion, ``batch`` at a time through the refiner.
+
+        Speech, motion and warping work ahead in a thread while the refiner is busy.
+        """
+        for drawn in prefetched(self._drawn(motions, batch)):
+            if self._refiner is not None:
+                self._refine(self._refiner, drawn)
+            yield from (d.image for d in drawn)
+
+    def _drawn(self, motions: Iterable[FaceMotion], batch: int) -> Iterator[list[Drawn]]:
+        """Warped frames with the refiner's inputs, in batches."""
         for motion in motions:
             rigid, target = self.meshes(motion)
             codes = motion_code(
@@ -147,10 +158,7 @@ class PortraitRenderer:
             )
             for start in range(0, len(motion), batch):
                 part = range(start, min(start + batch, len(motion)))
-                drawn = [self._draw(rigid[k], target[k], codes[k]) for k in part]
-                if self._refiner is not None:
-                    self._refine(self._refiner, drawn)
-                yield from (d.image for d in drawn)
+                yield [self._draw(rigid[k], target[k], codes[k]) for k in part]
 
     def _absolute_rotation(self, motion: FaceMotion) -> np.ndarray:
         turn = Rotation.from_rotvec(self._within_reach(motion.rotation))

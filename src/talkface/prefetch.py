@@ -1,0 +1,25 @@
+"""Work ahead of the reader, in a thread."""
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+def prefetched(items: Iterable[T], depth: int = 2) -> Iterator[T]:
+    """The same items in the same order, computed in a thread of their own up to ``depth`` ahead.
+
+    Errors come out where the item would; when the reader stops, so does the thread after what it is at.
+    """
+    source, end = iter(items), object()
+    with ThreadPoolExecutor(1) as worker:
+        following: deque[Any] = deque(worker.submit(next, source, end) for _ in range(depth))
+        try:
+            while (item := following.popleft().result()) is not end:
+                following.append(worker.submit(next, source, end))
+                yield item
+        finally:
+            for waiting in following:
+                waiting.cancel()

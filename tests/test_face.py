@@ -1,6 +1,7 @@
 """FaceModel, FaceMotion, MeshWarp and crops."""
 
 import json
+from itertools import pairwise
 
 import cv2
 import numpy as np
@@ -161,3 +162,24 @@ def test_crops_are_upright_and_centred(part, face):
     assert inside.min() > 0
     assert inside.max() < part.pixels
     assert cut(np.zeros((800, 1000, 3), np.uint8), matrix, part.pixels).shape == (part.pixels, part.pixels, 3)
+
+
+def test_the_mesh_has_no_holes():
+    warp = FaceModel.from_pretrained().mesh_warp()
+    face = warp.triangles[warp.is_face > 0]
+    assert len(face) == 2 * tp.VERTICES - 2 - len(tp.FACE_OVAL), (
+        "a triangulation of all points within the oval"
+    )
+    assert warp.is_mouth.sum() == len(tp.LIPS_INNER) - 2
+    assert warp.is_eye.sum() == 2 * (len(tp.RIGHT_EYE) - 2 + 2 * 5)
+    edges = {frozenset(pair) for a, b, c in face.tolist() for pair in ((a, b), (b, c), (c, a))}
+    assert all(frozenset(pair) in edges for pair in pairwise([*tp.FACE_OVAL.tolist(), int(tp.FACE_OVAL[0])]))
+
+
+def test_a_smile_rests_closed_and_keeps_its_corners():
+    face = FaceModel.from_pretrained()
+    opened = (face.mean + 0.5 * face.opening) * 100
+    fit = face.fit(opened[None])
+    gap = fit.neutral[tp.LIPS_INNER_LOWER, 1] - fit.neutral[tp.LIPS_INNER_UPPER, 1]
+    np.testing.assert_allclose(gap, 0, atol=1e-5)
+    assert fit.neutral[tp.CHIN, 1] < (opened / 100)[tp.CHIN, 1], "the jaw has closed, not the lips alone"

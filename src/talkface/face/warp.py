@@ -101,11 +101,13 @@ def triangulate(open_face: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         layout[contour] += 0.2 * (middle - layout[contour])
     for iris in (slice(468, 473), slice(473, 478)):  # lids hide its top and bottom: keep it between them
         layout[iris] = layout[iris.start] + 0.3 * (layout[iris] - layout[iris.start])
+    middle = layout[tp.FACE_OVAL].mean(0)
+    layout[tp.FACE_OVAL] += 0.15 * (layout[tp.FACE_OVAL] - middle)  # outermost: the ring joins without a gap
     triangles = Delaunay(layout).simplices
     irises = np.arange(tp.FACE_VERTICES, tp.VERTICES)
     groups = [tp.LIPS_INNER, np.append(tp.RIGHT_EYE, irises[:5]), np.append(tp.LEFT_EYE, irises[5:])]
     inner = np.any([np.isin(triangles, group).all(1) for group in groups], axis=0)
-    inside = _inside_oval(open_face[triangles].mean(1), open_face[tp.FACE_OVAL])
+    inside = _inside_oval(layout[triangles].mean(1), layout[tp.FACE_OVAL])
     return triangles[~inner & inside], triangles[inner]
 
 
@@ -198,9 +200,13 @@ class MeshWarp:
         return spread(source) / spread(target)
 
     def paint_order(self, target: np.ndarray) -> np.ndarray:
-        """Mouth and eyes first, then the skin from far to near: lids and lips cover what is behind them."""
-        depth = target[:, 2][self.triangles].mean(1)
-        depth[: self.inner_count] = np.inf
+        """From far to near: the ring, mouth and eyes, skin that faces away, the rest of the skin by depth."""
+        corners = target[self.triangles]
+        a, b = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
+        depth = corners[..., 2].mean(1)
+        depth[a[:, 0] * b[:, 1] < a[:, 1] * b[:, 0]] += 1e6  # counterclockwise when it faces the camera
+        depth[: self.inner_count] = 1e9
+        depth[self.is_face == 0] = np.inf
         return np.argsort(-depth, kind="stable")
 
     def rasterise(

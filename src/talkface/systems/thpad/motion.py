@@ -26,7 +26,7 @@ _PREFIX = 20  # frames that it is given clean
 _REST = 8  # frames at rest that it is given before the first
 # The prior's squared error draws calmer heads than people have: a sixth of the variance of rotation on
 # training clips in the wild, over a third of the gaze's. These factors bring both to about half.
-_LIVELY_HEAD, _LIVELY_GAZE = 2.0, 1.2
+_LIVELY_HEAD, _LIVELY_GAZE = 2.1, 1.2
 _CALM = (
     1.5  # standard deviation in frames of the smoothing of the head: the prior's trembling, not its gestures
 )

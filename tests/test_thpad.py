@@ -259,3 +259,16 @@ def test_calming_does_not_depend_on_how_the_stream_is_cut(lengths: list[int]) ->
     assert len(cut) == len(whole)
     np.testing.assert_allclose(cut.rotation, once.rotation, atol=1e-6)
     np.testing.assert_array_equal(cut.beta_mouth, whole.beta_mouth)
+
+
+def test_a_greyscale_portrait_stays_grey():
+    face = FaceModel.from_pretrained()
+    points = face.mean * 60 + np.array([96.0, 96.0, 0.0])
+    texture = np.random.default_rng(0).integers(0, 255, (192, 192, 1), np.uint8).repeat(3, 2)
+    renderer = PortraitRenderer(texture, points.astype(np.float32), face, Refiner.debug())
+    sizes = {"beta_mouth": 28, "beta_upper": 16, "rotation": 3, "translation": 2, "gaze": 4}
+    still = {name: np.zeros((2, size), np.float32) for name, size in sizes.items()}
+    still["beta_mouth"][:, 0] = 3.0
+    motion = FaceMotion(**still, scale=np.ones((2, 1), np.float32), fps=25.0)
+    for frame in renderer.frames([motion]):
+        assert np.ptp(frame.astype(int), axis=2).max() <= 1

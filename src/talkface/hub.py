@@ -173,7 +173,7 @@ def _bundled(folder: Path) -> BundledModel:
     data = header.get("datasets", "unknown")
     return BundledModel(
         id=str(folder.relative_to(_BUNDLED)),
-        licence=str(header.get("license", "unknown")),
+        licence=str(header.get("license_name") or header.get("license", "unknown")),
         data=", ".join(map(str, data)) if isinstance(data, list) else str(data),
         size=sum(file.stat().st_size for file in folder.iterdir()),
     )

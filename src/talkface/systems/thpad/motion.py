@@ -25,7 +25,7 @@ _STEP = 100  # frames that a window of the prior adds
 _PREFIX = 20  # frames that it is given clean
 _REST = 8  # frames at rest that it is given before the first
 # The prior's squared error draws calmer heads than people have: a sixth of the variance of rotation on
-# training clips in the wild, over a third of the gaze's. These factors bring both to about half.
+# training clips in the wild, over a third of the gaze's. These factors make up for some of it.
 _LIVELY_HEAD, _LIVELY_GAZE = 2.1, 1.2
 _CALM = (
     1.5  # standard deviation in frames of the smoothing of the head: the prior's trembling, not its gestures

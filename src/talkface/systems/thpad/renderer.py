@@ -18,7 +18,7 @@ from talkface.face.model import FaceFit, FaceModel
 from talkface.face.motion import FaceMotion
 from talkface.face.warp import move_ring, resample, resample_tensor, with_ring
 from talkface.prefetch import prefetched
-from talkface.systems.thpad.refiner import Refiner, mesh_maps, motion_code
+from talkface.systems.thpad.refiner import Refined, Refiner, mesh_maps, motion_code
 
 _REACH = 0.45  # radians towards which a head turns, away from the camera
 _CELLS_PER_UNIT = 110  # grid cells per inter-ocular distance: a cell is a pixel on a 512-pixel portrait
@@ -92,6 +92,7 @@ class PortraitRenderer:
             crop = self._to_tensor([cut(self.image, part_matrix(points, part), part.pixels)])
             self._references[part.name] = crop
             self._identity[part.name] = refiner.identity(crop)
+        self._tone = _single_tone(self._references[MOUTH.name])
 
     def _to_tensor(self, crops: list[np.ndarray]) -> Tensor:
         stacked = torch.from_numpy(np.stack(crops)).to(self.device)
@@ -207,11 +208,29 @@ class PortraitRenderer:
                 torch.tensor([PARTS[i].code for _, i in rows], device=self.device),
                 torch.cat([self._identity[PARTS[i].name] for _, i in rows]),
             )
+            if self._tone is not None:
+                refined = _toned(refined, *self._tone)
             inside = _feather(maps[:, 6:7])
             add = inside * ((1 - refined.mask) * refined.residual + refined.mask * refined.color)
             layer = torch.cat([add * 255, inside * refined.mask], 1).permute(0, 2, 3, 1).cpu().numpy()
             for (d, i), row in zip(rows, layer, strict=True):
                 paste(d.image, row, d.matrices[i])
+
+
+def _single_tone(crop: Tensor, tolerance: float = 3.5 / 255) -> tuple[Tensor, Tensor] | None:
+    """Slope and offset (1, 3, 1, 1) from grey to colour of a monochrome crop (1, 3, H, W); None of others."""
+    grey = crop.mean(1).flatten()
+    basis = torch.stack([grey, torch.ones_like(grey)], 1)
+    pixels = crop[0].flatten(1).T
+    slope, offset = torch.linalg.lstsq(basis, pixels).solution
+    apart = (basis @ torch.stack([slope, offset]) - pixels).square().mean().sqrt()
+    return (slope.view(1, 3, 1, 1), offset.view(1, 3, 1, 1)) if apart < tolerance else None
+
+
+def _toned(refined: Refined, slope: Tensor, offset: Tensor) -> Refined:
+    """Greyscale and sepia stay so: the refiner has only seen faces in colour."""
+    residual = refined.residual.mean(1, keepdim=True) * slope
+    return Refined(residual, refined.color.mean(1, keepdim=True) * slope + offset, refined.mask)
 
 
 def _feather(face: Tensor) -> Tensor:

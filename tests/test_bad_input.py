@@ -265,7 +265,12 @@ def test_interrupted(case: Case, samples: np.ndarray, signal_number: signal.Sign
     write_wav(case.audio, np.tile(samples, 30))
     before = case.files()
     command = [sys.executable, "-m", "talkface.cli", *case.arguments, "--progress", "json"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+
+    # Background jobs of a shell ignore Ctrl-C, and so would what is started from one.
+    def listen() -> None:
+        signal.signal(signal_number, signal.SIG_DFL)
+
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=listen) as process:
         assert process.stderr
         for line in process.stderr:
             step = json.loads(line)

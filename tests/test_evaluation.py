@@ -135,3 +135,26 @@ def test_evaluate_generates_and_scores_a_folder(talking, tmp_path, capsys) -> No
 def test_evaluate_says_what_is_wrong(arguments: list[str], tmp_path, capsys) -> None:
     assert main(["evaluate", *arguments, "-o", str(tmp_path / "out")]) == 2
     assert len(capsys.readouterr().err.strip().splitlines()) == 1
+
+
+def test_no_lips_can_follow_a_silent_soundtrack(talking, tmp_path) -> None:
+    import av
+
+    clip, mute = talking / "clips" / "a.mp4", tmp_path / "mute.mp4"
+    with av.open(str(clip)) as source, av.open(str(mute), "w") as target:
+        video = target.add_stream_from_template(source.streams.video[0])
+        sound = target.add_stream("aac", rate=16_000, layout="mono")
+        for packet in source.demux(source.streams.video[0]):
+            if packet.dts is not None:
+                packet.stream = video
+                target.mux(packet)
+        for start in range(0, 32_000, 1024):
+            frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), "fltp", "mono")
+            frame.sample_rate, frame.pts = 16_000, start
+            target.mux(sound.encode(frame))
+        target.mux(sound.encode(None))
+    heard = evaluate_pairs(clip, clip, tmp_path / "heard")["groups"]["all"]
+    silent = evaluate_pairs(clip, mute, tmp_path / "silent")["groups"]["all"]
+    assert heard["aperture_r"]["mean"] > 0.99
+    assert "aperture_r" not in silent
+    assert "silent_opening" in silent

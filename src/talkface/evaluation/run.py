@@ -18,12 +18,13 @@ from talkface.evaluation import picture, report, sync
 from talkface.evaluation.performance import RATE, Performance, perform, track_file
 from talkface.face.model import FaceModel
 from talkface.face.tracker import FaceTrack, FaceTracker
-from talkface.media.audio import probe_audio, read_audio
+from talkface.media.audio import read_audio
 from talkface.media.video import VideoReader
 from talkface.speech.activity import voice_activity
 
 logger = logging.getLogger(__name__)
 
+REVISION = 2  # of what the figures mean: part of the protocol, raised when one is defined otherwise
 TAKES_EVERY = 8  # every so many clips are generated a second time, with another seed
 _SHOWN = 6  # frames of each clip in the contact sheets
 _VIDEOS = {".mp4", ".mov", ".mkv", ".webm", ".avi"}
@@ -55,10 +56,10 @@ class Scorer:
         true = perform(real, self.face, *_span(real))
         length = min(len(made), len(true))
         made, true = _first(made, length), _first(true, length)
-        voice = _voice(generated_file, real, length)
+        voice, sounds = _voice(generated_file, real, length)
         row: dict[str, Any] = {"name": name, "group": group, "seconds": length / RATE}
         row["face_found"] = float(made.found.mean())
-        row |= sync.lip_sync(made, true) | sync.silence(made, true, voice)
+        row |= sync.lip_sync(made, true, sounds) | sync.silence(made, true, voice)
         row |= motion_figures.head_and_eyes(made)
         row |= {f"real_{k}": v for k, v in motion_figures.head_and_eyes(true).items()}
         row |= self._picture(real_file, real, generated_file)
@@ -94,7 +95,8 @@ class Scorer:
         scores, groups = self.scores, sorted({row["group"] for row in self.scores.rows})
         members = {g: [k for k, row in enumerate(scores.rows) if row["group"] == g] for g in groups}
         whole = {"all": list(range(len(scores.rows))), **members}
-        settings |= {"clips": sorted(row["name"] for row in scores.rows), "talkface": talkface.__version__}
+        settings |= {"clips": sorted(row["name"] for row in scores.rows)}
+        settings |= {"talkface": talkface.__version__, "revision": REVISION}
         return {
             "protocol": report.protocol_hash(settings),
             "settings": {k: v for k, v in settings.items() if k != "clips"},
@@ -105,8 +107,9 @@ class Scorer:
         rows = [self.scores.rows[k] for k in indices]
         made, real = ([which[k] for k in indices] for which in (self.scores.generated, self.scores.real))
         figures: dict[str, Any] = dict(report.summarise(rows))
-        figures["offset_frames"] = _common_offset(made, real)
-        figures["aperture_r_chance"] = _chance(made, real)
+        tells = [k for k, row in enumerate(rows) if "aperture_r" in row]
+        figures["offset_frames"] = _common_offset([made[k] for k in tells], [real[k] for k in tells])
+        figures["aperture_r_chance"] = _chance([made[k] for k in tells], [real[k] for k in tells])
         ratios = {
             name: _ratio(rows, name) for name in ("pose_variance", "gaze_std", "jitter", "blinks_per_minute")
         }
@@ -252,13 +255,13 @@ def _first(performance: Performance, length: int) -> Performance:
     return Performance(performance.points[:length], performance.motion[:length], performance.found[:length])
 
 
-def _voice(path: Path, track: FaceTrack, length: int) -> np.ndarray:
-    """Whether somebody speaks in each frame of a performance, (length,) bool."""
-    probe_audio(path)
-    active = voice_activity(read_audio(path))
+def _voice(path: Path, track: FaceTrack, length: int) -> tuple[np.ndarray, bool]:
+    """Whether somebody speaks in each frame of a performance, (length,) bool; whether there is any sound."""
+    samples = read_audio(path)
+    active = voice_activity(samples)
     start = round(float(track.times[0]) * 2 * RATE)
     index = np.minimum(start + 2 * np.arange(length), max(0, len(active) - 1))
-    return active[index]
+    return active[index], bool(np.abs(samples).max(initial=0.0) > sync.SOUNDS)
 
 
 def _frames(path: Path, numbers: list[int]) -> Iterator[np.ndarray]:
@@ -287,9 +290,7 @@ def _spread(path: Path, count: int) -> list[int]:
 def _common_offset(made: list[Performance], real: list[Performance]) -> float:
     """Lag in frames of the highest mean correlation over clips; positive: the generated lips are late."""
     curves = [
-        sync.correlation_curve(a.opening, b.opening, sync.SEARCH)
-        for a, b in zip(made, real, strict=True)
-        if b.opening.std() > sync.VARIES
+        sync.correlation_curve(a.opening, b.opening, sync.SEARCH) for a, b in zip(made, real, strict=True)
     ]
     return float(np.argmax(np.mean(curves, 0)) - sync.SEARCH) if curves else float("nan")
 
@@ -299,7 +300,7 @@ def _chance(made: list[Performance], real: list[Performance]) -> float:
     scores = []
     for a, b in zip(made, real[1:] + real[:1], strict=True):
         length = min(len(a), len(b))
-        if len(made) > 1 and b.opening.std() > sync.VARIES and length > 10:
+        if len(made) > 1 and length > 10:
             scores.append(sync.best_correlation(a.opening[:length], b.opening[:length]))
     return round(float(np.mean(scores)), 4) if scores else float("nan")
 

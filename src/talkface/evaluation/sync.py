@@ -7,6 +7,7 @@ from talkface.face import topology as tp
 
 SEARCH = 7  # frames to either side in which the offset is sought
 VARIES = 0.01  # clips whose real opening varies less tell nothing about sync
+SOUNDS = 1e-3  # nor do those whose sound never rises above -60 dB of full scale
 _ANCHORS = np.array([33, 133, 362, 263, 168, 6, 197, 195, 5, 1, 48, 278])  # eyes and nose
 _MOUTH = np.concatenate([tp.LIPS_INNER, tp.LIPS_OUTER])
 
@@ -27,11 +28,17 @@ def best_correlation(generated: np.ndarray, real: np.ndarray) -> float:
     return float(correlation_curve(generated, real, 1).max())
 
 
-def lip_sync(generated: Performance, real: Performance) -> dict[str, float]:
-    """Correlations of opening, width and jaw; spread of the opening; mouth landmark distance."""
+def lip_sync(generated: Performance, real: Performance, sounds: bool = True) -> dict[str, float]:
+    """Correlations of opening, width and jaw; spread of the opening; mouth landmark distance.
+
+    Args:
+        generated: the performance to judge.
+        real: the person's own.
+        sounds: false for a silent soundtrack, which no lips can follow: the correlations are left out.
+    """
     spread = float(real.opening.std())
     scores = {"real_opening_std": spread, "mouth_lmd": mouth_distance(generated.points, real.points)}
-    if spread > VARIES:
+    if sounds and spread > VARIES:
         scores |= {
             "aperture_r": best_correlation(generated.opening, real.opening),
             "width_r": best_correlation(generated.width, real.width),

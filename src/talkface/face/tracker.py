@@ -120,6 +120,7 @@ class FaceTracker:
         self._mesh = _Network(model_path("face_landmark.tflite"), threads)
         self._iris = _Network(model_path("iris_landmark.tflite"), threads)
         self._yunet_path = model_path("face_detection_yunet_2023mar.onnx")
+        self._yunet: cv2.FaceDetectorYN | None = None
         self._anchors = _short_range_anchors()
 
     # -- detection -------------------------------------------------------------------------------
@@ -156,9 +157,11 @@ class FaceTracker:
         scale = min(1.0, 960 / max(height, width))
         size = max(16, round(width * scale)), max(16, round(height * scale))
         small = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-        detector = cv2.FaceDetectorYN.create(str(self._yunet_path), "", size, 0.6, 0.3, 200)
+        if self._yunet is None:
+            self._yunet = cv2.FaceDetectorYN.create(str(self._yunet_path), "", size, 0.6, 0.3, 200)
+        self._yunet.setInputSize(size)
         faces: Any  # OpenCV's stubs leave out that it may be None
-        _, faces = detector.detect(cv2.cvtColor(small, cv2.COLOR_RGB2BGR))
+        _, faces = self._yunet.detect(cv2.cvtColor(small, cv2.COLOR_RGB2BGR))
         if faces is None:
             return []
         ratio = np.array([width / size[0], height / size[1]])

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from talkface.face import topology as tp
 from talkface.face.crop import PARTS
 from talkface.face.warp import MeshWarp, WarpField
+from talkface.systems.thpad.mouth import HEIGHT, WIDTH
 
 MAP_CHANNELS = 7
 
@@ -103,6 +104,8 @@ class Refiner(nn.Module):
     def __init__(self, config: RefinerConfig) -> None:
         super().__init__()
         self.config = config
+        self.mean_mouth: Tensor  # of the training people, relative to their skin's colour
+        self.register_buffer("mean_mouth", torch.full((HEIGHT, WIDTH, 3), 0.5))
         small, middle, large = config.widths
         self.identity = IdentityEncoder(config.identity)
         self.code = nn.Sequential(

@@ -13,11 +13,12 @@ from scipy.spatial.transform import Rotation
 from torch import Tensor
 
 from talkface.face import topology as tp
-from talkface.face.crop import LEFT_EYE, MOUTH, PARTS, RIGHT_EYE, Part, cut, face_unit, part_matrix, transform
+from talkface.face.crop import LEFT_EYE, MOUTH, PARTS, RIGHT_EYE, cut, face_unit, part_matrix, transform
 from talkface.face.model import FaceFit, FaceModel
 from talkface.face.motion import FaceMotion
 from talkface.face.warp import move_ring, resample, resample_tensor, with_ring
 from talkface.prefetch import prefetched
+from talkface.systems.thpad.mouth import hang_plate, plate_corners, show_plate
 from talkface.systems.thpad.refiner import Refined, Refiner, mesh_maps, motion_code
 
 _REACH = 0.45  # radians towards which a head turns, away from the camera
@@ -93,6 +94,9 @@ class PortraitRenderer:
             self._references[part.name] = crop
             self._identity[part.name] = refiner.identity(crop)
         self._tone = _single_tone(self._references[MOUTH.name])
+        self._corners = plate_corners(self.fit.neutral)
+        corners = self._scale * (self._corners @ self._rotation.T) + self._translation
+        self._plate = hang_plate(self.image, points, corners, refiner.mean_mouth.cpu().numpy())
 
     def _to_tensor(self, crops: list[np.ndarray]) -> Tensor:
         stacked = torch.from_numpy(np.stack(crops)).to(self.device)
@@ -108,14 +112,16 @@ class PortraitRenderer:
         shape = self.fit.neutral + self.face.expression(self._on_portrait(motion))
         _close_lids(shape, self.fit.neutral, self._eyelids.openness(motion.beta_upper))
         _close_overlaps(shape)
+        return self._posed(self._canonical[None], motion), self._posed(shape, motion)
+
+    def _posed(self, shape: np.ndarray, motion: FaceMotion) -> np.ndarray:
+        """Canonical points (T or 1, V, 3) in each frame's pose, (T, V, 3) pixels."""
         rotation = Rotation.from_rotvec(self._within_reach(motion.rotation)).as_matrix() @ self._rotation
         scale = (self._scale * motion.scale)[:, :, None]
         offset = np.repeat(self._translation[None], len(motion), 0)
         offset[:, :2] += motion.translation * self._scale
-        turn = rotation.swapaxes(1, 2)
-        rigid = scale * (self._canonical[None] @ turn) + offset[:, None]
-        target = scale * (shape @ turn) + offset[:, None]
-        return rigid.astype(np.float32), target.astype(np.float32)
+        posed = scale * (shape @ rotation.swapaxes(1, 2)) + offset[:, None]
+        return posed.astype(np.float32)
 
     def _within_reach(self, rotvec: np.ndarray) -> np.ndarray:
         """Rotations (T, 3) that give way the more the portrait is turned: what it hides cannot be shown."""
@@ -157,9 +163,14 @@ class PortraitRenderer:
                 motion.gaze + self.fit.motion.gaze,
                 self._absolute_rotation(motion),
             )
+            plates = self._posed(self._corners[None], motion) if self._refiner is not None else None
             for start in range(0, len(motion), batch):
                 part = range(start, min(start + batch, len(motion)))
-                yield [self._draw(rigid[k], target[k], codes[k]) for k in part]
+                drawn = [self._draw(rigid[k], target[k], codes[k]) for k in part]
+                if plates is not None:
+                    for k, frame in zip(part, drawn, strict=True):
+                        self._cut_parts(frame, plates[k])
+                yield drawn
 
     def _absolute_rotation(self, motion: FaceMotion) -> np.ndarray:
         turn = Rotation.from_rotvec(self._within_reach(motion.rotation))
@@ -177,20 +188,22 @@ class PortraitRenderer:
         else:
             moved_pixels = resample_tensor(self._picture, field, width, height)[0].permute(1, 2, 0)
             image[top:bottom, left:right] = moved_pixels.round().clamp(0, 255).byte().cpu().numpy()
-        drawn = Drawn(image, moved, [], [], [], code)
-        if self._refiner is not None:
-            for part in PARTS:
-                self._cut_part(drawn, part)
-        return drawn
+        return Drawn(image, moved, [], [], [], code)
 
-    def _cut_part(self, drawn: Drawn, part: Part) -> None:
-        matrix = part_matrix(drawn.moved, part)
-        goal = transform(drawn.moved, matrix)
-        half = part.pixels // 2
-        field = self.warp.field(self.resting, goal, (half, half), 2.0)
-        drawn.matrices.append(matrix)
-        drawn.crops.append(cut(drawn.image, matrix, part.pixels))
-        drawn.maps.append(mesh_maps(self.warp, field, self.resting, goal))
+    def _cut_parts(self, drawn: Drawn, plate: np.ndarray) -> None:
+        """Add each part's crop, mesh maps and place to a frame; ``plate`` (3, 3) hangs in the mouth."""
+        for part in PARTS:
+            matrix = part_matrix(drawn.moved, part)
+            goal = transform(drawn.moved, matrix)
+            half = part.pixels // 2
+            field = self.warp.field(self.resting, goal, (half, half), 2.0)
+            maps = mesh_maps(self.warp, field, self.resting, goal)
+            crop = cut(drawn.image, matrix, part.pixels)
+            if part is MOUTH:
+                crop = show_plate(crop, self._plate, transform(plate, matrix), maps[3])
+            drawn.matrices.append(matrix)
+            drawn.crops.append(crop)
+            drawn.maps.append(maps)
 
     @torch.inference_mode()
     def _refine(self, refiner: Refiner, drawn: list[Drawn]) -> None:
@@ -210,9 +223,7 @@ class PortraitRenderer:
             )
             if self._tone is not None:
                 refined = _toned(refined, *self._tone)
-            inside = _feather(maps[:, 6:7])
-            add = inside * ((1 - refined.mask) * refined.residual + refined.mask * refined.color)
-            layer = torch.cat([add * 255, inside * refined.mask], 1).permute(0, 2, 3, 1).cpu().numpy()
+            layer = _layer(refined, warped, maps).permute(0, 2, 3, 1).cpu().numpy()
             for (d, i), row in zip(rows, layer, strict=True):
                 paste(d.image, row, d.matrices[i])
 
@@ -231,6 +242,14 @@ def _toned(refined: Refined, slope: Tensor, offset: Tensor) -> Refined:
     """Greyscale and sepia stay so: the refiner has only seen faces in colour."""
     residual = refined.residual.mean(1, keepdim=True) * slope
     return Refined(residual, refined.color.mean(1, keepdim=True) * slope + offset, refined.mask)
+
+
+def _layer(refined: Refined, warped: Tensor, maps: Tensor) -> Tensor:
+    """What is added to the picture (0 to 255) and how much of the picture it replaces, (B, 4, H, W)."""
+    between = torch.nn.functional.interpolate(maps[:, 3:4], scale_factor=2.0, mode="bilinear")
+    plate = (1 - refined.mask) * between  # between the lips the crop holds it, the picture does not
+    add = (1 - refined.mask) * refined.residual + refined.mask * refined.color + plate * warped
+    return _feather(maps[:, 6:7]) * torch.cat([add * 255, refined.mask + plate], 1)
 
 
 def _feather(face: Tensor) -> Tensor:

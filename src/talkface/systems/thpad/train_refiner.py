@@ -24,6 +24,14 @@ from talkface.systems.thpad.losses import (
     hinge_generator,
     weighted_l1,
 )
+from talkface.systems.thpad.mouth import (
+    MeanMouth,
+    hang_plate,
+    look_inside,
+    plate_corners,
+    show_plate,
+    skin_tone,
+)
 from talkface.systems.thpad.refiner import MAP_CHANNELS, Refiner, RefinerConfig, mesh_maps, motion_code
 from talkface.training import OptimizerSpec, Task
 
@@ -101,6 +109,22 @@ def read_clip(
     return CropClip(images, np.stack(cropped), part, speaker, float(np.median(tp.inter_ocular(points))))
 
 
+def mean_mouth(clips: list[CropClip]) -> np.ndarray:
+    """The mean mouth (HEIGHT, WIDTH, 3) of the people in ``clips``, relative to their skin's colour."""
+    people: dict[str, MeanMouth] = {}
+    for clip in clips:
+        person = people.setdefault(clip.speaker, MeanMouth.empty())
+        poses, anchors = estimate_pose(clip.points, clip.fit.neutral), plate_corners(clip.fit.neutral)
+        for k in np.flatnonzero(tp.aperture(clip.points) > 0.05):
+            image = clip.image(int(k))
+            corners = poses.scale[k] * anchors @ poses.rotation[k].T + poses.translation[k]
+            person.add(*look_inside(image, clip.points[k], corners), skin_tone(image, clip.points[k]))
+    together = MeanMouth.empty()
+    for person in people.values():
+        together.merge(person)
+    return together.mean()
+
+
 @dataclass
 class Pair:
     """One training example of a part, float32 in [0, 1] where it is a picture, channels first."""
@@ -114,10 +138,15 @@ class Pair:
 
 
 class PairMaker:
-    """Turns two frames of a clip into what the refiner sees at inference and what it should give."""
+    """Turns two frames of a clip into what the refiner sees at inference and what it should give.
 
-    def __init__(self, model: FaceModel, warp: MeshWarp) -> None:
-        self.model, self.warp = model, warp
+    Args:
+        warp: of the face model.
+        mean_mouth: (HEIGHT, WIDTH, 3) what is guessed of mouths that the portrait does not show.
+    """
+
+    def __init__(self, warp: MeshWarp, mean_mouth: np.ndarray) -> None:
+        self.warp, self.mean_mouth = warp, mean_mouth
 
     def __call__(self, clip: CropClip, source: int, target: int, part: Part) -> Pair:
         points_source, points_target = clip.points[source], clip.points[target]
@@ -133,6 +162,14 @@ class PairMaker:
         field = self.warp.field(resting, goal, (half, half), 2.0)
         x, y = field.dense(part.pixels, part.pixels)
         warped = cv2.remap(image, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        maps = mesh_maps(self.warp, field, resting, goal)
+        if part is MOUTH:
+            anchors = plate_corners(clip.fit.neutral)
+            here, there = (
+                poses.scale[k] * anchors @ poses.rotation[k].T + poses.translation[k] for k in (0, 1)
+            )
+            plate = hang_plate(image, points_source, here, self.mean_mouth)
+            warped = show_plate(warped, plate, transform(there, matrix), maps[3])
         reference = cut(image, part_matrix(points_source, part), part.pixels)
         truth = cut(clip.image(target), matrix, part.pixels)
         motion = clip.fit.motion[target : target + 1]
@@ -141,7 +178,6 @@ class PairMaker:
             np.ascontiguousarray(i.transpose(2, 0, 1)).astype(np.float32) / 255
             for i in (warped, reference, truth)
         ]
-        maps = mesh_maps(self.warp, field, resting, goal)
         return Pair(planes[0], planes[1], maps, code, planes[2], part.code)
 
 
@@ -154,12 +190,14 @@ class RefinerTask(Task):
     def __init__(self, config: RefinerTrainConfig, data: Path, seed: int = 0, device: str = "cpu") -> None:
         self.config, self.device = config, torch.device(device)
         self.model = FaceModel.from_pretrained(config.face_model)
-        self.make = PairMaker(self.model, self.model.mesh_warp())
         self.refiner = Refiner(config.model).to(self.device)
         self.discriminator = PatchDiscriminator(MAP_CHANNELS).to(self.device)
         self.modules = {"refiner": self.refiner, "discriminator": self.discriminator}
         manifest = Manifest.load(data)
         self.clips = self._load(manifest, "train")
+        mouth = mean_mouth(self.clips)
+        self.refiner.mean_mouth.copy_(torch.from_numpy(mouth))
+        self.make = PairMaker(self.model.mesh_warp(), mouth)
         self.held_out = self._fixed_pairs(self._load(manifest, "val", 12), np.random.default_rng(seed))
         self.weights = self._clip_weights()
 

@@ -1,0 +1,140 @@
+"""The inside of the mouth as the refiner is given it: a plate that is fixed to the skull, as upper teeth are.
+
+Warped lips tell nothing about teeth. Behind them hangs a plate: what the portrait shows of its own mouth and,
+where it shows nothing, the mean mouth of the training people in the portrait's light. It turns with the head
+and stays where it is when the lips open; the refiner draws the mouth from it.
+"""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from talkface.face import topology as tp
+from talkface.face.crop import MOUTH
+
+HEIGHT, WIDTH = 64, 96  # pixels of a plate, as dense as the mouth's crop
+_DENSITY = MOUTH.pixels / MOUTH.side  # pixels per canonical unit
+_ABOVE = 0.14  # canonical units from the plate's top to the line where the lips meet
+_BEHIND = 0.05  # and from the lips back to the teeth
+_SKIN = np.array([50, 280, 205, 425, 187, 411, 36, 266])  # vertices on the cheeks
+_CORNERS = np.array([[0, 0], [WIDTH, 0], [0, HEIGHT]], np.float32)
+_SHOWS = 0.02  # opening over inter-ocular distance from which a picture shows something of the mouth
+
+
+def plate_corners(neutral: np.ndarray) -> np.ndarray:
+    """Upper left, upper right and lower left corner (3, 3) of a face's plate, canonical units.
+
+    Args:
+        neutral: (478, 3) the person's canonical mesh with the mouth closed.
+    """
+    middle = neutral[tp.LIPS_INNER].mean(0)
+    start = middle + np.array([-WIDTH / 2 / _DENSITY, -_ABOVE, _BEHIND])
+    return (start + np.pad(_CORNERS / _DENSITY, ((0, 0), (0, 1)))).astype(np.float32)
+
+
+def plate_matrix(corners: np.ndarray) -> np.ndarray:
+    """Affine map (2, 3) from plate pixels to the picture in which its ``corners`` (3, 2 or 3) are."""
+    return cv2.getAffineTransform(_CORNERS, np.ascontiguousarray(corners[:, :2], np.float32))
+
+
+def skin_tone(image: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """Mean colour (3,) of the cheeks, 0 to 255, of a picture (H, W, 3) with the mesh ``points``."""
+    height, width = image.shape[:2]
+    x, y = np.clip(points[_SKIN, :2].round().astype(int), 0, [width - 1, height - 1]).T
+    return np.maximum(8.0, image[y, x].astype(np.float32).mean(0))
+
+
+def look_inside(image: np.ndarray, points: np.ndarray, corners: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """What a picture shows of the inside of a mouth, on its plate.
+
+    Args:
+        image: (H, W, 3) uint8.
+        points: (478, 3) its mesh, pixels.
+        corners: (3, 3) of the plate in the picture.
+
+    Returns:
+        The picture on the plate (HEIGHT, WIDTH, 3) float32, 0 to 255, and a soft mask (HEIGHT, WIDTH, 1) of
+        where that is inside the lips.
+    """
+    matrix = plate_matrix(corners)
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    seen = cv2.warpAffine(image, matrix, (WIDTH, HEIGHT), flags=flags, borderMode=cv2.BORDER_REPLICATE)
+    mask = np.zeros((HEIGHT, WIDTH), np.float32)
+    if tp.aperture(points) > _SHOWS:
+        back = cv2.invertAffineTransform(matrix)
+        contour = points[tp.LIPS_INNER, :2] @ back[:, :2].T + back[:, 2]
+        cv2.fillPoly(mask, [np.round(contour * 16).astype(np.int32)], 1.0, cv2.LINE_8, 4)
+        mask[:] = cv2.GaussianBlur(cv2.erode(mask, np.ones((3, 3), np.uint8)), (0, 0), 1.0)
+    return seen.astype(np.float32), mask[..., None]
+
+
+@dataclass
+class MeanMouth:
+    """Gathers the mean mouth of people, each counted once, relative to the colour of their skin."""
+
+    total: np.ndarray
+    weight: np.ndarray
+
+    @classmethod
+    def empty(cls) -> "MeanMouth":
+        """Nothing gathered yet."""
+        return cls(np.zeros((HEIGHT, WIDTH, 3)), np.zeros((HEIGHT, WIDTH, 1)))
+
+    def add(self, seen: np.ndarray, mask: np.ndarray, tone: np.ndarray) -> None:
+        """Add what :func:`look_inside` gave and the picture's :func:`skin_tone`."""
+        self.total += seen / tone * mask
+        self.weight += mask
+
+    def merge(self, person: "MeanMouth", most: float = 20.0) -> None:
+        """Add a person's pictures, as at most ``most`` of them."""
+        share = np.minimum(1.0, most / np.maximum(person.weight, 1e-6))
+        self.total += share * person.total
+        self.weight += share * person.weight
+
+    def mean(self) -> np.ndarray:
+        """(HEIGHT, WIDTH, 3) float32; where nobody's mouth was seen, the nearest that was."""
+        known = (self.weight > 0.05 * self.weight.max()).astype(np.uint8)[..., 0]
+        mean = self.total / np.maximum(self.weight, 1e-6)
+        _, nearest = cv2.distanceTransformWithLabels(
+            1 - known, cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL
+        )
+        lookup = np.zeros((int(nearest.max()) + 1, 3))
+        lookup[nearest[known == 1]] = mean[known == 1]
+        return np.where(known[..., None] == 1, mean, lookup[nearest]).astype(np.float32)
+
+
+def hang_plate(
+    image: np.ndarray, points: np.ndarray, corners: np.ndarray, mean_mouth: np.ndarray
+) -> np.ndarray:
+    """The plate (HEIGHT, WIDTH, 3) uint8 of a portrait.
+
+    Args:
+        image: (H, W, 3) uint8.
+        points: (478, 3) its mesh, pixels.
+        corners: (3, 3) of the plate in the picture.
+        mean_mouth: (HEIGHT, WIDTH, 3) relative to the skin's colour.
+    """
+    seen, mask = look_inside(image, points, corners)
+    guess = mean_mouth * skin_tone(image, points)
+    return np.clip(mask * seen + (1 - mask) * guess + 0.5, 0, 255).astype(np.uint8)
+
+
+def show_plate(crop: np.ndarray, plate: np.ndarray, corners: np.ndarray, inside: np.ndarray) -> np.ndarray:
+    """Draw a plate between the lips of a crop.
+
+    Args:
+        crop: (P, P, 3) uint8.
+        plate: (HEIGHT, WIDTH, 3) uint8.
+        corners: (3, 3) of the plate in the crop.
+        inside: (h, w) float32, 1 inside the lips.
+
+    Returns:
+        (P, P, 3) uint8.
+    """
+    size = crop.shape[1], crop.shape[0]
+    drawn = cv2.warpAffine(
+        plate, plate_matrix(corners), size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+    )
+    alpha = cv2.resize(inside, size, interpolation=cv2.INTER_LINEAR)[..., None]
+    return (crop * (1 - alpha) + drawn * alpha + 0.5).astype(np.uint8)

@@ -249,6 +249,16 @@ class MeshWarp:
         offset = b[:, 0] - np.einsum("nij,nj->ni", linear, a[:, 0])
         return np.concatenate([linear, offset[..., None]], -1).astype(np.float32)
 
+    def _stay_inside(
+        self, grid: np.ndarray, triangle: np.ndarray, source: np.ndarray, maps: np.ndarray
+    ) -> None:
+        """Keep what slivers show within a pixel of their triangle, in place: their maps reach far away."""
+        stretch = np.square(maps[:-1, :, :2]).sum((1, 2))
+        sliver = np.append(stretch > 16 * np.median(stretch), False)  # index -1 stays where it is
+        rows, columns = np.nonzero(sliver[triangle])
+        corners = source[self.triangles[triangle[rows, columns]]][..., :2]
+        grid[rows, columns] = np.clip(grid[rows, columns], corners.min(1) - 1, corners.max(1) + 1)
+
     def field(
         self,
         source: np.ndarray,
@@ -276,4 +286,5 @@ class MeshWarp:
         for axis in (0, 1):
             row = chosen[:, :, axis]
             grid[..., axis] = row[..., 0] * x + row[..., 1] * y + row[..., 2]
+        self._stay_inside(grid, triangle, source, maps)
         return WarpField(grid, triangle, cell)

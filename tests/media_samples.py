@@ -1,12 +1,15 @@
 """Tiny real pictures, sounds and videos for the tests of the media room."""
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
+from av.video.reformatter import Interpolation
+
+from talkface.media.color import ColorTags
 
 
 def gradient(width: int, height: int, shift: int = 0) -> np.ndarray:
@@ -14,6 +17,23 @@ def gradient(width: int, height: int, shift: int = 0) -> np.ndarray:
     x = np.linspace(0, 200, width)[None].repeat(height, 0) + shift
     y = np.linspace(0, 200, height)[:, None].repeat(width, 1)
     return np.stack([x, y, np.full_like(x, 60)], -1).clip(0, 255).astype(np.uint8)
+
+
+BITS = 10
+
+
+def numbered(number: int, width: int = 80, height: int = 32) -> np.ndarray:
+    """A picture (height, width, 3) uint8 that says its number below 1024 in stripes of black and white."""
+    stripes = np.array([number >> bit & 1 for bit in range(BITS)], np.uint8) * 200 + 20
+    columns = stripes[np.arange(width) * BITS // width]
+    return np.repeat(np.repeat(columns[None, :, None], height, 0), 3, 2)
+
+
+def number_of(image: np.ndarray) -> int:
+    """The number that a picture says."""
+    width = image.shape[1]
+    middles = image[image.shape[0] // 2, [(2 * bit + 1) * width // (2 * BITS) for bit in range(BITS)], 1]
+    return sum(int(value > 120) << bit for bit, value in enumerate(middles))
 
 
 def tone(
@@ -64,12 +84,16 @@ def write_video(
     codec: str = "libx264",
     pix_fmt: str = "yuv420p",
     rotation: float = 0.0,
+    options: dict[str, str] | None = None,
+    interlaced: bool = False,
 ) -> Path:
     """Write pictures to be shown at ``times`` (25 a second by default), with AAC sound (N, channels)."""
     base = Fraction(1, 1000)
     times = times or [number / 25 for number in range(len(images))]
     with av.open(str(path), "w") as container:
-        stream = container.add_stream(codec, rate=1000)
+        stream = container.add_stream(codec, rate=1000, options=options or {})
+        if interlaced:
+            stream.codec_context.flags |= av.codec.context.Flags.interlaced_dct
         stream.height, stream.width = images[0].shape[:2]
         stream.pix_fmt, stream.codec_context.time_base = pix_fmt, base
         if rotation:
@@ -86,6 +110,79 @@ def write_video(
         container.mux(stream.encode(None))
         if voice is not None and sound is not None:
             container.mux(_encode_sound(voice, sound, rate))
+    return path
+
+
+def write_film(
+    path: Path,
+    images: Iterable[np.ndarray],
+    fps: Fraction,
+    sounds: Sequence[np.ndarray] = (),
+    tags: ColorTags | None = None,
+    keyframes: int = 250,
+    pix_fmt: str = "yuv420p",
+    crf: int = 18,
+) -> Path:
+    """Write pictures at a constant rate, with colours as tagged, and tracks of 16 kHz sound (N, 1)."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=fps, options={"crf": str(crf), "preset": "ultrafast"})
+        stream.codec_context.gop_size = keyframes
+        voices = [container.add_stream("aac", rate=16000, layout="mono") for _ in sounds]
+        for number, image in enumerate(images):
+            if not number:
+                stream.height, stream.width, stream.pix_fmt = *image.shape[:2], pix_fmt
+                if tags:
+                    stream.color_primaries, stream.color_trc = tags.primaries, tags.transfer
+                    stream.colorspace, stream.color_range = tags.matrix, tags.range
+            frame = _converted(image, tags or ColorTags(matrix=5), pix_fmt)
+            frame.pts, frame.time_base = number, 1 / fps
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+        for voice, sound in zip(voices, sounds, strict=True):
+            container.mux(_encode_sound(voice, sound, 16000))
+    return path
+
+
+def _converted(image: np.ndarray, tags: ColorTags, pix_fmt: str) -> av.VideoFrame:
+    return av.VideoFrame.from_ndarray(image, format="rgb24").reformat(
+        format=pix_fmt,
+        src_color_range=2,
+        dst_color_range=tags.range or 1,
+        dst_colorspace=tags.meant_matrix(image.shape[0]),
+        interpolation=Interpolation.AREA | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INP,
+    )
+
+
+def write_codes(path: Path, codes: np.ndarray, tags: ColorTags, count: int = 3) -> Path:
+    """Write a 10-bit grey video (25 frames a second) of stripes with given luma codes (S,), 0 to 1023."""
+    width = 16 * len(codes)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=25, options={"qp": "0"})
+        stream.width, stream.height, stream.pix_fmt = width, 32, "yuv420p10le"
+        stream.color_primaries, stream.color_trc = tags.primaries, tags.transfer
+        stream.colorspace, stream.color_range = tags.matrix, tags.range
+        for number in range(count):
+            frame = av.VideoFrame(width, 32, "yuv420p10le")
+            for plane, row in zip(frame.planes, [codes.repeat(16), None, None], strict=True):
+                rows = np.full((plane.height, plane.line_size // 2), 512, "<u2")
+                if row is not None:
+                    rows[:, : len(row)] = row
+                plane.update(rows.tobytes())
+            frame.pts, frame.time_base = number, Fraction(1, 25)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
+
+
+def damage(path: Path, numbers: Sequence[int]) -> Path:
+    """Overwrite the packets of the video stream with these numbers."""
+    data = bytearray(path.read_bytes())
+    with av.open(str(path)) as container:
+        places = [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size]
+    for number in numbers:
+        place, size = places[number]
+        data[place : place + size] = np.random.default_rng(number).bytes(size)
+    path.write_bytes(data)
     return path
 
 

@@ -1,10 +1,11 @@
 """Sound in, as mono float32 blocks; however long the file, memory stays the same."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
+from itertools import zip_longest
 from pathlib import Path
 
 import av
@@ -12,8 +13,8 @@ import numpy as np
 from av.audio.stream import AudioStream
 from av.container import InputContainer
 
-from talkface.errors import AudioTooShort, UnreadableMedia
-from talkface.media.files import is_picture, open_media
+from talkface.errors import AudioTooShort, InvalidOption, UnreadableMedia
+from talkface.media.files import is_picture, open_media, replacing
 
 logger = logging.getLogger(__name__)
 
@@ -127,6 +128,126 @@ def read_audio(path: str | Path, sample_rate: int = 16000, stream: int = 0) -> n
         AudioTooShort: The stream holds no samples.
     """
     return np.concatenate(list(stream_audio(path, sample_rate, stream=stream)))
+
+
+def mix_to(paths: Sequence[str | Path], target: str | Path) -> Path:
+    """Mix sounds, such as the voices of several people, into one file without loss.
+
+    They begin together, and the longest says how long the mix is. It has the highest rate among them, and is
+    mono if all are. Where they are too loud together, they are turned down for a moment; nothing is clipped.
+
+    Args:
+        paths: Sound files, or videos with sound.
+        target: The file: ``.wav`` or ``.flac``, 24 bits a sample. It is replaced if it exists.
+
+    Raises:
+        UnreadableMedia: There is no such file, or no sound in it, or it is damaged or cut off.
+        AudioTooShort: A file holds no samples.
+        OutputError: The target cannot be written.
+        InvalidOption: There is nothing to mix, or the target has another suffix.
+    """
+    codec = {".wav": "pcm_s24le", ".flac": "flac"}.get(Path(target).suffix.lower())
+    if not paths or codec is None:
+        raise InvalidOption("give sounds to mix, and a target that ends in .wav or .flac")
+    rate, layout = _common_kind(paths)
+    with replacing(target) as partial, av.open(str(partial.absolute()), "w") as container:
+        stream = container.add_stream(codec, rate=rate, layout=layout)
+        assert isinstance(stream, AudioStream)
+        stream.format = "s32"
+        written = 0
+        for samples in _mix(paths, rate, stream.layout.nb_channels):
+            whole = np.clip(np.round(samples * 2**23), -(2**23), 2**23 - 1).astype(np.int32) << 8
+            if whole.size:
+                frame = av.AudioFrame.from_ndarray(whole.reshape(1, -1), format="s32", layout=layout)
+                frame.sample_rate, frame.pts, frame.time_base = rate, written, Fraction(1, rate)
+                written += len(whole)
+                container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return Path(target)
+
+
+def _common_kind(paths: Sequence[str | Path]) -> tuple[int, str]:
+    """The highest rate, and the layout, for a mix of sounds."""
+    rate, layouts = 0, set()
+    for path in paths:
+        with open_media(path) as container:
+            stream = audio_stream(container, path)
+            rate = max(rate, stream.codec_context.sample_rate)
+            layouts.add(_mono_or_stereo(stream))
+    return min(rate, 192_000), max(layouts)
+
+
+def _mono_or_stereo(stream: AudioStream) -> str:
+    return "mono" if stream.codec_context.layout.nb_channels == 1 else "stereo"
+
+
+def _mix(paths: Sequence[str | Path], rate: int, channels: int) -> Iterator[np.ndarray]:
+    """Blocks (N, channels) of all sounds added, in [-1, 1]."""
+    limiter, over = _Limiter(rate, channels), np.zeros((0, 1), np.float32)
+    for blocks in zip_longest(*(_blocks(path, rate) for path in paths), fillvalue=over):
+        added = np.zeros((max(map(len, blocks)), channels))
+        for block in blocks:
+            added[: len(block)] += block  # a single channel goes to both
+        yield limiter.push(added)
+    yield limiter.flush()
+
+
+def _blocks(path: str | Path, rate: int) -> Iterator[np.ndarray]:
+    """(N, 1 or 2) samples of a sound, a second each but for the last."""
+    held: list[np.ndarray] = []
+    for frame in _resampled(path, rate):
+        held.append(frame.to_ndarray().reshape(-1, frame.layout.nb_channels))
+        if sum(map(len, held)) >= rate:
+            whole = np.concatenate(held)
+            end = len(whole) // rate * rate
+            yield from np.split(whole[:end], end // rate)
+            held = [whole[end:]]
+    rest = np.concatenate(held) if held else np.zeros((0, 1), np.float32)
+    if len(rest):
+        yield rest
+
+
+def _resampled(path: str | Path, rate: int) -> Iterator[av.AudioFrame]:
+    with open_media(path) as container:
+        resampler = Resampler(rate, _mono_or_stereo(audio_stream(container, path)), "flt")
+        for frame in decode_audio(container, path):
+            yield from resampler.push(frame)
+    yield from resampler.flush()
+
+
+class _Limiter:
+    """Turns down what is above 1, beginning a little earlier, so that no wave loses its shape."""
+
+    _REACH = 0.01  # seconds within which the gain changes
+
+    def __init__(self, rate: int, channels: int) -> None:
+        self._reach = max(1, round(self._REACH * rate))
+        self._samples = np.zeros((0, channels))
+        self._gains = np.ones(2 * self._reach)  # that are needed, from so many samples before those held
+
+    def push(self, samples: np.ndarray) -> np.ndarray:
+        """(N, channels) samples that are ready after some more."""
+        self._samples = np.concatenate([self._samples, samples])
+        self._gains = np.concatenate([self._gains, 1 / np.abs(samples).max(1, initial=1.0)])
+        return self._ready(len(self._samples) - 2 * self._reach)
+
+    def flush(self) -> np.ndarray:
+        """The rest."""
+        self._gains = np.concatenate([self._gains, np.ones(2 * self._reach)])
+        return self._ready(len(self._samples))
+
+    def _ready(self, count: int) -> np.ndarray:
+        from scipy.ndimage import minimum_filter1d, uniform_filter1d
+
+        if count <= 0:
+            return self._samples[:0]
+        # Where the mean of the smallest gains around is taken, each of them is at most the one needed there.
+        reach, width = self._reach, 2 * self._reach + 1
+        smallest = minimum_filter1d(self._gains[: count + 4 * reach], width)[reach:-reach]
+        gains = uniform_filter1d(smallest, width)[reach:-reach]
+        ready = self._samples[:count] * gains[:, None]
+        self._samples, self._gains = self._samples[count:], self._gains[count:]
+        return ready
 
 
 class LoudnessMeter:

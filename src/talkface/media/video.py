@@ -4,37 +4,28 @@ import logging
 import math
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 import av
 import numpy as np
-from av.container import InputContainer
-from av.video.reformatter import (
-    ColorPrimaries,
-    ColorRange,
-    Colorspace,
-    ColorTrc,
-    Interpolation,
-    VideoReformatter,
-)
-from av.video.stream import VideoStream
+from av.container import OutputContainer
 
-from talkface.errors import OutputError, UnreadableMedia
-from talkface.media.files import Error, check_output, is_picture, open_media, output_error, partial_path
+from talkface.errors import OutputError
+from talkface.media.color import ColorTags
+from talkface.media.decode import Frame, VideoDecoder, audio_offset, header_duration, video_stream
+from talkface.media.encode import CODECS, Encoding, PictureEncoder, fine_time_base, max_rate
+from talkface.media.files import Error, check_output, output_error, partial_path
 from talkface.media.mux import AudioTrack, open_track
+
+if TYPE_CHECKING:
+    from talkface.media.source import SourceVideo
 
 logger = logging.getLogger(__name__)
 
 _NTSC = {Fraction(rate * 1000, 1001) for rate in (12, 15, 24, 30, 48, 60, 120, 240)}
-_UNKNOWN_COLORS = 2  # AVCOL_SPC_UNSPECIFIED
-# By default swscale darkens pictures by a level on the way to RGB.
-_TO_RGB = Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
-_FROM_RGB = Interpolation.AREA | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INP
-_CODECS = {".mp4": "libx264", ".m4v": "libx264", ".mov": "libx264", ".mkv": "libx264", ".webm": "libvpx-vp9"}
 
 
 def frame_count(duration: float, fps: float | Fraction) -> int:
@@ -83,23 +74,11 @@ def exact_fps(fps: float | Fraction) -> Fraction:
     return Fraction(fps).limit_denominator(1001)
 
 
-@dataclass(frozen=True, slots=True)
-class Frame:
-    """A frame of a video.
-
-    Attributes:
-        image: (H, W, 3) uint8 RGB, upright.
-        time: Seconds since the first frame.
-    """
-
-    image: np.ndarray
-    time: float
-
-
 class VideoReader:
-    """Reads a video frame by frame, upright and in RGB; iterate it as often as needed.
+    """Reads a video frame by frame, upright and in 8-bit RGB; iterate it as often as needed.
 
-    Frames come at the times that the file gives them, at constant rate or not. Damaged ones are left out.
+    Frames come at the times that the file gives them, at constant rate or not. Damaged ones are left out,
+    interlaced ones deinterlaced; high dynamic range is made ordinary.
 
     Args:
         path: Any video file.
@@ -117,25 +96,19 @@ class VideoReader:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        self._reformatter = VideoReformatter()  # kept, for it takes long to set up
-        with self._open() as container:
-            stream = _video_stream(container, self.path)
+        self._decoder = VideoDecoder(self.path)
+        self.size = self._decoder.size
+        with self._decoder.open() as container:
+            stream = video_stream(container, self.path)
             self.has_audio = bool(container.streams.audio)
-            aspect = stream.sample_aspect_ratio or Fraction(1)
-            self.audio_offset = _audio_offset(container, stream)
+            self.audio_offset = audio_offset(container, stream)
             rate = stream.average_rate or stream.guessed_rate
-            length = _header_duration(container, stream)
-            first = next((frame for frame in _decode(container, stream, self.path)), None)
-        if first is None:
-            raise UnreadableMedia(f"{path} holds no frame that can be decoded: it is truncated or damaged")
-        # All frames are given the size of the first, should it change.
-        self._stored = max(1, round(first.width * aspect)), first.height
-        image = self._image(first)
-        self.size = image.shape[1], image.shape[0]
+            length = header_duration(container, stream)
         if not rate or not length:
             count, length = self._count()
             rate = rate or Fraction(count / length).limit_denominator(1001)
         self.fps, self.duration = float(rate), float(length)
+        self._decoder.fps = rate
 
     def __enter__(self) -> Self:
         return self
@@ -144,99 +117,19 @@ class VideoReader:
         """Nothing stays open between iterations."""
 
     def __iter__(self) -> Iterator[Frame]:
-        start, last = None, -math.inf
-        with self._open() as container:
-            stream = _video_stream(container, self.path)
-            for frame in _decode(container, stream, self.path):
-                time = frame.time if frame.pts is not None else None
-                start = time if start is None else start
-                since = last + 1 / self.fps if time is None or start is None else time - start
-                if not since > last:  # timestamps that stand still or step back
-                    since = last + 1 / self.fps
-                last = max(0.0, since)
-                yield Frame(self._image(frame), last)
-
-    def _open(self) -> InputContainer:
-        return open_media(self.path)
-
-    def _image(self, frame: av.VideoFrame) -> np.ndarray:
-        """Convert to RGB, with square pixels, upright."""
-        colors = frame.colorspace
-        if colors == _UNKNOWN_COLORS:
-            colors = Colorspace.ITU709 if frame.height >= 720 else Colorspace.ITU601
-        image = self._reformatter.reformat(
-            frame,
-            *self._stored,
-            format="rgb24",
-            src_colorspace=colors,
-            dst_color_range=ColorRange.JPEG,
-            interpolation=_TO_RGB,
-        ).to_ndarray()
-        quarter_turns = round(frame.rotation / 90) % 4
-        return np.ascontiguousarray(np.rot90(image, quarter_turns)) if quarter_turns else image
+        for decoded in self._decoder.frames():
+            yield self._decoder.picture(decoded)
 
     def _count(self) -> tuple[int, float]:
         """Number of packets and seconds of a stream whose header does not say."""
         times = []
-        with self._open() as container:
-            for packet in container.demux(_video_stream(container, self.path)):
+        with self._decoder.open() as container:
+            for packet in container.demux(video_stream(container, self.path)):
                 if packet.pts is not None:
                     times.append(float(packet.pts * packet.time_base))
         count = max(1, len(times))
         span = max(times) - min(times) if count > 1 else 0.0
         return count, span * count / (count - 1) if span else count / 25
-
-
-def _video_stream(container: InputContainer, path: Path) -> VideoStream:
-    from av.stream import Disposition
-
-    streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
-    if not streams:
-        if container.streams.audio:
-            raise UnreadableMedia(f"{path} is a sound file without pictures; give a video")
-        raise UnreadableMedia(f"{path} has no video stream; give a video")
-    if container.format.name.endswith(("_pipe", "image2")) and is_picture(path):
-        raise UnreadableMedia(f"{path} is a picture, not a video; give a video")
-    streams[0].thread_type = "AUTO"
-    return streams[0]
-
-
-def _audio_offset(container: InputContainer, video: VideoStream) -> float:
-    audio = next(iter(container.streams.audio), None)
-    if audio is None or audio.start_time is None or video.start_time is None:
-        return 0.0
-    return float(audio.start_time * audio.time_base - video.start_time * video.time_base)  # type: ignore[operator]
-
-
-def _header_duration(container: InputContainer, stream: VideoStream) -> float:
-    if stream.duration and stream.time_base:
-        return float(stream.duration * stream.time_base)
-    return container.duration / av.time_base if container.duration else 0.0
-
-
-def _decode(container: InputContainer, stream: VideoStream, path: Path) -> Iterator[av.VideoFrame]:
-    """Decode, leaving out what is damaged."""
-    damaged, packets = 0, container.demux(stream)
-    while True:
-        try:
-            packet = next(packets, None)
-        except av.FFmpegError as error:
-            logger.warning("%s is damaged, its end is left out: %s", path, error)
-            break
-        if packet is None:
-            break
-        try:
-            frames = packet.decode()
-        except av.FFmpegError:
-            damaged += 1
-            continue
-        for frame in frames:
-            if frame.is_corrupt:
-                damaged += 1
-            else:
-                yield frame
-    if damaged:
-        logger.warning("%s: %d damaged frame(s) left out", path, damaged)
 
 
 class VideoWriter:
@@ -249,7 +142,7 @@ class VideoWriter:
     Args:
         path: The file: ``.mp4``, ``.m4v``, ``.mov``, ``.mkv`` (H.264) or ``.webm`` (VP9).
         size: Width and height in pixels; odd ones get a pixel more, a copy of the edge.
-        fps: Frames a second; 23.976 and its like are taken for the exact fraction.
+        fps: Frames a second; 23.976 and its like are taken for the exact fraction. On average, if variable.
         audio: A file with sound.
         metadata: Written into the container.
         overwrite: Replace an existing file.
@@ -257,6 +150,9 @@ class VideoWriter:
         preset: Speed of the H.264 encoder.
         threads: Threads of the encoder; 0 is as many as there are cores.
         audio_stream: Which audio stream of ``audio``.
+        variable: Frames come at any times, not at multiples of ``1 / fps``.
+        like: The video that the pictures come from: its colour tags are kept where 8 bits allow, and its bit
+            rate is exceeded four or six times at most.
 
     Raises:
         OutputError: The file exists, cannot be written, or has no suffix of the above.
@@ -275,25 +171,23 @@ class VideoWriter:
         preset: str = "veryfast",
         threads: int = 0,
         audio_stream: int = 0,
+        variable: bool = False,
+        like: "SourceVideo | None" = None,
     ) -> None:
         self.path, self.size, self.fps = check_video_output(path, overwrite), size, exact_fps(fps)
         self.frames = 0
         self._partial = partial_path(self.path)
-        self._reformatter = VideoReformatter()
         self._track: AudioTrack | None = None
-        self._coded = size[0] + size[0] % 2, size[1] + size[1] % 2
-        if self._coded != size:
-            logger.info("odd size %d x %d written as %d x %d", *size, *self._coded)
+        encoding = encoding_for(self.path, size, self.fps, variable, like, crf, preset, threads)
+        if encoding.coded_size != size:
+            logger.info("odd size %d x %d written as %d x %d", *size, *encoding.coded_size)
         try:
-            # The index goes to the front, for players that start before the end has come; own keys survive.
-            mp4 = self.path.suffix.lower() in (".mp4", ".m4v", ".mov")
-            options = {"movflags": "+faststart+use_metadata_tags"} if mp4 else {}
-            self._container = av.open(str(self._partial.absolute()), "w", options=options)
+            self._container = open_output(self.path, self._partial)
         except Error as error:
             raise output_error(self.path, error) from error
         try:
             self._container.metadata.update(metadata or {})
-            self._stream = self._add_stream(crf, preset, threads)
+            self._pictures = PictureEncoder(self._container, encoding)
             if audio is not None:
                 self._track = open_track(self._container, audio, audio_stream, 1 / self.fps)
         except Error as error:
@@ -303,36 +197,24 @@ class VideoWriter:
             self._abort()
             raise
 
-    def write(self, image: np.ndarray) -> None:
+    def write(self, image: np.ndarray, time: float | None = None) -> None:
         """Add a frame.
 
         Args:
             image: (H, W, 3) uint8 RGB.
+            time: Seconds at which it begins; by default a mean frame after the one before. Where the rate is
+                constant, the nearest multiple of ``1 / fps`` is meant.
 
         Raises:
             OutputError: The disk is full or the like.
             ValueError: The image has another size or type.
         """
-        if image.shape != (self.size[1], self.size[0], 3) or image.dtype != np.uint8:
-            raise ValueError(f"frame is {image.dtype} {image.shape}, not uint8 {(*self.size[::-1], 3)}")
-        if self._coded != self.size:
-            extra = self._coded[1] - self.size[1], self._coded[0] - self.size[0]
-            image = np.pad(image, ((0, extra[0]), (0, extra[1]), (0, 0)), mode="edge")
-        rgb = av.VideoFrame.from_numpy_buffer(np.ascontiguousarray(image), format="rgb24")
-        frame = self._reformatter.reformat(
-            rgb,
-            format="yuv420p",
-            src_color_range=ColorRange.JPEG,
-            dst_colorspace=Colorspace.ITU709,
-            dst_color_range=ColorRange.MPEG,
-            interpolation=_FROM_RGB,
-        )
-        frame.pts, frame.time_base = self.frames, 1 / self.fps
         try:
-            self._container.mux(self._stream.encode(frame))
+            begin = float(self._pictures.end) if time is None else time
+            self._pictures.encode(image, self._pictures.encoding.ticks(begin))
             self.frames += 1
             if self._track:
-                self._track.advance(self.frames / self.fps)
+                self._track.advance(self._pictures.end)
         except Error as error:
             raise output_error(self.path, error) from error
 
@@ -345,9 +227,9 @@ class VideoWriter:
         try:
             if not self.frames:
                 raise OutputError(f"{self.path} is not written: there are no frames")
-            self._container.mux(self._stream.encode(None))
+            self._pictures.finish()
             if self._track:
-                self._track.finish(self.frames / self.fps)
+                self._track.finish(self._pictures.end)
                 self._track.close()
             self._container.close()
             self._partial.replace(self.path)
@@ -382,24 +264,41 @@ class VideoWriter:
     def _unlink(self) -> None:
         self._partial.unlink(missing_ok=True)
 
-    def _add_stream(self, crf: int, preset: str, threads: int) -> VideoStream:
-        codec = _CODECS[self.path.suffix.lower()]
-        options = {"crf": str(crf)}
-        if codec == "libx264":
-            options |= {"preset": preset}
-        else:
-            options |= {"deadline": "realtime", "cpu-used": "7", "row-mt": "1", "b": "0"}
-        stream = self._container.add_stream(codec, rate=self.fps, options=options)
-        assert isinstance(stream, VideoStream)
-        stream.width, stream.height = self._coded
-        stream.pix_fmt = "yuv420p"
-        stream.thread_count = threads
-        stream.codec_context.time_base = 1 / self.fps
-        stream.color_range = ColorRange.MPEG
-        stream.colorspace = Colorspace.ITU709
-        stream.color_primaries = ColorPrimaries.BT709
-        stream.color_trc = ColorTrc.BT709
-        return stream
+
+def encoding_for(
+    path: Path,
+    size: tuple[int, int],
+    fps: Fraction,
+    variable: bool = False,
+    like: "SourceVideo | None" = None,
+    crf: int = 18,
+    preset: str = "veryfast",
+    threads: int = 0,
+) -> Encoding:
+    """How the pictures of a file are to be encoded; the arguments are those of ``VideoWriter``."""
+    return Encoding(
+        codec=CODECS[path.suffix.lower()],
+        size=size,
+        fps=fps,
+        time_base=fine_time_base(like) if variable else 1 / fps,
+        tags=like.tags.as_written(like.stored_height, size[1]) if like else ColorTags(),
+        crf=crf,
+        max_rate=max_rate(like),
+        preset=preset,
+        threads=threads,
+    )
+
+
+def open_output(path: Path, partial: Path) -> OutputContainer:
+    """Open a partial file as what ``path`` is to become.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
+    # The index goes to the front, for players that start before the end has come; own keys survive.
+    mp4 = path.suffix.lower() in (".mp4", ".m4v", ".mov")
+    options = {"movflags": "+faststart+use_metadata_tags"} if mp4 else {}
+    return av.open(str(partial.absolute()), "w", options=options)
 
 
 def check_video_output(path: str | Path, overwrite: bool = False) -> Path:
@@ -409,6 +308,6 @@ def check_video_output(path: str | Path, overwrite: bool = False) -> Path:
         OutputError: It exists and ``overwrite`` is not set, cannot be written, or is no video we write.
     """
     path = Path(path)
-    if path.suffix.lower() not in _CODECS and not path.is_dir():
-        raise OutputError(f"{path} is no video we can write; end it in {', '.join(_CODECS)}")
+    if path.suffix.lower() not in CODECS and not path.is_dir():
+        raise OutputError(f"{path} is no video we can write; end it in {', '.join(CODECS)}")
     return check_output(path, overwrite)

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from talkface.face import topology as tp
-from talkface.face.crop import MOUTH, PARTS, cut, part_matrix, transform
+from talkface.face.crop import MOUTH, PARTS, cut, part_matrix, paste, transform
 from talkface.face.model import FaceModel, Pose, estimate_pose
 from talkface.face.motion import FaceMotion
 from talkface.face.warp import move_ring, resample, resample_tensor, with_ring
@@ -183,3 +183,13 @@ def test_a_smile_rests_closed_and_keeps_its_corners():
     gap = fit.neutral[tp.LIPS_INNER_LOWER, 1] - fit.neutral[tp.LIPS_INNER_UPPER, 1]
     np.testing.assert_allclose(gap, 0, atol=1e-5)
     assert fit.neutral[tp.CHIN, 1] < (opened / 100)[tp.CHIN, 1], "the jaw has closed, not the lips alone"
+
+
+@pytest.mark.parametrize(("width", "height"), [(40, 20), (20, 40), (30, 30)])
+def test_a_pasted_layer_covers_its_whole_footprint(width: int, height: int):
+    image = np.zeros((90, 90, 3), np.uint8)
+    layer = np.concatenate([np.full((height, width, 3), 200.0), np.ones((height, width, 1))], 2)
+    paste(image, layer.astype(np.float32), np.array([[1.0, 0, -10], [0, 1.0, -15]]))
+    assert (image[15 : 15 + height, 10 : 10 + width] == 200).all()
+    image[15 : 15 + height, 10 : 10 + width] = 0
+    assert not image.any()

@@ -84,3 +84,33 @@ def cut(image: np.ndarray, matrix: np.ndarray, pixels: int) -> np.ndarray:
     return cv2.warpAffine(
         image, matrix, (pixels, pixels), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
     )
+
+
+def paste(image: np.ndarray, layer: np.ndarray, matrix: np.ndarray) -> None:
+    """Blend a crop's layer into a picture, in place: image (1 - a) + added, inside the crop's footprint.
+
+    Args:
+        image: (H, W, 3) uint8.
+        layer: (h, w, 4) float32: what is added (0 to 255) and a.
+        matrix: (2, 3) picture to crop pixels.
+    """
+    height, width = layer.shape[:2]
+    inverse = cv2.invertAffineTransform(matrix)
+    corners = (
+        np.array([[0, 0], [width, 0], [0, height], [width, height]], np.float64) @ inverse[:, :2].T
+        + inverse[:, 2]
+    )
+    low = np.maximum(np.floor(corners.min(0)).astype(int), 0)
+    high = np.minimum(np.ceil(corners.max(0)).astype(int) + 1, image.shape[1::-1])
+    if (high <= low).any():
+        return
+    local = matrix.copy()
+    local[:, 2] += matrix[:, :2] @ low
+    size = int(high[0] - low[0]), int(high[1] - low[1])
+    moved = cv2.warpAffine(
+        layer, local, size, flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_CONSTANT
+    )
+    region = image[low[1] : high[1], low[0] : high[0]]
+    blended = region * (1 - moved[..., 3:]) + moved[..., :3]
+    np.clip(blended, 0, 255, out=blended)
+    region[:] = (blended + 0.5).astype(np.uint8)

@@ -266,6 +266,7 @@ class MeshWarp:
         size: tuple[int, int],
         cell: float = 1.0,
         offset: tuple[float, float] = (0.0, 0.0),
+        triangle: np.ndarray | None = None,
     ) -> WarpField:
         """The map that draws ``source``'s picture on ``target``.
 
@@ -275,8 +276,9 @@ class MeshWarp:
             size: (w, h) of the grid in cells.
             cell: side of a cell in pixels of the target picture.
             offset: x, y of the grid's upper left corner in the target picture.
+            triangle: that of another field onto the same target, which spares drawing it again.
         """
-        triangle = self.rasterise(target, size, cell, offset)
+        triangle = self.rasterise(target, size, cell, offset) if triangle is None else triangle
         maps = self.affines(source, target)
         maps = np.concatenate([maps, np.array([[[1, 0, 0], [0, 1, 0]]], np.float32)])  # index -1: stays
         chosen = maps[triangle]

@@ -32,6 +32,10 @@ class Performance:
     def __len__(self) -> int:
         return len(self.points)
 
+    def first(self, length: int) -> "Performance":
+        """The first ``length`` frames."""
+        return Performance(self.points[:length], self.motion[:length], self.found[:length])
+
     @property
     def opening(self) -> np.ndarray:
         """Inner-lip opening over inter-ocular distance, (T,)."""
@@ -66,8 +70,13 @@ def perform(track: FaceTrack, model: FaceModel, start: float = 0.0, stop: float 
     return Performance(points, model.fit(points, RATE).motion, track.found[nearest])
 
 
-def track_file(path: Path, tracker: FaceTracker) -> FaceTrack:
+def track_file(path: Path, tracker: FaceTracker, like: FaceTrack | None = None) -> FaceTrack:
     """The longest track of a video file.
+
+    Args:
+        path: the video.
+        tracker: finds the faces.
+        like: prefer tracks that lie where this one does, that is, the same person in a copy of its video.
 
     Raises:
         NoFaceFound: there is none.
@@ -76,4 +85,14 @@ def track_file(path: Path, tracker: FaceTracker) -> FaceTrack:
         tracks = tracker.track_video((frame.time, frame.image) for frame in reader)
     if not tracks:
         raise NoFaceFound(f"no face found in {path.name}; give a video with a clearly visible face")
-    return tracks[0]
+    near = [track for track in tracks if like is not None and head_distance(track, like) < 0.5]
+    return (near or tracks)[0]
+
+
+def head_distance(a: FaceTrack, b: FaceTrack) -> float:
+    """Median distance of the eyes' outer corners over time, in inter-ocular distances."""
+    corners = np.array(tp.EYE_OUTER)
+    where = b.points[:, corners, :2].reshape(len(b.points), -1)
+    there = np.stack([np.interp(a.times, b.times, column) for column in where.T], -1).reshape(-1, 2, 2)
+    gap = np.linalg.norm(a.points[:, corners, :2] - there, axis=-1).mean(-1)
+    return float(np.median(gap / np.maximum(tp.inter_ocular(a.points), 1e-6)))

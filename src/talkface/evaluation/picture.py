@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 
 from talkface.errors import ModelUnavailable
+from talkface.evaluation.motion import frechet
 from talkface.face import topology as tp
 from talkface.face.crop import MOUTH, cut, part_matrix, transform
 
@@ -15,6 +16,7 @@ _LANDMARKS = np.array(
     [[0.85957, 0.21350], [0.64606, 0.22897], [0.12058, 0.21373], [0.33409, 0.22906], [0.49011, 0.62780]]
 )
 _BORDER = 0.25
+_LEAST_FACES = 192  # descriptors that tell a covariance
 _CHIP_POINTS = _CHIP * (_BORDER + _LANDMARKS) / (1 + 2 * _BORDER)
 _MESH_POINTS = np.array([263, 362, 33, 133, 2])
 
@@ -66,6 +68,23 @@ def likeness(a: np.ndarray, b: np.ndarray) -> dict[str, float]:
     """Cosine (CSIM) and distance of two descriptors."""
     cosine = float(a @ b / (np.linalg.norm(a) * np.linalg.norm(b)))
     return {"csim": cosine, "face_distance": float(np.linalg.norm(a - b))}
+
+
+def frechet_of_faces(clips: list[tuple[np.ndarray, np.ndarray]]) -> dict[str, float]:
+    """``fd_dlib128``: Frechet distance of the descriptors of real and generated frames.
+
+    The part of FID with this project's pinned extractor: figures of other extractors are on other scales.
+
+    Args:
+        clips: descriptors (N, 128) of real frames and of generated ones, of each clip.
+
+    Returns:
+        Empty for fewer frames than tell a covariance of 128 numbers.
+    """
+    if min(sum(len(pair[which]) for pair in clips) for which in (0, 1)) < _LEAST_FACES:
+        return {}
+    real, generated = (np.concatenate(part) for part in zip(*clips, strict=True))
+    return {"fd_dlib128": frechet(generated, real)}
 
 
 def mouth_sharpness(image: np.ndarray, points: np.ndarray) -> float:

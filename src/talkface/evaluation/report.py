@@ -1,4 +1,4 @@
-"""Figures of many clips to JSON, CSV and contact sheets."""
+"""Figures of many clips to JSON, CSV, contact sheets and a page."""
 
 import csv
 import hashlib
@@ -11,6 +11,8 @@ from typing import Any
 import cv2
 import numpy as np
 
+import talkface
+
 _CELL = 160  # pixels of a picture in a contact sheet
 
 
@@ -21,9 +23,11 @@ def summarise(rows: Sequence[dict[str, Any]], seed: int = 0) -> dict[str, dict[s
 
 
 def _summary(values: list[float], seed: int) -> dict[str, float]:
-    known = np.array([v for v in values if math.isfinite(v)])
+    known = np.array([v for v in values if not math.isnan(v)])
     if not len(known):
         return {"count": 0.0}
+    if np.isinf(known).any():  # the PSNR of equal pictures, which has no interval
+        return {"mean": math.inf, "median": float(np.median(known)), "count": float(len(known))}
     draws = np.random.default_rng(seed).choice(known, (1000, len(known))).mean(1)
     low, high = np.percentile(draws, [2.5, 97.5])
     figures = {
@@ -41,15 +45,37 @@ def protocol_hash(settings: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()[:12]
 
 
-def write_report(folder: Path, report: dict[str, Any], rows: Sequence[dict[str, Any]]) -> None:
-    """Write report.json and clips.csv."""
+def headed(settings: dict[str, Any], clips: Sequence[str]) -> dict[str, Any]:
+    """The beginning of a report: settings, and the hash of them, the version and the clips' names."""
+    settings = {**settings, "talkface": talkface.__version__}
+    return {"protocol": protocol_hash({**settings, "clips": sorted(clips)}), "settings": settings}
+
+
+def write(
+    folder: Path,
+    result: dict[str, Any],
+    rows: Sequence[dict[str, Any]],
+    strips: dict[str, Sequence[np.ndarray]],
+) -> None:
+    """Write report.json, clips.csv, sheets/*.png and report.html.
+
+    Args:
+        folder: where to.
+        result: the figures.
+        rows: those of each clip.
+        strips: pictures of each clip, by the name of their contact sheets.
+    """
+    from talkface.evaluation.page import page
+
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "report.json").write_text(json.dumps(report, indent=2) + "\n")
+    (folder / "report.json").write_text(json.dumps(result, indent=2) + "\n")
     names = list(dict.fromkeys(name for row in rows for name in row))
     with (folder / "clips.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, names)
         writer.writeheader()
         writer.writerows(rows)
+    sheets = [path for name, part in strips.items() for path in write_sheets(folder / "sheets", part, name)]
+    (folder / "report.html").write_text(page(result, sheets))
 
 
 def strip(pictures: Sequence[np.ndarray]) -> np.ndarray:
@@ -69,14 +95,17 @@ def _square(picture: np.ndarray) -> np.ndarray:
     return cell
 
 
-def write_sheets(folder: Path, strips: Sequence[np.ndarray], rows: int = 12) -> list[Path]:
-    """Contact sheets of ``rows`` strips each, as PNG."""
+def write_sheets(
+    folder: Path, strips: Sequence[np.ndarray], name: str = "sheet", height: int = 2000
+) -> list[Path]:
+    """Contact sheets, about ``height`` pixels each, as PNG."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
+    rows = max(1, height // max((len(strip) for strip in strips), default=1))
     for start in range(0, len(strips), rows):
         part = strips[start : start + rows]
         width = max(s.shape[1] for s in part)
         sheet = np.concatenate([np.pad(s, ((0, 4), (0, width - s.shape[1]), (0, 0))) for s in part])
-        paths.append(folder / f"sheet_{start // rows:02d}.png")
+        paths.append(folder / f"{name}_{start // rows:02d}.png")
         cv2.imwrite(str(paths[-1]), sheet[:, :, ::-1])
     return paths

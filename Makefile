@@ -1,8 +1,10 @@
 # Everything a fresh clone needs, on a bare machine with Python >= 3.11.
-#   make demo    environment, install, one portrait + 10 s of speech -> demo.mp4
-#   make test    environment, install, all tests
-#   make lint    ruff and mypy
-#   make bench   speed and memory, to benchmarks.json; ARGS=--quick for minutes instead of most of an hour
+#   make demo        environment, install, one portrait + 10 s of speech -> demo.mp4
+#   make demo-dub    the same, then its last six seconds with the speech's first words -> demo-dub.mp4
+#   make test        environment, install, all tests
+#   make lint        ruff and mypy
+#   make bench       speed and memory of animate, to benchmarks.json; ARGS=--quick for minutes instead of most of an hour
+#   make bench-dub   speed and memory of dub, to benchmarks-dub.json
 
 # The first of these that starts and is new enough; a name on the path may be a shim that does not.
 PYTHON ?= $(shell for p in python3 python python3.14 python3.13 python3.12 python3.11; do \
@@ -13,7 +15,7 @@ VENV  ?= .venv
 BIN   := $(VENV)/bin
 PIP   := $(BIN)/python -m pip install -qq --disable-pip-version-check
 
-.PHONY: help venv demo test lint bench clean
+.PHONY: help venv demo demo-dub test lint bench bench-dub clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -35,6 +37,9 @@ $(VENV)/.dev: $(VENV)/.core
 demo: $(VENV)/.core
 	$(BIN)/talkface animate src/talkface/examples/portrait.jpg src/talkface/examples/speech.flac -o demo.mp4 --overwrite
 
+demo-dub: demo
+	$(BIN)/talkface dub demo.mp4 src/talkface/examples/speech.flac -o demo-dub.mp4 --from 4 --overwrite
+
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -q
 
@@ -46,5 +51,8 @@ lint: $(VENV)/.dev
 bench: $(VENV)/.core
 	$(BIN)/python benchmarks/animate.py $(ARGS)
 
+bench-dub: $(VENV)/.core
+	$(BIN)/python benchmarks/dub.py $(ARGS)
+
 clean:
-	rm -rf $(VENV) demo.mp4 benchmarks.json
+	rm -rf $(VENV) demo.mp4 demo-dub.mp4 benchmarks.json benchmarks-dub.json

@@ -73,13 +73,11 @@ def read_plan(arguments: list[str]) -> Plan:
     )
 
 
-def measure(name: str, label: str = "", **arguments: Any) -> Figures:
+def measure(name: str, label: str = "", script: str = "measure.py", **arguments: Any) -> Figures:
     """Take one measurement in a process of its own; what it says is shown only if it fails."""
-    script = str(Path(__file__).with_name("measure.py"))
+    command = [sys.executable, str(Path(__file__).with_name(script)), name, json.dumps(arguments)]
     with console.status(f"{name} {label}"):
-        done = subprocess.run(
-            [sys.executable, script, name, json.dumps(arguments)], capture_output=True, text=True
-        )
+        done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         sys.exit(f"{done.stderr}measuring {name} {label} failed")
     return json.loads(done.stdout.splitlines()[-1])
@@ -141,8 +139,8 @@ def measure_first_frame(repeats: int) -> Figures:
     return {"seconds": statistics.median(frames), "help_seconds": round(statistics.median(helps), 3)}
 
 
-def show(found: Figures) -> None:
-    """Print the figures as tables."""
+def show_machine(found: Figures) -> None:
+    """Print what the figures were taken on, and what to compare it by."""
     machine = found["machine"]
     console.print(
         f"{machine['cpu']} ({machine['instructions']}), {machine['cores']} cores, "
@@ -154,6 +152,11 @@ def show(found: Figures) -> None:
         console.print(
             f"Matrix product {side}x{side}: {speed['fp32']} GFLOP/s in fp32, {speed['bf16']} in bf16"
         )
+
+
+def show(found: Figures) -> None:
+    """Print the figures as tables."""
+    show_machine(found)
     if "fps" in found:
         show_fps(found)
     if "stages" in found:
@@ -202,14 +205,19 @@ def show_memory(found: Figures) -> None:
     console.print(table)
 
 
+def write(found: Figures, output: Path) -> None:
+    """Write the figures as JSON."""
+    output.write_text(json.dumps(found, indent=2) + "\n")
+    console.print(f"Written to {output}", soft_wrap=True)
+
+
 def main() -> None:
     """Measure, print and write."""
     plan = read_plan(sys.argv[1:])
     with tempfile.TemporaryDirectory() as folder:
         found = measure_all(plan, Path(folder))
     show(found)
-    plan.output.write_text(json.dumps(found, indent=2) + "\n")
-    console.print(f"Written to {plan.output}", soft_wrap=True)
+    write(found, plan.output)
 
 
 if __name__ == "__main__":

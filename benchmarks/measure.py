@@ -1,7 +1,7 @@
 """One measurement in a process of its own: ``python benchmarks/measure.py NAME '{"argument": value}'``.
 
 Writes what it found to standard output, as JSON. :mod:`animate` starts these, so that figures of memory
-and of cold starts are independent of each other.
+and of cold starts are independent of each other; :mod:`measure_dub` are those of :mod:`dub`.
 """
 
 import json
@@ -11,7 +11,7 @@ import resource
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,28 +23,36 @@ HELD_FRAMES = 50  # frames kept in memory to feed the encoder
 
 def inputs(folder: str, sizes: list[str], seconds: list[float]) -> Figures:
     """Write portrait-SIZE.png and speech-SECONDS.wav, made from the bundled examples."""
+    import talkface
+    from talkface.media.image import load_image, save_image
+
+    portrait = around_face(load_image(talkface.example_portrait()))
+    for size in sizes:
+        save_image(Path(folder) / f"portrait-{size}.png", _sized(portrait, size))
+    write_speech(Path(folder), seconds)
+    return {}
+
+
+def write_speech(folder: Path, seconds: Iterable[float], start: float = 0.0) -> None:
+    """Write speech-SECONDS.wav, the bundled example from ``start`` seconds on, again and again."""
     import wave
 
     import numpy as np
 
     import talkface
     from talkface.media.audio import read_audio
-    from talkface.media.image import load_image, save_image
 
-    portrait = _around_face(load_image(talkface.example_portrait()))
-    for size in sizes:
-        save_image(Path(folder) / f"portrait-{size}.png", _sized(portrait, size))
     speech = (read_audio(talkface.example_speech()) * 32767).astype("<i2")
+    speech = np.roll(speech, -round(start * 16000))
     for length in seconds:
-        with wave.open(str(Path(folder) / f"speech-{length:g}.wav"), "wb") as file:
+        with wave.open(str(folder / f"speech-{length:g}.wav"), "wb") as file:
             file.setnchannels(1)
             file.setsampwidth(2)
             file.setframerate(16000)
             file.writeframes(np.resize(speech, round(length * 16000)).tobytes())
-    return {}
 
 
-def _around_face(portrait: Any) -> Any:
+def around_face(portrait: Any) -> Any:
     """The square around the face, FACE_SHARE of which is its height: in the whole example it is small."""
     from talkface.face.tracker import FaceTracker
 
@@ -127,7 +135,7 @@ def fps(portrait: str, speech: str, folder: str, started: float, repeats: int) -
 
     frames = save()
     cold = time.time() - started
-    warm, processor = _median(save, repeats)
+    warm, processor = median(save, repeats)
     return {
         "frames": frames,
         "cold_seconds": round(cold, 3),
@@ -158,16 +166,16 @@ def stages(portrait: str, speech: str, folder: str, repeats: int) -> Figures:
     held = [frame for _, frame in zip(range(HELD_FRAMES), full.frames(motions), strict=False)]
     frames = sum(map(len, motions))
     taken = {
-        "portrait": _median(prepare, repeats),
-        "speech_to_motion": _median(speak, repeats),
-        "warp": _median(lambda: _exhaust(warp.frames(motions)), repeats),
-        "warp_and_refiner": _median(lambda: _exhaust(full.frames(motions)), repeats),
-        "writer": _median(lambda: _write(held, frames, Path(folder) / "stages.mp4", speech), repeats),
+        "portrait": median(prepare, repeats),
+        "speech_to_motion": median(speak, repeats),
+        "warp": median(lambda: exhaust(warp.frames(motions)), repeats),
+        "warp_and_refiner": median(lambda: exhaust(full.frames(motions)), repeats),
+        "writer": median(lambda: _write(held, frames, Path(folder) / "stages.mp4", speech), repeats),
     }
     both, alone = taken["warp_and_refiner"], taken["warp"]
     taken["refiner"] = both[0] - alone[0], both[1] - alone[1]
-    each = {"frames": frames, "portrait_ms_once": _milliseconds(taken.pop("portrait"), 1)}
-    return each | {name: _milliseconds(value, frames) for name, value in taken.items()}
+    each = {"frames": frames, "portrait_ms_once": milliseconds(taken.pop("portrait"), 1)}
+    return each | {name: milliseconds(value, frames) for name, value in taken.items()}
 
 
 def _motions(pipe: Any, speech: str) -> list[Any]:
@@ -192,12 +200,12 @@ def _there_and_back(held: list[Any], count: int) -> Iterator[Any]:
     return (cycle[k % len(cycle)] for k in range(count))
 
 
-def _exhaust(frames: Iterable[Any]) -> None:
+def exhaust(frames: Iterable[Any]) -> None:
     for _ in frames:
         pass
 
 
-def _median(work: Callable[[], Any], repeats: int) -> tuple[float, float]:
+def median(work: Callable[[], Any], repeats: int) -> tuple[float, float]:
     """Seconds by the clock and of the processor that ``work`` takes, each the median of ``repeats``."""
     taken = []
     for _ in range(repeats):
@@ -207,7 +215,7 @@ def _median(work: Callable[[], Any], repeats: int) -> tuple[float, float]:
     return statistics.median(t[0] for t in taken), statistics.median(t[1] for t in taken)
 
 
-def _milliseconds(seconds: tuple[float, float], frames: int) -> dict[str, float]:
+def milliseconds(seconds: tuple[float, float], frames: int) -> dict[str, float]:
     return {name: round(1000 * s / frames, 3) for name, s in zip(("clock", "cpu"), seconds, strict=True)}
 
 
@@ -227,9 +235,18 @@ def memory(portrait: str, speech: str, folder: str) -> Figures:
     video = talkface.animate(portrait, speech, device="cpu")
     video.save(Path(folder) / "memory.mp4", overwrite=True)
     seconds = time.perf_counter() - start
+    return {"frames": len(video), "seconds": round(seconds, 1), "peak_mib": peak_mib()}
+
+
+def peak_mib() -> float:
+    """Peak resident memory of this process."""
     unit = 1 if sys.platform == "darwin" else 1024
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-    return {"frames": len(video), "seconds": round(seconds, 1), "peak_mib": round(peak / 2**20, 1)}
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20, 1)
+
+
+def run(measures: Mapping[str, Callable[..., Figures]]) -> None:
+    """Take the measurement that the command line names, and write what is found."""
+    sys.stdout.write(json.dumps(measures[sys.argv[1]](**json.loads(sys.argv[2]))) + "\n")
 
 
 MEASURES: dict[str, Callable[..., Figures]] = {
@@ -238,4 +255,4 @@ MEASURES: dict[str, Callable[..., Figures]] = {
 
 
 if __name__ == "__main__":
-    sys.stdout.write(json.dumps(MEASURES[sys.argv[1]](**json.loads(sys.argv[2]))) + "\n")
+    run(MEASURES)

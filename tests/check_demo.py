@@ -1,6 +1,7 @@
 """Looks at a finished demo as a viewer would: all frames, sound of the same length, a face in every frame.
 
-Run as ``python tests/check_demo.py demo.mp4``; exits with the complaint if something is wrong.
+Run as ``python tests/check_demo.py demo.mp4 [LESS]``, shorter than the speech by LESS seconds; exits with
+the complaint if something is wrong.
 """
 
 import sys
@@ -12,8 +13,8 @@ from talkface.media.audio import probe_audio
 from talkface.media.video import VideoReader
 
 
-def check(path: Path) -> str:
-    """Describe the demo, or exit with what is wrong with it."""
+def check(path: Path, less: float) -> str:
+    """Describe a demo, ``less`` seconds shorter than the speech, or exit with what is wrong with it."""
     speech = probe_audio(talkface.example_speech())
     tracker, frames, without_face = FaceTracker(), 0, []
     with VideoReader(path) as video:
@@ -22,7 +23,7 @@ def check(path: Path) -> str:
                 without_face.append(frames)
             frames += 1
         fps, sound = video.fps, video.has_audio
-    expected = round(speech.duration * 25)
+    expected = round((speech.duration - less) * 25)
     if fps != 25 or frames != expected:
         sys.exit(f"{path} has {frames} frames at {fps} a second, not {expected} at 25")
     if not sound:
@@ -36,4 +37,4 @@ def check(path: Path) -> str:
 
 
 if __name__ == "__main__":
-    print(check(Path(sys.argv[1])))
+    print(check(Path(sys.argv[1]), float(sys.argv[2]) if len(sys.argv) > 2 else 0.0))

@@ -13,6 +13,7 @@ from PIL import Image
 
 import talkface
 from talkface import cli
+from talkface.media.video import VideoReader
 
 RATE = 16000
 
@@ -126,6 +127,27 @@ def picture(portrait: Path) -> Image.Image:
 def speech(inputs: Path) -> Path:
     """1.2 s of good speech: 30 frames at 25 a second."""
     return inputs / "speech.wav"
+
+
+@pytest.fixture(scope="session")
+def other_speech(inputs: Path, samples: np.ndarray) -> Path:
+    """3 s of other words than those of ``talking``."""
+    return write_wav(inputs / "other.wav", samples[5 * RATE : 8 * RATE])
+
+
+@pytest.fixture(scope="session")
+def talking(inputs: Path, picture: Image.Image, samples: np.ndarray) -> Path:
+    """A talking video with sound: 75 frames of 256x256, 25 a second, a face of about 110 pixels."""
+    close, voice = inputs / "close.png", write_wav(inputs / "own.wav", samples[RATE : 4 * RATE])
+    picture.crop((104, 8, 344, 248)).save(close)
+    return talkface.animate(close, voice, size=256).save(inputs / "talking.mp4")
+
+
+@pytest.fixture(scope="session")
+def talking_frames(talking: Path) -> list[np.ndarray]:
+    """The pictures of ``talking``, (256, 256, 3) uint8 each."""
+    with VideoReader(talking) as video:
+        return [frame.image for frame in video]
 
 
 @pytest.fixture

@@ -5,15 +5,28 @@ import subprocess
 import sys
 from pathlib import Path
 
-SCRIPT = Path(__file__).parents[1] / "benchmarks" / "animate.py"
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
 
-def test_benchmark_writes_positive_figures(tmp_path: Path) -> None:
-    output = tmp_path / "benchmarks.json"
-    options = ["--quick", "--only", "matmul,fps", "--sizes", "144", "--seconds", "0.4", "-o", str(output)]
-    subprocess.run([sys.executable, str(SCRIPT), *options], check=True, capture_output=True)
-    found = json.loads(output.read_text())
+def measured(script: str, output: Path, *options: str) -> dict:
+    """What a benchmark writes."""
+    command = [sys.executable, str(BENCHMARKS / script), "--quick", *options, "-o", str(output)]
+    subprocess.run(command, check=True, capture_output=True)
+    return json.loads(output.read_text())
+
+
+def test_animate_writes_positive_figures(tmp_path: Path) -> None:
+    options = ["--only", "matmul,fps", "--sizes", "144", "--seconds", "0.4"]
+    found = measured("animate.py", tmp_path / "benchmarks.json", *options)
     assert found["machine"]["torch_threads"] > 0
     assert all(speed > 0 for speed in found["matmul"]["gflops"].values())
     assert found["fps"]["144"]["frames"] == 10
     assert all(figure > 0 for figure in found["fps"]["144"].values())
+
+
+def test_dub_writes_positive_figures(tmp_path: Path) -> None:
+    found = measured("dub.py", tmp_path / "benchmarks.json", "--only", "stages", "--seconds", "0.4")
+    assert found["seconds"] == 0.4
+    assert found["stages"].pop("frames") == 10
+    assert set(found["stages"]) >= {"decoder", "tracking", "speech", "occlusion", "jaw", "mouth", "encoder"}
+    assert all(figure > 0 for stage in found["stages"].values() for figure in stage.values())

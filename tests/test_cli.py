@@ -32,7 +32,7 @@ def test_help_loads_nothing_heavy() -> None:
         assert f"'{module}'" not in printed
 
 
-@pytest.mark.parametrize("verb", ["animate", "doctor", "models", "prepare", "train", "evaluate"])
+@pytest.mark.parametrize("verb", ["animate", "dub", "doctor", "models", "prepare", "train", "evaluate"])
 def test_every_verb_has_help(verb: str, run: Run) -> None:
     outcome = run(verb, "--help")
     assert outcome.code == 0
@@ -45,7 +45,17 @@ def test_version(run: Run) -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [["animat"], ["animate"], ["animate", "a.jpg", "b.wav"], ["--bogus"], ["evaluate"], ["train"]],
+    [
+        ["animat"],
+        ["animate"],
+        ["animate", "a.jpg", "b.wav"],
+        ["dub"],
+        ["dub", "a.mp4", "b.wav"],
+        ["dub", "a.mp4", "b.wav", "c.wav", "-o", "d.mp4"],
+        ["--bogus"],
+        ["evaluate"],
+        ["train"],
+    ],
 )
 def test_wrong_usage_is_one_line(arguments: list[str], run: Run) -> None:
     outcome = run(*arguments)
@@ -55,18 +65,27 @@ def test_wrong_usage_is_one_line(arguments: list[str], run: Run) -> None:
     assert outcome.err[0].startswith("talkface: error: ")
 
 
+def keywords(function: Callable[..., object]) -> set[str]:
+    parameters = inspect.signature(function).parameters.values()
+    return {parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY}
+
+
+def options(verb: str) -> set[str]:
+    command = typer.main.get_command(cli.app).commands[verb]  # type: ignore[attr-defined]
+    return {parameter.name for parameter in command.params if parameter.param_type_name == "option"}
+
+
 def test_options_are_the_keywords_of_the_api_and_of_the_pipeline() -> None:
+    from talkface.systems.g4g.pipeline import G4GPipeline
     from talkface.systems.thpad.pipeline import ThpadPipeline
 
-    def keywords(function: Callable[..., object]) -> set[str]:
-        parameters = inspect.signature(function).parameters.values()
-        return {parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY}
-
-    command = typer.main.get_command(cli.app).commands["animate"]  # type: ignore[attr-defined]
-    options = {parameter.name for parameter in command.params if parameter.param_type_name == "option"}
     only_here = {"output", "takes", "overwrite", "export_motion", "progress", "help"}
-    assert keywords(talkface.animate) == options - only_here
+    assert keywords(talkface.animate) == options("animate") - only_here
     assert keywords(talkface.animate) == keywords(ThpadPipeline.__call__) | {"device"}
+    only_here = {"output", "overwrite", "dry_run", "resume", "progress", "help"}
+    renamed = {"audio_track": "audio_tracks"}  # one at a time on the command line
+    assert keywords(talkface.dub) == {renamed.get(name, name) for name in options("dub") - only_here}
+    assert keywords(talkface.dub) == keywords(G4GPipeline.__call__) | {"device"}
 
 
 def test_bug_is_one_line_and_a_traceback_under_debug(
@@ -188,3 +207,12 @@ def test_python_api(portrait: Path, speech: Path, tmp_path: Path) -> None:
     frames = [frame for frame, _ in zip(talkface.animate(str(portrait), str(speech)), range(2), strict=False)]
     assert all(frame.shape == (512, 512, 3) and frame.dtype == np.uint8 for frame in frames)
     assert read_video(tmp_path / "out.mp4").frames == 30
+
+
+def test_dub_in_a_process_prints_the_output_only(talking: Path, speech: Path, tmp_path: Path) -> None:
+    done = start("dub", talking, speech, "-o", "out.mp4", "--to", "0.4", cwd=tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "out.mp4\n", "")
+    video = read_video(tmp_path / "out.mp4")
+    assert (video.frames, video.fps, video.size) == (10, 25, (256, 256))
+    assert abs(video.sound_seconds - video.seconds) <= 1 / 25 + 1024 / 16000
+    assert start("dub", talking, speech, "-o", "out.mp4", cwd=tmp_path).returncode == 2

@@ -12,11 +12,13 @@ from hypothesis import strategies as st
 from talkface.face import topology as tp
 from talkface.face.model import FaceModel
 from talkface.face.motion import FaceMotion
+from talkface.nn.picture import gradient_loss
 from talkface.speech.features import ContentEncoder, FeatureStream
 from talkface.systems.thpad import losses
 from talkface.systems.thpad.blinks import BlinkClock
+from talkface.systems.thpad.lips import speech_gate
 from talkface.systems.thpad.model import DiffusionPrior, MotionModel
-from talkface.systems.thpad.motion import SpeechToMotion, Style, calmed, resample_stream, speech_gate
+from talkface.systems.thpad.motion import SpeechToMotion, Style, calmed, resample_stream
 from talkface.systems.thpad.refiner import Refiner
 from talkface.systems.thpad.renderer import PortraitRenderer, paste
 from talkface.systems.thpad.sampler import sample, signal_level
@@ -176,7 +178,7 @@ def test_losses_know_their_optimum():
     assert losses.orthogonality(x, x) > 0.99
     assert losses.velocity(x[None], x[None] + 3.0) < 1e-10
     image = torch.rand(2, 3, 32, 32)
-    assert losses.gradient_loss(image, image, torch.ones(2, 1, 32, 32)) == 0
+    assert gradient_loss(image, image, torch.ones(2, 1, 32, 32)) == 0
 
 
 @settings(max_examples=40, deadline=None)

@@ -1,7 +1,8 @@
-"""Talking people from one portrait and speech.
+"""Talking people from speech: from one portrait, or in an existing video.
 
 >>> import talkface
 >>> talkface.animate("portrait.jpg", "speech.wav", seed=3).save("out.mp4")
+>>> talkface.dub("interview.mp4", "spanish.wav").save("dubbed.mp4")
 """
 
 from __future__ import annotations
@@ -11,11 +12,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from talkface.generation import Generation
+    from talkface.systems.g4g.dubbing import Dubbing
+    from talkface.systems.g4g.pipeline import G4GPipeline
     from talkface.systems.thpad.pipeline import ThpadPipeline
 
 __version__ = "0.1.0"
-__all__ = ["animate", "example_portrait", "example_speech"]
+__all__ = ["animate", "dub", "example_portrait", "example_speech"]
 
 _EXAMPLES = Path(__file__).parent / "examples"
 
@@ -59,7 +64,7 @@ def animate(
     Raises:
         TalkfaceError: What is wrong with the input, in one line.
     """
-    return _pipeline(device)(
+    return _thpad(device)(
         image,
         audio,
         seed=seed,
@@ -75,11 +80,70 @@ def animate(
     )
 
 
+def dub(
+    video: str | Path,
+    audio: str | Path | None = None,
+    *,
+    sync_mode: str = "cut_off",
+    face: int | str = 0,
+    audio_tracks: Mapping[int, str | Path] | None = None,
+    lips: float = 1.0,
+    keep_silence: bool = False,
+    start: float = 0.0,
+    stop: float | None = None,
+    audio_stream: int = 0,
+    device: str = "auto",
+) -> Dubbing:
+    """Make the people of a video say other words; everything but the lower face stays as it is.
+
+    Args:
+        video: Any video file.
+        audio: The new speech: any file with an audio stream, of any language and length.
+        sync_mode: What happens where video and speech differ in length. ``"cut_off"``: the longer is cut;
+            ``"loop"``: the video begins again; ``"bounce"``: it is played forth and back; ``"silence"``: it
+            is kept, beside silence; ``"remap"``: it is slowed down or sped up.
+        face: Who is dubbed: the number of a face (0 is the main one), ``"auto"`` (whose lips moved with the
+            original sound) or ``"all"``.
+        audio_tracks: Speech for each of several faces, by number, instead of ``audio``.
+        lips: Strength of lip motion; 1 is natural.
+        keep_silence: Show the original frames where nobody speaks, instead of a closed mouth.
+        start: Seconds at which the dubbed stretch of the video begins.
+        stop: Seconds at which it ends; by default with the video.
+        audio_stream: Which audio stream of the video is its own speech, for ``face="auto"``.
+        device: ``"auto"``, ``"cpu"``, ``"cuda"``, ``"mps"`` or another torch device.
+
+    Returns:
+        The video, computed while it is iterated or saved; memory does not grow with its length.
+
+    Raises:
+        TalkfaceError: What is wrong with the input, in one line.
+    """
+    return _g4g(device)(
+        video,
+        audio,
+        sync_mode=sync_mode,
+        face=face,
+        audio_tracks=audio_tracks,
+        lips=lips,
+        keep_silence=keep_silence,
+        start=start,
+        stop=stop,
+        audio_stream=audio_stream,
+    )
+
+
 @cache
-def _pipeline(device: str) -> ThpadPipeline:
+def _thpad(device: str) -> ThpadPipeline:
     from talkface.systems.thpad.pipeline import ThpadPipeline
 
     return ThpadPipeline.from_pretrained("compact", device=device)
+
+
+@cache
+def _g4g(device: str) -> G4GPipeline:
+    from talkface.systems.g4g.pipeline import G4GPipeline
+
+    return G4GPipeline.from_pretrained("compact", device=device)
 
 
 def example_portrait() -> Path:

@@ -26,7 +26,7 @@ Number = TypeVar("Number", int, float)
 
 app = typer.Typer(
     name="talkface",
-    help="Talking, moving, blinking people from one portrait and speech.",
+    help="Faces that talk: from one portrait and speech, or in an existing video.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -153,6 +153,88 @@ def animate(
             _save(generation, target, motions[take] if motions else None, overwrite, report)
     if progress is Mode.auto:
         print(*outputs, sep="\n")
+
+
+@app.command()
+def dub(
+    video: Annotated[Path, typer.Argument(metavar="VIDEO", help="Any video file.")],
+    audio: Annotated[
+        Path | None, typer.Argument(metavar="SPEECH", help="The new speech: any file with an audio stream.")
+    ] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="The video to write.")] = None,
+    sync_mode: Annotated[
+        str,
+        typer.Option(help="Where video and speech differ in length: cut_off, loop, bounce, silence, remap."),
+    ] = "cut_off",
+    face: Annotated[str, typer.Option(help="Number of a face (0 is the main one), auto or all.")] = "0",
+    audio_track: Annotated[
+        list[str] | None,
+        typer.Option(metavar="faceN=FILE", help="Speech of one of several faces, instead of SPEECH."),
+    ] = None,
+    lips: Annotated[float, typer.Option(help="Strength of lip motion; 1 is natural.")] = 1.0,
+    keep_silence: Annotated[
+        bool, typer.Option("--keep-silence", help="Show the original frames where nobody speaks.")
+    ] = False,
+    start: Annotated[
+        str | None, typer.Option("--from", metavar="TIME", help="Dub from here on: 12.5 or 1:02:03.")
+    ] = None,
+    stop: Annotated[str | None, typer.Option("--to", metavar="TIME", help="Dub up to here.")] = None,
+    audio_stream: Annotated[int, typer.Option(help="Which sound of the video is its own speech.")] = 0,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be done, and stop.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on where an interrupted run was.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")] = "auto",
+    progress: ProgressOption = Mode.auto,
+) -> None:
+    """Make the people of a video say other words, lips in sync."""
+    tracks = _audio_tracks(audio_track or [])
+    if output is None and not dry_run:
+        raise InvalidOption("say where to write the video: --output out.mp4")
+    inputs = [video, *([audio] if audio else []), *tracks.values()]
+    if output is not None:
+        _check_outputs([output], inputs, overwrite or dry_run)
+    with Reporter(progress) as report:
+        _fetch("dub", report)
+        import talkface
+        from talkface.media.source import parse_time
+
+        dubbing = talkface.dub(
+            video,
+            audio,
+            sync_mode=sync_mode,
+            face=face,
+            audio_tracks=tracks or None,
+            lips=lips,
+            keep_silence=keep_silence,
+            start=0.0 if start is None else parse_time(start),
+            stop=None if stop is None else parse_time(stop),
+            audio_stream=audio_stream,
+            device=device,
+        )
+        if dry_run:
+            needed = dubbing.seconds_needed()
+            print(*dubbing.plan.lines(), f"time: about {needed:.0f} s on this machine", sep="\n")
+            return
+        assert output is not None
+        report.restart(dubbing.fps)
+        dubbing.save(output, overwrite=overwrite, progress=report, resume=resume)
+        report.event("done", output=str(output))
+    if progress is Mode.auto:
+        print(output)
+
+
+def _audio_tracks(texts: list[str]) -> dict[int, Path]:
+    """Files by face of ``face0=a.wav`` and the like."""
+    tracks: dict[int, Path] = {}
+    for text in texts:
+        name, _, file = text.partition("=")
+        number = name.removeprefix("face")
+        if not (file and name.startswith("face") and number.isdecimal()):
+            raise InvalidOption(f"--audio-track {text}: write face0=FILE, face1=FILE, ...")
+        if int(number) in tracks:
+            raise InvalidOption(f"--audio-track {text}: face {number} has a track already")
+        tracks[int(number)] = Path(file)
+    return tracks
 
 
 def _takes(path: Path | None, takes: int) -> list[Path]:
@@ -311,30 +393,44 @@ def train(
 
 @app.command()
 def evaluate(
-    system: Annotated[str, typer.Option(help="What to evaluate, with --data.")] = "animate",
-    data: Annotated[Path | None, typer.Option(help="Evaluation data.")] = None,
+    real: Annotated[
+        Path | None, typer.Argument(metavar="REAL", help="A real video, or a folder of them.")
+    ] = None,
+    generated: Annotated[
+        Path | None,
+        typer.Argument(metavar="GENERATED", help="What a tool made of it; in folders, by the same names."),
+    ] = None,
+    system: Annotated[str, typer.Option(help="What to evaluate with --data: animate or dub.")] = "animate",
+    data: Annotated[Path | None, typer.Option(help="Evaluation data, to generate videos from.")] = None,
     split: Annotated[str, typer.Option(help="Part of the data.")] = "val",
     limit: Annotated[int | None, typer.Option(help="At most so many clips.")] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the system.")] = 0,
-    real: Annotated[Path | None, typer.Option(help="Real videos, to compare with --generated.")] = None,
-    generated: Annotated[Path | None, typer.Option(help="Generated videos of the same names.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of animate.")] = 0,
+    syncnet: Annotated[
+        Path | None, typer.Option(help="File with SyncNet's original weights, for its figures, too.")
+    ] = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the report.")] = Path(
         "evaluation"
     ),
 ) -> None:
-    """Measure a system on data, or generated videos beside real ones: JSON, CSV, contact sheets."""
-    import json
+    """Measure generated videos beside real ones, or a system on data: table, JSON, CSV, pages of pictures."""
+    if bool(data) == bool(real) or bool(real) != bool(generated):
+        raise InvalidOption("give either REAL and GENERATED, or --data (and --system)")
+    from rich.table import Table
 
-    if bool(data) == bool(real or generated) or bool(real) != bool(generated):
-        raise InvalidOption("give either --data, or both --real and --generated")
-    from talkface.evaluation import evaluate_pairs, evaluate_system
+    from talkface.evaluation import evaluate_pairs, evaluate_system, tables_of
 
     _log_progress()
     if data:
-        figures = evaluate_system(system, data, output, split=split, limit=limit, seed=seed)
+        figures = evaluate_system(system, data, output, split=split, limit=limit, seed=seed, syncnet=syncnet)
     elif real and generated:
-        figures = evaluate_pairs(real, generated, output)
-    print(json.dumps(figures, indent=2))
+        figures = evaluate_pairs(real, generated, output, syncnet=syncnet)
+    console = _console()
+    for part in tables_of(figures):
+        table = Table(part.title, "", *part.columns, box=None, padding=(0, 1))
+        for figure, cells in part.rows:
+            table.add_row(figure.name, figure.better, *cells)
+        console.print(table)
+    print(f"protocol {figures['protocol']}; more in {output / 'report.html'}")
 
 
 def entry() -> None:

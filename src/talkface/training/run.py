@@ -21,6 +21,11 @@ TASKS = {
     "sync": "talkface.systems.thpad.train:SyncTask",
     "prior": "talkface.systems.thpad.train:PriorTask",
     "refiner": "talkface.systems.thpad.train_refiner:RefinerTask",
+    "sync_expert": "talkface.systems.g4g.train_experts:ExpertTask",
+    "alignment": "talkface.systems.g4g.train:AlignmentTask",
+    "generator": "talkface.systems.g4g.train:GeneratorTask",
+    "appearance": "talkface.face.people.train:AppearanceTask",
+    "occlusion": "talkface.face.train_occlusion:OcclusionTask",
 }
 
 
@@ -107,7 +112,9 @@ def from_dict(kind: Any, values: Any, where: str) -> Any:
             raise InvalidOption(f"{where}: unknown {unknown}; it may hold {', '.join(hints)}")
         return kind(**{k: from_dict(hints[k], v, f"{where}.{k}") for k, v in values.items()})
     if typing.get_origin(kind) is tuple:
-        return tuple(from_dict(k, v, where) for k, v in zip(typing.get_args(kind), values, strict=True))
+        kinds = typing.get_args(kind)
+        kinds = kinds[:1] * len(values) if kinds[-1] is Ellipsis else kinds
+        return tuple(from_dict(k, v, where) for k, v in zip(kinds, values, strict=True))
     if kind is float and isinstance(values, (int, str)) and not isinstance(values, bool):
         try:
             return float(values)  # YAML reads 1e-4 as text

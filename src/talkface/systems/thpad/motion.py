@@ -13,15 +13,13 @@ from torch import Tensor
 
 from talkface.face.model import FaceModel
 from talkface.face.motion import FaceMotion
-from talkface.speech.activity import VoiceActivity
 from talkface.speech.features import FeatureStream
 from talkface.systems.thpad.blinks import BlinkClock
 from talkface.systems.thpad.config import FRAME_RATE
+from talkface.systems.thpad.lips import SpeechToLips
 from talkface.systems.thpad.model import DiffusionPrior, MotionModel
 from talkface.systems.thpad.sampler import sample
 
-_CONTEXT = 25  # frames that E_a sees to either side
-_STEP = 100  # frames that a window of the prior adds
 _PREFIX = 20  # frames that it is given clean
 _REST = 8  # frames at rest that it is given before the first
 # The prior's squared error draws calmer heads than people have: a sixth of the variance of rotation on
@@ -30,8 +28,6 @@ _LIVELY_HEAD, _LIVELY_GAZE = 2.1, 1.2
 _CALM = (
     1.5  # standard deviation in frames of the smoothing of the head: the prior's trembling, not its gestures
 )
-_QUIET = -30.0  # dB below the loudest
-_BEFORE, _AFTER = 5, 4  # frames for which lips may move before and after a voice is heard
 
 
 @dataclass(frozen=True)
@@ -64,8 +60,9 @@ class SpeechToMotion:
         face: FaceModel,
         device: str | torch.device,
     ) -> None:
-        self.features, self.device = features, torch.device(device)
-        self.model, self.prior = model.to(self.device).eval(), prior.to(self.device).eval()
+        self.device = torch.device(device)
+        self.speech_to_lips = SpeechToLips(features, model, self.device)
+        self.model, self.prior = self.speech_to_lips.model, prior.to(self.device).eval()
         self.eyes = face.eyelids()
 
     def __call__(
@@ -96,54 +93,12 @@ class SpeechToMotion:
         generator = torch.Generator().manual_seed(seed)
         clock = BlinkClock(torch.Generator().manual_seed(seed + 1), style.blink)
         prefix: tuple[Tensor, Tensor] | None = None
-        for lips, f_a in self._speak(blocks):
-            codes = self._draw(f_a, prefix, generator, num_inference_steps, guidance_scale)
-            prefix = _last(prefix, codes, f_a)
+        for spoken in self.speech_to_lips(blocks):
+            codes = self._draw(spoken.f_a, prefix, generator, num_inference_steps, guidance_scale)
+            prefix = _last(prefix, codes, spoken.f_a)
             with torch.inference_mode():
                 other = self.model.decode_motion(codes[None])[0].cpu().numpy()
-            yield self._perform(lips, other, style, clock)
-
-    # -- speech ----------------------------------------------------------------------------------
-
-    def _speak(self, blocks: Iterable[np.ndarray]) -> Iterator[tuple[np.ndarray, Tensor]]:
-        """Stretches of up to 100 frames: beta_mouth (T, M) gated by voice activity, and f^a (T, audio)."""
-        activity = VoiceActivity()
-
-        def overheard() -> Iterator[np.ndarray]:
-            for block in blocks:
-                activity.feed(block)
-                yield block
-
-        content, level, first, done = None, torch.zeros(0), 0, 0
-        for stretch in self.features(overheard()):
-            content = stretch.content if content is None else torch.cat([content, stretch.content])
-            level = torch.cat([level, stretch.level])
-            while first + len(content) // 2 - done >= _STEP + _CONTEXT:
-                yield self._stretch(content, level, first, done, done + _STEP, activity)
-                done += _STEP
-                drop = max(0, done - _CONTEXT - first)
-                content, level, first = content[2 * drop :], level[2 * drop :], first + drop
-        if content is None:
-            return
-        if len(content) % 2:
-            content, level = torch.cat([content, content[-1:]]), torch.cat([level, level[-1:]])
-        total = first + len(content) // 2
-        while done < total:
-            stop = min(done + _STEP, total)
-            yield self._stretch(content, level, first, done, stop, activity)
-            done = stop
-
-    @torch.inference_mode()
-    def _stretch(
-        self, content: Tensor, level: Tensor, first: int, start: int, stop: int, activity: VoiceActivity
-    ) -> tuple[np.ndarray, Tensor]:
-        low = max(first, start - _CONTEXT)
-        part = slice(2 * (low - first), 2 * (stop + _CONTEXT - first))
-        lips, f_a = self.model.speak(content[part][None].to(self.device), level[part][None].to(self.device))
-        heard = activity.probability(2 * low, 2 * low + len(level[part]))
-        gate = speech_gate(heard, level[part].numpy())
-        inside = slice(start - low, stop - low)
-        return lips[0, inside].cpu().numpy() * gate[inside, None], f_a[0, inside]
+            yield self._perform(spoken.beta_mouth, other, style, clock)
 
     # -- everything else -------------------------------------------------------------------------
 
@@ -202,30 +157,6 @@ def _last(prefix: tuple[Tensor, Tensor] | None, codes: Tensor, f_a: Tensor) -> t
     if prefix is not None:
         codes, f_a = torch.cat([prefix[0], codes]), torch.cat([prefix[1], f_a])
     return codes[-_PREFIX:], f_a[-_PREFIX:]
-
-
-def speech_gate(probability: np.ndarray, level: np.ndarray) -> np.ndarray:
-    """How open the lips may be at 25 fps, 0 to 1, (T,).
-
-    They rest where no voice is heard and the sound is quiet, or where nothing like a voice is heard for long:
-    in noise and music the detector misses speech that the content features know.
-
-    Args:
-        probability: (2T,) of a voice, at 50 Hz.
-        level: (2T,) dB below the loudest.
-    """
-    frames = len(probability) // 2
-    voice = probability[: 2 * frames].reshape(-1, 2).max(1)
-    sound = level[: 2 * frames].reshape(-1, 2).max(1)
-    clearly = _widened(voice > 0.35, _BEFORE, _AFTER)
-    perhaps = _widened(sound > _QUIET, _BEFORE, _AFTER) & _widened(voice > 0.05, _CONTEXT, _CONTEXT)
-    open_ = np.pad((clearly | perhaps).astype(np.float32), 2, mode="edge")
-    return np.convolve(open_, np.ones(5) / 5, "valid").astype(np.float32)
-
-
-def _widened(active: np.ndarray, before: int, after: int) -> np.ndarray:
-    """True from ``before`` frames before to ``after`` frames after every frame that is, (T,)."""
-    return (np.convolve(active, np.ones(before + after + 1), "full") > 0)[before : before + len(active)]
 
 
 def calmed(motions: Iterable[FaceMotion], deviation: float = _CALM) -> Iterator[FaceMotion]:

@@ -13,12 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from talkface.face import topology as tp
 from talkface.face.crop import PARTS
-from talkface.face.warp import MeshWarp, WarpField
+from talkface.face.draw import MAP_CHANNELS
+from talkface.nn.blocks import Stage
 from talkface.systems.thpad.mouth import HEIGHT, WIDTH
-
-MAP_CHANNELS = 7
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,24 +46,6 @@ class Refined:
         return (1 - self.mask) * (warped + self.residual) + self.mask * self.color
 
 
-class ModulatedBlock(nn.Module):
-    """Residual block whose middle is scaled and shifted by a code (adaptive modulation)."""
-
-    def __init__(self, width: int, code: int) -> None:
-        super().__init__()
-        self.first = nn.Conv2d(width, width, 3, padding=1)
-        self.second = nn.Conv2d(width, width, 3, padding=1)
-        self.modulation = nn.Linear(code, 2 * width)
-        nn.init.zeros_(self.modulation.weight)
-        nn.init.zeros_(self.modulation.bias)
-        nn.init.normal_(self.second.weight, std=1e-2)
-
-    def forward(self, x: Tensor, code: Tensor) -> Tensor:
-        scale, shift = self.modulation(code)[..., None, None].chunk(2, 1)
-        h = self.first(F.silu(x)) * (1 + scale) + shift
-        return x + self.second(F.silu(h))
-
-
 class IdentityEncoder(nn.Module):
     """E_id: a crop of the portrait (B, 3, H, W) in [0, 1] to the identity code f_id (B, identity)."""
 
@@ -84,18 +64,6 @@ class IdentityEncoder(nn.Module):
 
     def forward(self, crop: Tensor) -> Tensor:
         return self.head(self.body(crop * 2 - 1).mean((2, 3)))
-
-
-class Stage(nn.ModuleList):
-    """Modulated blocks at one resolution."""
-
-    def __init__(self, width: int, code: int, count: int) -> None:
-        super().__init__(ModulatedBlock(width, code) for _ in range(count))
-
-    def forward(self, x: Tensor, code: Tensor) -> Tensor:
-        for block in self:
-            x = block(x, code)
-        return x
 
 
 class Refiner(nn.Module):
@@ -156,7 +124,7 @@ class Refiner(nn.Module):
         Args:
             warped: (B, 3, H, W) warped crop in [0, 1]; H and W are multiples of 8.
             reference: (B, 3, H, W) the same part of the portrait.
-            maps: (B, MAP_CHANNELS, H/2, W/2) from :func:`mesh_maps`.
+            maps: (B, MAP_CHANNELS, H/2, W/2) from :func:`talkface.face.draw.mesh_maps`.
             motion: (B, motion) from :func:`motion_code`.
             part: (B,) index of the part.
             f_id: (B, identity) when it was computed before; else it is taken from ``reference``.
@@ -187,25 +155,3 @@ def motion_code(
     return (
         np.concatenate([beta_mouth, beta_upper, gaze * 20, rotation * 5], -1).clip(-5, 5).astype(np.float32)
     )
-
-
-def mesh_maps(warp: MeshWarp, field: WarpField, source: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """What the mesh says about each cell of a field, (7, h, w) float32.
-
-    Channels: normal x, y, z; inside the lips; inside an eye; log stretch of the warp; on the face.
-    """
-    corners = target[warp.triangles]
-    normal = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-    area = np.abs(normal[:, 2]) + 1e-3
-    normal /= np.linalg.norm(normal, axis=1, keepdims=True) + 1e-6
-    normal *= np.sign(normal[:, 2:] + 1e-9)
-    before = source[warp.triangles][..., :2]
-    a, b = before[:, 1] - before[:, 0], before[:, 2] - before[:, 0]
-    area_before = np.abs(a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]) + 1e-3
-    stretch = np.clip(np.log(area / area_before * warp.source_scale(source, target)), -2, 2) / 2
-    columns = np.stack([*normal.T, warp.is_mouth, warp.is_eye, stretch, warp.is_face], 1)
-    columns = np.concatenate([columns, np.zeros((1, MAP_CHANNELS))]).astype(np.float32)  # -1: background
-    return np.ascontiguousarray(columns[field.triangle].transpose(2, 0, 1))
-
-
-__all__ = ["MAP_CHANNELS", "Refined", "Refiner", "RefinerConfig", "mesh_maps", "motion_code", "tp"]

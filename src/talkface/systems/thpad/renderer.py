@@ -6,20 +6,30 @@ frame = Refiner(MeshWarp(portrait, mesh(motion)), f_id, f_l, f_nl)
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 import torch
 from scipy.spatial.transform import Rotation
 from torch import Tensor
 
 from talkface.face import topology as tp
-from talkface.face.crop import LEFT_EYE, MOUTH, PARTS, RIGHT_EYE, cut, face_unit, part_matrix, transform
+from talkface.face.crop import (
+    LEFT_EYE,
+    MOUTH,
+    PARTS,
+    RIGHT_EYE,
+    cut,
+    face_unit,
+    part_matrix,
+    paste,
+    transform,
+)
+from talkface.face.draw import mesh_maps
 from talkface.face.model import FaceFit, FaceModel
 from talkface.face.motion import FaceMotion
 from talkface.face.warp import move_ring, resample, resample_tensor, with_ring
 from talkface.prefetch import prefetched
 from talkface.systems.thpad.mouth import hang_plate, plate_corners, show_plate
-from talkface.systems.thpad.refiner import Refined, Refiner, mesh_maps, motion_code
+from talkface.systems.thpad.refiner import Refined, Refiner, motion_code
 
 _REACH = 0.45  # radians towards which a head turns, away from the camera
 _CELLS_PER_UNIT = 110  # grid cells per inter-ocular distance: a cell is a pixel on a 512-pixel portrait
@@ -261,36 +271,6 @@ def _feather(face: Tensor) -> Tensor:
     ramp = (torch.minimum(ramp, size - 1 - ramp) / (size * 0.12)).clamp(0, 1)
     window = ramp[:, None] * ramp[None]
     return torch.nn.functional.interpolate(soft * window, scale_factor=2.0, mode="bilinear")
-
-
-def paste(image: np.ndarray, layer: np.ndarray, matrix: np.ndarray) -> None:
-    """Blend a crop's layer into a picture, in place: image (1 - a) + added, inside the crop's footprint.
-
-    Args:
-        image: (H, W, 3) uint8.
-        layer: (P, P, 4) float32: what is added (0 to 255) and a.
-        matrix: (2, 3) picture to crop pixels.
-    """
-    pixels = layer.shape[0]
-    inverse = cv2.invertAffineTransform(matrix)
-    corners = (
-        np.array([[0, 0], [pixels, 0], [0, pixels], [pixels, pixels]], np.float64) @ inverse[:, :2].T
-        + inverse[:, 2]
-    )
-    low = np.maximum(np.floor(corners.min(0)).astype(int), 0)
-    high = np.minimum(np.ceil(corners.max(0)).astype(int) + 1, image.shape[1::-1])
-    if (high <= low).any():
-        return
-    local = matrix.copy()
-    local[:, 2] += matrix[:, :2] @ low
-    size = int(high[0] - low[0]), int(high[1] - low[1])
-    moved = cv2.warpAffine(
-        layer, local, size, flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_CONSTANT
-    )
-    region = image[low[1] : high[1], low[0] : high[0]]
-    blended = region * (1 - moved[..., 3:]) + moved[..., :3]
-    np.clip(blended, 0, 255, out=blended)
-    region[:] = (blended + 0.5).astype(np.uint8)
 
 
 _LID_ROWS = (

@@ -30,13 +30,17 @@ SPEEDS = (1.0, 0.88, 1.13, 0.94, 1.06)
 
 @dataclass
 class Example:
-    """A clip (or a sped-up copy): content (2T, C) float16, level (2T,), beta_mouth (T, M), motion (T, 26)."""
+    """A clip (or a sped-up copy): content (2T, C) float16, level (2T,), beta_mouth (T, M), motion (T, 26).
+
+    ``found`` (T,) says where the face was seen, ``times`` (T,) where in the clip the frames are, seconds.
+    """
 
     content: np.ndarray
     level: np.ndarray
     beta_mouth: np.ndarray
     motion: np.ndarray
     found: np.ndarray
+    times: np.ndarray
     item: Item
 
 
@@ -105,7 +109,13 @@ class ClipReader:
         seen = np.clip(np.round((times[:length] - track.times[0]) * fps).astype(int), 0, len(track.found) - 1)
         part = slice(first, first + 2 * length)
         return Example(
-            content[part], level[part], motion.beta_mouth, non_lip(motion), track.found[seen], item
+            content[part],
+            level[part],
+            motion.beta_mouth,
+            non_lip(motion),
+            track.found[seen],
+            times[:length],
+            item,
         )
 
     def _content(self, voice, audio: np.ndarray, speed: float, generator) -> tuple[np.ndarray, np.ndarray]:
@@ -426,6 +436,7 @@ def _repeat(example: Example, length: int) -> Example:
         beta_mouth=np.concatenate([example.beta_mouth] * times),
         motion=np.concatenate([example.motion] * times),
         found=np.concatenate([example.found] * times),
+        times=np.concatenate([example.times] * times),
         item=example.item,
     )
 

@@ -11,19 +11,20 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from talkface.data.crops import CropClip, crop_clip
 from talkface.data.prepare import Manifest
 from talkface.face import topology as tp
-from talkface.face.crop import LEFT_EYE, MOUTH, RIGHT_EYE, Part, cut, face_unit, part_matrix, transform
-from talkface.face.model import FaceFit, FaceModel, estimate_pose
+from talkface.face.crop import LEFT_EYE, MOUTH, RIGHT_EYE, Part, cut, part_matrix, transform
+from talkface.face.draw import MAP_CHANNELS, mesh_maps
+from talkface.face.model import FaceModel, estimate_pose
 from talkface.face.warp import MeshWarp, move_ring, with_ring
-from talkface.systems.thpad.losses import (
+from talkface.nn.adversarial import (
     PatchDiscriminator,
     feature_matching,
-    gradient_loss,
     hinge_discriminator,
     hinge_generator,
-    weighted_l1,
 )
+from talkface.nn.picture import gradient_loss, weighted_l1
 from talkface.systems.thpad.mouth import (
     MeanMouth,
     hang_plate,
@@ -32,12 +33,10 @@ from talkface.systems.thpad.mouth import (
     show_plate,
     skin_tone,
 )
-from talkface.systems.thpad.refiner import MAP_CHANNELS, Refiner, RefinerConfig, mesh_maps, motion_code
+from talkface.systems.thpad.refiner import Refiner, RefinerConfig, motion_code
 from talkface.training import OptimizerSpec, Task
 
 logger = logging.getLogger(__name__)
-
-FACE = Part("face", -1, 2.3, 272)  # stored crops: the whole face at the mouth crop's density
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,57 +55,6 @@ class RefinerTrainConfig:
     gradient: float = 2.0
     inner: float = 12.0  # extra weight of what warping cannot make: inside the lips and the lids
     max_clips: int = 0  # 0: all
-
-
-@dataclass
-class CropClip:
-    """Frames of one person, aligned: JPEG-compressed images, points (T, 478, 3) in crop pixels, the fit."""
-
-    images: list[np.ndarray]
-    points: np.ndarray
-    fit: FaceFit
-    speaker: str
-    unit: float
-
-    def image(self, index: int) -> np.ndarray:
-        """RGB crop (272, 272, 3) uint8."""
-        crop = cv2.imdecode(self.images[index], cv2.IMREAD_COLOR)
-        assert crop is not None  # we compressed it
-        return cv2.cvtColor(crop, cv2.COLOR_BGR2RGB)
-
-
-def face_matrix(points: np.ndarray) -> np.ndarray:
-    """Alignment (2, 3) of the stored crops: upright, nose tip in the middle."""
-    axis = points[263, :2] - points[33, :2]
-    axis = axis / np.linalg.norm(axis)
-    linear = (
-        FACE.pixels / (FACE.side * face_unit(points)) * np.array([[axis[0], axis[1]], [-axis[1], axis[0]]])
-    )
-    return np.concatenate([linear, (np.full(2, (FACE.pixels - 1) / 2) - linear @ points[1, :2])[:, None]], 1)
-
-
-def read_clip(
-    video: Path, points: np.ndarray, frames: np.ndarray, model: FaceModel, count: int, speaker: str
-) -> CropClip:
-    """Cut ``count`` evenly spaced frames of a tracked clip."""
-    import av
-
-    fit = model.fit(points)
-    chosen = np.linspace(0, len(frames) - 1, min(count, len(frames))).astype(int)
-    wanted = {int(frames[k]): k for k in chosen}
-    images, cropped, kept = [], [], []
-    with av.open(str(video)) as container:
-        for index, frame in enumerate(container.decode(video=0)):
-            if index in wanted:
-                k = wanted[index]
-                matrix = face_matrix(points[k])
-                crop = cut(frame.to_ndarray(format="rgb24"), matrix, FACE.pixels)
-                images.append(cv2.imencode(".jpg", crop[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, 95])[1])
-                cropped.append(transform(points[k], matrix))
-                kept.append(k)
-    motion = fit.motion.resample(np.array(kept) / fit.motion.fps)
-    part = FaceFit(fit.alpha, fit.neutral, motion, fit.pose, fit.residual[kept], fit.error)
-    return CropClip(images, np.stack(cropped), part, speaker, float(np.median(tp.inter_ocular(points))))
 
 
 def mean_mouth(clips: list[CropClip]) -> np.ndarray:
@@ -215,8 +163,8 @@ class RefinerTask(Task):
                 continue
             few = item.corpus == "GRID"  # 294 clips of nine people
             count = frames or (12 if few else self.config.frames_per_clip)
-            args = (track.points, track.frames, self.model, count, item.corpus + item.speaker)
-            clips.append(read_clip(manifest.file(item), *args))
+            clip = crop_clip(manifest, item, self.model)
+            clips.append(clip.only(np.linspace(0, len(clip) - 1, min(count, len(clip))).astype(int)))
             if self.config.max_clips and len(clips) >= self.config.max_clips:
                 break
         logger.info("%s: %d clips, %d frames", split, len(clips), sum(len(c.images) for c in clips))

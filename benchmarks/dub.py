@@ -1,0 +1,138 @@
+"""Speed and memory of talkface.dub on a 720p video made from the bundled examples, on this machine's CPU.
+
+Run as ``python benchmarks/dub.py [--quick] [-o benchmarks-dub.json]``.
+Every figure comes from a fresh process.
+"""
+
+import argparse
+import statistics
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from rich.table import Table
+
+from animate import Figures, console, measure, show_machine, write
+
+PARTS = ("matmul", "fps", "stages", "first-frame", "memory")
+STAGES = ("decoder", "tracking", "speech", "occlusion", "jaw", "mouth", "encoder")
+measure_dub = partial(measure, script="measure_dub.py")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to measure.
+
+    Attributes:
+        only: Names out of PARTS.
+        seconds: Length of video and speech, for speed.
+        repeats: Runs of which the median is given.
+        memory_seconds: Lengths of video and speech, for memory.
+        output: Where the JSON goes.
+    """
+
+    only: tuple[str, ...]
+    seconds: float
+    repeats: int
+    memory_seconds: tuple[float, ...]
+    output: Path
+
+
+def read_plan(arguments: list[str]) -> Plan:
+    """Make a plan of the command line."""
+    parser = argparse.ArgumentParser(description="Speed and memory of talkface.dub on a CPU.")
+    parser.add_argument("--quick", action="store_true", help="shorter and once: a few minutes")
+    parser.add_argument("--only", default=",".join(PARTS), help="some of %(default)s")
+    parser.add_argument("--seconds", type=float, help="of video, for speed: 10; with --quick 5")
+    parser.add_argument("--memory-seconds", help="of video, for memory: 10,60,600; with --quick 10")
+    parser.add_argument("-o", "--output", type=Path, default=Path("benchmarks-dub.json"), help="%(default)s")
+    given = parser.parse_args(arguments)
+    only = tuple(given.only.split(","))
+    if not set(only) <= set(PARTS):
+        parser.error(f"--only takes {', '.join(PARTS)}")
+    lengths = given.memory_seconds or ("10" if given.quick else "10,60,600")
+    return Plan(
+        only=only,
+        seconds=given.seconds or (5.0 if given.quick else 10.0),
+        repeats=1 if given.quick else 3,
+        memory_seconds=tuple(float(length) for length in lengths.split(",")),
+        output=given.output,
+    )
+
+
+def measure_all(plan: Plan, folder: Path) -> Figures:
+    """Take all measurements of a plan; inputs and videos lie in ``folder``."""
+    lengths = {plan.seconds, *(plan.memory_seconds if "memory" in plan.only else ())}
+    measure_dub("inputs", folder=str(folder), seconds=sorted(lengths))
+    found: Figures = {"machine": measure_dub("machine"), "seconds": plan.seconds}
+    if "matmul" in plan.only:
+        found["matmul"] = measure_dub("matmul")
+    files = _files(folder, plan.seconds)
+    place = {"folder": str(folder), "repeats": plan.repeats}
+    if "fps" in plan.only:
+        found["fps"] = measure_dub("fps", **files, **place, started=time.time())
+    if "stages" in plan.only:
+        found["stages"] = measure_dub("stages", **files, **place)
+    if "first-frame" in plan.only:
+        times = [measure_dub("first_frame", **files, started=time.time()) for _ in range(plan.repeats)]
+        found["first_frame"] = {"seconds": statistics.median(one["seconds"] for one in times)}
+    if "memory" in plan.only:
+        found["memory"] = {
+            f"{length:g}": measure_dub(
+                "memory", label=f"{length:g} s", **_files(folder, length), folder=str(folder)
+            )
+            for length in plan.memory_seconds
+        }
+    return found
+
+
+def _files(folder: Path, seconds: float) -> dict[str, str]:
+    return {
+        "video": str(folder / f"video-{seconds:g}.mp4"),
+        "speech": str(folder / f"speech-{seconds:g}.wav"),
+    }
+
+
+def show(found: Figures) -> None:
+    """Print the figures as tables."""
+    show_machine(found)
+    if "fps" in found:
+        row = found["fps"]
+        console.print(
+            f"End to end, {found['seconds']:g} s of 1280x720 at 25 frames/s: {row['warm_fps']:.1f} frames/s "
+            f"warm, {row['cold_fps']:.1f} from the start of the process ({row['cold_seconds']:.1f} s)"
+        )
+    if "stages" in found:
+        show_stages(found["stages"])
+    if "first_frame" in found:
+        console.print(f"From starting Python to the first frame: {found['first_frame']['seconds']:.2f} s")
+    if "memory" in found:
+        table = Table("video, s", "peak, MiB", "took, s", title="Resident memory")
+        for length, row in found["memory"].items():
+            table.add_row(length, f"{row['peak_mib']:.0f}", f"{row['seconds']:.1f}")
+        console.print(table)
+
+
+def show_stages(found: Figures) -> None:
+    """Print milliseconds a frame of each stage."""
+    title = "Stages, ms a frame by the clock (all cores' time)"
+    table = Table(*STAGES, "first look, once", title=title)
+    cells = [found[name] for name in (*STAGES, "first_look_ms_once")]
+    table.add_row(*(f"{cell['clock']:.1f} ({cell['cpu']:.1f})" for cell in cells))
+    console.print(table)
+
+
+def main() -> None:
+    """Measure, print and write."""
+    plan = read_plan(sys.argv[1:])
+    with tempfile.TemporaryDirectory() as folder:
+        found = measure_all(plan, Path(folder))
+    show(found)
+    write(found, plan.output)
+
+
+if __name__ == "__main__":
+    main()

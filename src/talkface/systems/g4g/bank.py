@@ -1,0 +1,100 @@
+"""Gathers reference frames of people from a fast look at a video."""
+
+from collections.abc import Iterable, Iterator
+
+import cv2
+import numpy as np
+from scipy.spatial.transform import Rotation
+
+from talkface.face.crop import cut, transform
+from talkface.face.masks import lower_face_outline
+from talkface.face.model import FaceModel, estimate_pose
+from talkface.face.occlusion import OcclusionNet, uncovered
+from talkface.face.people import Person
+from talkface.face.warp import with_ring
+from talkface.media.video import Frame
+from talkface.systems.g4g.drawing import PIXELS, Reference, mouth_matrix
+from talkface.systems.g4g.geometry import mouth_shape
+from talkface.systems.g4g.references import features, spread
+from talkface.systems.g4g.renderer import Bank
+
+KEPT = 12  # references of a person
+_QUALITY = 98
+_TURNED = np.radians(50)  # yaw from which a frame is no good reference
+_ROOM = 0.3  # of the lower face's size, around it in a kept picture
+
+
+class Album:
+    """Frames that pass by, kept compressed until it is known who is in them."""
+
+    def __init__(self) -> None:
+        self._frames: dict[float, np.ndarray] = {}
+
+    def passing(self, frames: Iterable[Frame]) -> Iterator[Frame]:
+        """The same frames."""
+        for frame in frames:
+            options = [cv2.IMWRITE_JPEG_QUALITY, _QUALITY]
+            self._frames[frame.time] = cv2.imencode(".jpg", frame.image[:, :, ::-1], options)[1]
+            yield frame
+
+    def picture(self, time: float) -> np.ndarray:
+        """The frame (H, W, 3) uint8 of that time."""
+        image = cv2.imdecode(self._frames[time], cv2.IMREAD_COLOR)
+        assert image is not None  # we compressed it
+        return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+def gather(
+    album: Album,
+    person: Person,
+    face: FaceModel,
+    occlusion: OcclusionNet,
+    pixels: int = PIXELS,
+    count: int = KEPT,
+) -> Bank:
+    """The reference frames of a person: mouths as different as the video shows, in as many poses.
+
+    Args:
+        album: the frames in which the person was seen.
+        person: of the cast.
+        face: the 3DMM.
+        occlusion: finds frames in which something covers the mouth; they are left out.
+        pixels: side of the generator's crop.
+        count: at most so many frames.
+    """
+    pose = estimate_pose(person.points, person.neutral)
+    rotation = Rotation.from_matrix(pose.rotation).as_rotvec().astype(np.float32)
+    beta = face.project_mouth(pose.invert(person.points) - person.neutral)
+    described = features(mouth_shape(face, beta), rotation)
+    facing = np.flatnonzero(np.abs(rotation[:, 1]) < max(_TURNED, np.abs(rotation[:, 1]).min() + 1e-3))
+    chosen = facing[spread(described[facing], count)]
+    references, pictures, matrices = [], [], []
+    for index in chosen:
+        image, points = album.picture(float(person.times[index])), person.points[index]
+        matrix = mouth_matrix(points, pixels)
+        resting = with_ring(points)
+        references.append(Reference(cut(image, matrix, pixels), transform(resting, matrix)))
+        picture, offset = _lower_face(image, points)
+        pictures.append(picture)
+        back = cv2.invertAffineTransform(matrix)
+        back[:, 2] -= offset
+        matrices.append(back)
+    free = uncovered(occlusion, face.mesh_warp(), references)
+    kept = chosen[free]
+    return Bank(
+        [references[k] for k in free],
+        [pictures[k] for k in free],
+        [matrices[k] for k in free],
+        described[kept],
+        person.times[kept],
+    )
+
+
+def _lower_face(image: np.ndarray, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The part of a picture around a lower face, and where it begins (2,)."""
+    outline = lower_face_outline(points)
+    low, high = outline.min(0), outline.max(0)
+    room = _ROOM * (high - low).max()
+    left, top = np.clip(np.floor(low - room), 0, np.array(image.shape[1::-1]) - 1).astype(int)
+    right, bottom = np.clip(np.ceil(high + room), [left + 1, top + 1], image.shape[1::-1]).astype(int)
+    return image[top:bottom, left:right].copy(), np.array([left, top])

@@ -1,0 +1,47 @@
+"""Sizes of G4G's networks. ``compact`` is what the package ships; ``paper`` is the published scale."""
+
+from dataclasses import dataclass
+
+from talkface.face.draw import MAP_CHANNELS
+
+
+@dataclass(frozen=True, kw_only=True)
+class GeneratorConfig:
+    """Architecture of :class:`~talkface.systems.g4g.model.Generator`.
+
+    Attributes:
+        pixels: side of the mouth crop.
+        content: content features per 20 ms.
+        mesh: size of the mesh code (:func:`~talkface.systems.g4g.geometry.mesh_code`).
+        code: size of the codes that modulate.
+        embedding: size of the space in which faces and speech are aligned.
+        widths: channels at 1/2, 1/4, ... of the crop's side.
+        references: reference frames per frame.
+        reach: how far the adaptive spatial transform may move a feature, share of the crop's side.
+        scales: at how many of the coarser scales the adaptive spatial transform finds its own flow.
+        choosing: contrast of the references' shares once trained: above 1 one of them shows rather than the
+            mean of several, which is blurred.
+        intra_modal: modulate the masked face by the mesh (off: an ablation).
+        fusion: the fusion network (off: an ablation; the mask alone blends).
+        seeded: references are brought in place by MeshWarp first (off: an ablation).
+    """
+
+    pixels: int = 128
+    content: int = 512
+    mesh: int = 31
+    maps: int = MAP_CHANNELS
+    code: int = 128
+    embedding: int = 128
+    widths: tuple[int, ...] = (32, 64, 128)
+    references: int = 2
+    reach: float = 0.06
+    scales: int = 2
+    choosing: float = 3.0
+    intra_modal: bool = True
+    fusion: bool = True
+    seeded: bool = True
+
+
+PAPER = GeneratorConfig(
+    pixels=256, content=512, code=512, embedding=512, widths=(64, 128, 256, 512), references=5, scales=3
+)

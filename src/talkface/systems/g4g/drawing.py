@@ -1,0 +1,124 @@
+"""What the generator is given for one frame, the same in training and when a video is dubbed."""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from talkface.face.crop import MOUTH, part_matrix
+from talkface.face.draw import mesh_maps
+from talkface.face.masks import around_lips
+from talkface.face.warp import MeshWarp
+
+PIXELS = MOUTH.pixels
+_MARGIN = 0.075  # inter-ocular distances around the lips that are hidden whole; as many fade
+_GREY = 127.5
+_GAIN = (0.6, 1.6)  # of a reference's light
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A frame in which a mouth was seen: crop (P, P, 3) uint8, mesh with ring in its pixels (VERTICES, 3)."""
+
+    crop: np.ndarray
+    points: np.ndarray
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """One frame's inputs, channels last where they are pictures.
+
+    Attributes:
+        context: (P, P, 3) float32 in [0, 1], grey where it is hidden.
+        hidden: (P, P) float32 in [0, 1].
+        maps: (MAP_CHANNELS, P/2, P/2) float32.
+        grids: (R, P/2, P/2, 2) float32 in -1 to 1.
+        seeds: (R, P, P, 3) float32 in [0, 1].
+        gains: (R, 3) what brought each reference into the frame's light.
+    """
+
+    context: np.ndarray
+    hidden: np.ndarray
+    maps: np.ndarray
+    grids: np.ndarray
+    seeds: np.ndarray
+    gains: np.ndarray
+
+
+def mouth_matrix(points: np.ndarray, pixels: int = PIXELS) -> np.ndarray:
+    """Affine map (2, 3) from picture to the mouth crop of a mesh (478 or more, 3), ``pixels`` a side."""
+    finer = pixels / MOUTH.pixels
+    matrix = part_matrix(points, MOUTH) * finer
+    matrix[:, 2] += (finer - 1) / 2
+    return matrix
+
+
+def hidden_region(goal: np.ndarray, pixels: int = PIXELS) -> np.ndarray:
+    """Soft mask (P, P) of what the generator draws, for a mesh (V, 3) in crop pixels; 0 at the border."""
+    mask = around_lips(goal, (pixels, pixels), _MARGIN * pixels / MOUTH.side)
+    edge = np.minimum(np.arange(pixels), np.arange(pixels)[::-1]) / (pixels / 16)
+    window = np.clip(edge - 0.25, 0, 1).astype(np.float32)
+    return mask * window[:, None] * window
+
+
+def prepare(
+    warp: MeshWarp,
+    crop: np.ndarray,
+    goal: np.ndarray,
+    references: list[Reference],
+    seeded: bool = True,
+    covered: np.ndarray | None = None,
+) -> Prepared:
+    """Everything a frame is drawn from.
+
+    Args:
+        warp: of the face model.
+        crop: (P, P, 3) uint8, the face around the mouth with the jaw where it is to be.
+        goal: (VERTICES, 3) the mesh to be drawn, with its ring, in crop pixels.
+        references: of the same person.
+        seeded: bring the references in place by the mesh; else they are shown as they are.
+        covered: (P, P) 1 where something is in front of the face, which says nothing about its light.
+    """
+    pixels = len(crop)
+    hidden = hidden_region(goal, pixels)
+    half = pixels // 2
+    triangle = warp.rasterise(goal, (half, half), 2.0, (0.0, 0.0))
+    grids, seeds, gains = [], [], []
+    maps = None
+    ring = hidden_ring(hidden)
+    if covered is not None:
+        ring &= covered < 0.1
+    for reference in references:
+        source = reference.points if seeded else goal
+        field = warp.field(source, goal, (half, half), 2.0, triangle=triangle)
+        maps = mesh_maps(warp, field, reference.points, goal) if maps is None else maps
+        x, y = field.dense(pixels, pixels)
+        seed = cv2.remap(reference.crop, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        gain = light_gain(seed, crop, ring)
+        grids.append((2 * field.grid + 1) / pixels - 1)
+        seeds.append(np.clip(seed * (gain / 255), 0, 1).astype(np.float32))
+        gains.append(gain)
+    assert maps is not None
+    context = masked(crop, hidden)
+    return Prepared(context, hidden, maps, np.stack(grids), np.stack(seeds), np.stack(gains))
+
+
+def masked(crop: np.ndarray, hidden: np.ndarray) -> np.ndarray:
+    """A crop (P, P, 3) uint8 as float32 in [0, 1], grey where ``hidden`` (P, P) is 1."""
+    shown = crop * (1 - hidden[..., None]) + _GREY * hidden[..., None]
+    return (shown / 255).astype(np.float32)
+
+
+def hidden_ring(hidden: np.ndarray) -> np.ndarray:
+    """The skin just outside of what is hidden (P, P) bool, where references and frame can be compared."""
+    width = len(hidden) // 10 | 1
+    near = cv2.dilate((hidden > 0.02).astype(np.uint8), np.ones((width, width), np.uint8))
+    return (near > 0) & (hidden <= 0.02)
+
+
+def light_gain(seed: np.ndarray, crop: np.ndarray, ring: np.ndarray) -> np.ndarray:
+    """Gain (3,) of each channel that brings a warped reference into the frame's light."""
+    if ring.sum() < 20:
+        return np.ones(3, np.float32)
+    here, there = crop[ring].astype(np.float32).mean(0), seed[ring].astype(np.float32).mean(0)
+    return np.clip((here + 2) / (there + 2), *_GAIN).astype(np.float32)

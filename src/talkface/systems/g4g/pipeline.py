@@ -1,0 +1,417 @@
+"""``dub``: a video and new speech to the same video with the lips in sync."""
+
+import hashlib
+import json
+import logging
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from scipy.spatial.transform import Rotation
+
+import talkface
+from talkface.errors import AudioTooShort, InvalidOption, NoFaceFound
+from talkface.face import topology as tp
+from talkface.face.model import FaceModel, estimate_pose
+from talkface.face.motion import FaceMotion
+from talkface.face.occlusion import OcclusionFinder, OcclusionNet, keep_mask
+from talkface.face.people import Cast, Follower, Person, Sighting, scan, speaking
+from talkface.face.tracker import FaceTracker
+from talkface.hub import load_pretrained
+from talkface.media.audio import probe_audio, stream_audio
+from talkface.media.decode import TOLERANCE
+from talkface.media.source import SourceVideo
+from talkface.media.timeline import Timeline
+from talkface.media.video import Frame
+from talkface.prefetch import prefetched
+from talkface.speech.features import ContentEncoder, FeatureStream
+from talkface.systems.g4g.bank import Album, gather
+from talkface.systems.g4g.dubbing import Dubbing, Plan, PlannedFace
+from talkface.systems.g4g.geometry import Retargeter, mouth_shape, personal_gain
+from talkface.systems.g4g.lips import LipTrack, Wanted
+from talkface.systems.g4g.model import Generator
+from talkface.systems.g4g.renderer import Cut, Job, MouthRenderer
+from talkface.systems.thpad.config import MotionConfig
+from talkface.systems.thpad.lips import SpeechToLips
+from talkface.systems.thpad.model import MotionModel
+from talkface.systems.thpad.pipeline import resolve_device
+
+logger = logging.getLogger(__name__)
+
+_LOOKED_AT = 96  # frames of the fast look
+_AUTO_SECONDS = 20.0  # of a video from which it is told who speaks
+_BATCH = 4  # frames drawn at once
+_REWIND = 3.0  # seconds before the place to go on at
+_FADE_YAW = math.radians(45), math.radians(55)  # a face that turns away goes back to the original in between
+_LOOKS = 12.5  # times a second at which it is looked whether something covers the mouth
+_COVERED = 0.6  # share of the lips under something from which a frame stays as it is
+_SMALLEST = 40  # pixels from forehead to chin
+
+
+@dataclass
+class _Actor:
+    """One person who is dubbed: how the lips are moved and drawn, and what they say."""
+
+    retarget: Retargeter
+    renderer: MouthRenderer
+    lips: LipTrack
+    gain: float
+    finder: OcclusionFinder
+    every: int  # frames from one look at what covers the mouth to the next
+    seen: int = 0
+    covering: np.ndarray | None = None
+    shot: int = -1
+    last: float = -math.inf  # when the person was seen last
+    absent: int = 0  # frames in which the person is not seen
+    turned: int = 0  # frames in which the face is turned away
+    covered: int = 0  # frames in which most of the lips are behind something
+
+    def forget_cover(self) -> None:
+        """Begin anew with what covers the mouth."""
+        self.finder.forget()
+        self.seen, self.covering = 0, None
+
+    def keep(self, image: np.ndarray, points: np.ndarray) -> np.ndarray | None:
+        """Where something covers the face and the frame stays as it is, (H, W) float32; None if nowhere."""
+        if self.covering is None or self.seen % self.every == 0:
+            self.covering = self.finder(image, points)
+        self.seen += 1
+        return keep_mask(self.covering, points, (image.shape[1], image.shape[0]))
+
+
+@dataclass
+class _Batch:
+    """Frames on their way, and what is to be drawn into them by person."""
+
+    frames: list[Frame] = field(default_factory=list)
+    cuts: dict[int, list[Cut]] = field(default_factory=dict)
+
+
+class G4GPipeline:
+    """G4G's compact preset: content encoder, TH-PAD's lip path, 3DMM and generator.
+
+    Build it with :meth:`from_pretrained`; then ``pipe(video=..., audio=...)`` gives a
+    :class:`~talkface.systems.g4g.dubbing.Dubbing`.
+    """
+
+    def __init__(
+        self,
+        face: FaceModel,
+        features: FeatureStream,
+        motion: MotionModel,
+        generator: Generator,
+        occlusion: OcclusionNet,
+        device: str | torch.device = "cpu",
+    ) -> None:
+        self.device = torch.device(device)
+        self.face, self.generator, self.occlusion = face, generator, occlusion
+        self.speech_to_lips = SpeechToLips(features, motion, self.device)
+        self._tracker: FaceTracker | None = None
+
+    @classmethod
+    def from_pretrained(cls, name_or_path: str = "compact", device: str = "auto") -> "G4GPipeline":
+        """Load the shipped models, or those of a directory with the same folders.
+
+        Args:
+            name_or_path: "compact", or a directory holding face/, speech/, thpad-motion/, g4g/ and
+                occlusion/.
+            device: "auto" takes a GPU when there is one.
+        """
+        target = resolve_device(device)
+        compact = name_or_path == "compact"
+        place = (lambda part: part) if compact else (lambda part: str(Path(name_or_path) / part))
+        settings, state = load_pretrained(place("thpad-motion"))
+        motion = MotionModel(MotionConfig(**settings["model"]))
+        motion.load_state_dict(state)
+        return cls(
+            face=FaceModel.from_pretrained(place("face")),
+            features=FeatureStream(ContentEncoder.from_pretrained(place("speech")), device=target),
+            motion=motion.eval(),
+            generator=Generator.from_pretrained(place("g4g")),
+            occlusion=OcclusionNet.from_pretrained(place("occlusion")),
+            device=target,
+        )
+
+    @property
+    def tracker(self) -> FaceTracker:
+        """The face tracker, made when it is first needed."""
+        if self._tracker is None:
+            self._tracker = FaceTracker(threads=1, eyes=False)
+        return self._tracker
+
+    def __call__(
+        self,
+        video: str | Path,
+        audio: str | Path | None = None,
+        *,
+        sync_mode: str = "cut_off",
+        face: int | str = 0,
+        audio_tracks: Mapping[int, str | Path] | None = None,
+        lips: float = 1.0,
+        keep_silence: bool = False,
+        start: float = 0.0,
+        stop: float | None = None,
+        audio_stream: int = 0,
+    ) -> Dubbing:
+        """Make the people of a video say other words; the options are those of :func:`talkface.dub`."""
+        if not 0.0 <= float(lips) <= 3.0:
+            raise InvalidOption(f"lips is {lips}; choose a number from 0 to 3")
+        speeches = _speeches(audio, audio_tracks)
+        source = SourceVideo(video, start, stop, audio_stream)
+        for note in source.notes:
+            logger.warning("%s: %s", source.path.name, note)
+        infos = {path: probe_audio(path) for path in dict.fromkeys(speeches.values())}
+        seconds = max(info.duration for info in infos.values())
+        if seconds * float(source.fps) < 1:
+            names = " and ".join(path.name for path in infos)
+            raise AudioTooShort(f"{names} lasts {seconds:.3f} s, less than one frame; give longer speech")
+        timeline = Timeline(source, seconds, sync_mode)
+        album = Album()
+        cast = scan(album.passing(source.sparse(_LOOKED_AT)), self.tracker, self.face)
+        chosen = self._choose(source, cast, face, speeches)
+        pixels = self.generator.config.pixels
+        banks = {number: gather(album, cast[number], self.face, self.occlusion, pixels) for number in chosen}
+
+        def frames(after: float | None) -> Iterator[Frame]:
+            # Smoothing and the choice of references remember: begin earlier, so that they are as in one run.
+            done = -math.inf if after is None else after
+            begin = None if done < _REWIND else done - _REWIND
+            renderers = {
+                number: MouthRenderer(self.face, self.generator, bank, self.device)
+                for number, bank in banks.items()
+            }
+            tracks = {
+                path: LipTrack(self.speech_to_lips(stream_audio(path, gain=infos[path].gain())))
+                for path in set(chosen.values())
+            }
+            actors = {
+                number: _Actor(
+                    Retargeter(self.face, cast[number].neutral, float(source.fps)),
+                    renderers[number],
+                    tracks[path],
+                    float(lips) * self._gain(cast[number]),
+                    OcclusionFinder(
+                        self.occlusion, self.face.mesh_warp(), banks[number].references, self.device
+                    ),
+                    every=max(1, round(float(source.fps) / _LOOKS)),
+                )
+                for number, path in chosen.items()
+            }
+            follower = Follower(self.tracker, cast, chosen)
+            followed = follower.follow(prefetched(timeline.frames(begin), depth=4))
+            batches = self._prepared(prefetched(followed, depth=4), actors, keep_silence)
+            for batch in prefetched(batches):
+                for number, cuts in batch.cuts.items():
+                    renderers[number].draw(cuts)
+                yield from (frame for frame in batch.frames if frame.time > done + TOLERANCE)
+            _report(actors)
+
+        return Dubbing(
+            frames,
+            timeline=timeline,
+            source=source,
+            speeches=list(infos),
+            plan=_plan(source, timeline, cast, chosen),
+            fingerprint=_fingerprint(source, infos, chosen, sync_mode, lips, keep_silence),
+            provenance={
+                "synthetic": "true",
+                "software": f"talkface {talkface.__version__}",
+                "model": "g4g-compact",
+            },
+        )
+
+    # -- who -------------------------------------------------------------------------------------
+
+    def _choose(
+        self, source: SourceVideo, cast: Cast, face: int | str, speeches: dict[int | None, Path]
+    ) -> dict[int, Path]:
+        """Which person says what.
+
+        Raises:
+            InvalidOption, NoFaceFound.
+        """
+        large = [person.number for person in cast.people if person.size[1] >= _SMALLEST]
+        if not large:
+            size = max(person.size[1] for person in cast.people)
+            raise NoFaceFound(
+                f"the largest face in {source.path.name} is {size:.0f} px tall; "
+                f"give a video where it has at least {_SMALLEST} px"
+            )
+        named = {number: path for number, path in speeches.items() if number is not None}
+        if not named:
+            named = dict.fromkeys(self._numbers(source, cast, face, large), speeches[None])
+        for number in named:
+            if not 0 <= number < len(cast):
+                raise InvalidOption(
+                    f"face is {number}, but {source.path.name} shows {len(cast)}; "
+                    f"choose 0 to {len(cast) - 1} (--dry-run lists them)"
+                )
+        return named
+
+    def _numbers(self, source: SourceVideo, cast: Cast, face: int | str, large: list[int]) -> list[int]:
+        if face == "all":
+            return large
+        if face == "auto":
+            return [self._speaker(source, cast)]
+        try:
+            return [int(face)]
+        except ValueError:
+            raise InvalidOption(f"face is {face!r}; choose a number, auto or all") from None
+
+    def _speaker(self, source: SourceVideo, cast: Cast) -> int:
+        """Whose lips moved with the original sound."""
+        if len(cast) == 1:
+            return 0
+        speech = None
+        if source.has_audio:
+            blocks = _first_seconds(source.speech(), _AUTO_SECONDS)
+            spoken = list(self.speech_to_lips(blocks))
+            if spoken:
+                speech = np.concatenate([s.beta_mouth for s in spoken])
+        frames = _until(source.frames(), _AUTO_SECONDS)
+        followed = Follower(self.tracker, cast).follow(frames)
+        found = speaking(followed, self.face, _lips_only(speech, self.face))
+        logger.info("the lips of face %d moved with the sound: %s", found.number, found.scores)
+        return found.number
+
+    def _gain(self, person: Person) -> float:
+        pose = estimate_pose(person.points, person.neutral)
+        beta_mouth = self.face.project_mouth(pose.invert(person.points) - person.neutral)
+        return personal_gain(mouth_shape(self.face, beta_mouth)[:, 0])
+
+    # -- frames ----------------------------------------------------------------------------------
+
+    def _prepared(
+        self,
+        followed: Iterable[tuple[Frame, dict[int, Sighting]]],
+        actors: dict[int, _Actor],
+        keep_silence: bool,
+    ) -> Iterator[_Batch]:
+        """Frames with what is to be drawn into them, some at a time."""
+        batch = _Batch()
+        for frame, sightings in followed:
+            batch.frames.append(frame)
+            for number, actor in actors.items():
+                wanted = actor.lips.at(frame.time)
+                sighting = sightings.get(number)
+                actor.absent += sighting is None
+                job = self._job(actor, frame, sighting, wanted, keep_silence) if sighting else None
+                if job is not None:
+                    batch.cuts.setdefault(number, []).append(actor.renderer.cut(job))
+            if len(batch.frames) == _BATCH:
+                yield batch
+                batch = _Batch()
+        yield batch
+
+    def _job(
+        self, actor: _Actor, frame: Frame, sighting: Sighting, wanted: Wanted, keep_silence: bool
+    ) -> Job | None:
+        """What is to be drawn of a person in a frame, or None where the frame stays as it is."""
+        if sighting.shot != actor.shot or frame.time - actor.last > 1.0:
+            actor.retarget.forget()
+            actor.forget_cover()
+        actor.shot, actor.last = sighting.shot, frame.time
+        facing = _facing(sighting.yaw) if sighting.usable else 0.0
+        keep = actor.keep(frame.image, sighting.points) if facing else None
+        if keep is not None and _lips_under(keep, sighting.points) > _COVERED:
+            actor.covered += 1
+            return None
+        actor.turned += facing == 0.0
+        strength = facing * (wanted.gate if keep_silence else 1.0)
+        if strength == 0.0:
+            return None
+        wanted = replace(wanted, beta_mouth=actor.gain * wanted.beta_mouth)
+        moved = actor.retarget(
+            sighting.points[None], wanted.beta_mouth[None], np.array([strength], np.float32)
+        )
+        rotation = Rotation.from_matrix(moved.pose.rotation[0]).as_rotvec().astype(np.float32)
+        image = frame.image
+        return Job(image, sighting.points, moved.points[0], rotation, wanted, frame.origin, strength, keep)
+
+
+def _report(actors: dict[int, _Actor]) -> None:
+    """Say how many frames have stayed as they were."""
+    for number, actor in actors.items():
+        counts = {"not seen": actor.absent, "turned away": actor.turned, "covered": actor.covered}
+        said = ", ".join(f"{what} in {count} frame(s)" for what, count in counts.items() if count)
+        if said:
+            logger.warning("face %d is %s: they stay as they were", number, said)
+
+
+def _lips_under(keep: np.ndarray, points: np.ndarray) -> float:
+    """Share of the lips that something covers: ``keep`` (H, W) at the lips' points."""
+    lips = np.concatenate([tp.LIPS_OUTER, tp.LIPS_INNER])
+    height, width = keep.shape
+    x, y = np.clip(points[lips, :2].round().astype(int), 0, [width - 1, height - 1]).T
+    return float((keep[y, x] > 0.5).mean())
+
+
+def _facing(yaw: float) -> float:
+    """1 for a face turned to the camera, falling to 0 where it turns away."""
+    low, high = _FADE_YAW
+    return float(np.clip((high - abs(yaw)) / (high - low), 0.0, 1.0))
+
+
+def _lips_only(beta_mouth: np.ndarray | None, face: FaceModel) -> FaceMotion | None:
+    """Mouth coefficients (T, M) as a motion in which nothing else moves."""
+    if beta_mouth is None:
+        return None
+    count = len(beta_mouth)
+    zeros = [np.zeros((count, width), np.float32) for width in (len(face.upper), 3, 2, 4)]
+    return FaceMotion(beta_mouth, zeros[0], zeros[1], zeros[2], np.ones((count, 1), np.float32), zeros[3])
+
+
+def _speeches(audio: str | Path | None, tracks: Mapping[int, str | Path] | None) -> dict[int | None, Path]:
+    """Speech by face; the key None stands for the faces that are chosen otherwise."""
+    if tracks:
+        if audio is not None:
+            raise InvalidOption("give either one speech, or an audio track for each face, not both")
+        return {number: Path(path) for number, path in tracks.items()}
+    if audio is None:
+        raise InvalidOption("there is no speech: give a sound file, or --audio-track face0=FILE")
+    return {None: Path(audio)}
+
+
+def _first_seconds(blocks: Iterable[np.ndarray], seconds: float) -> Iterator[np.ndarray]:
+    left = round(seconds * 16_000)
+    for block in blocks:
+        yield block[:left]
+        left -= len(block)
+        if left <= 0:
+            return
+
+
+def _until(frames: Iterable[Frame], seconds: float) -> Iterator[Frame]:
+    for frame in frames:
+        if frame.time > seconds:
+            return
+        yield frame
+
+
+def _fingerprint(source: SourceVideo, infos: Mapping[Path, object], chosen: dict[int, Path], *options) -> str:
+    """Tells what the pictures are made from and how, for resuming."""
+    files = [(str(p.resolve()), p.stat().st_size, p.stat().st_mtime_ns) for p in [source.path, *infos]]
+    who = sorted((number, str(path)) for number, path in chosen.items())
+    stretch = source.size, source.start, source.stop, source.duration
+    text = json.dumps([talkface.__version__, files, who, stretch, *options], default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _plan(source: SourceVideo, timeline: Timeline, cast: Cast, chosen: dict[int, Path]) -> Plan:
+    faces = [_planned(person, chosen.get(person.number)) for person in cast.people]
+    return Plan(source, timeline, faces, cast.frames)
+
+
+def _planned(person: Person, speech: Path | None) -> PlannedFace:
+    return PlannedFace(
+        number=person.number,
+        share=person.share,
+        box=person.box,
+        size=person.size,
+        yaw=person.yaw,
+        openings=(float(person.openings.min()), float(person.openings.max())),
+        speech=speech,
+    )

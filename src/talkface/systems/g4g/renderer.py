@@ -1,0 +1,274 @@
+"""Draws new lips into the frames of a video, in place.
+
+The jaw is moved by MeshWarp at the frame's own resolution; the mouth is drawn by the generator from reference
+frames of the same person; everything outside of the lower face stays as it is, to the bit.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from talkface.face.crop import cut, face_unit, paste, transform
+from talkface.face.masks import lower_face_mask
+from talkface.face.model import FaceModel
+from talkface.face.warp import MeshWarp, move_ring, resample, with_ring
+from talkface.systems.g4g.drawing import PIXELS, Prepared, Reference, mouth_matrix, prepare
+from talkface.systems.g4g.geometry import mesh_code, mouth_shape
+from talkface.systems.g4g.lips import Wanted
+from talkface.systems.g4g.model import Drawn, Generator, Inputs
+from talkface.systems.g4g.references import Chooser, features
+
+_CELLS_PER_UNIT = 110  # grid cells of the warp per inter-ocular distance
+_DENSE = 60 / PIXELS  # inter-ocular pixels that a mouth crop holds without loss, of its side
+_FINEST = 6  # times as fine as that a mouth is put together at most
+
+
+@dataclass(frozen=True)
+class Bank:
+    """Reference frames of one person.
+
+    Attributes:
+        references: K crops with their meshes.
+        pictures: K lower faces at the video's own resolution, (H, W, 3) uint8.
+        matrices: K affine maps (2, 3) from the pixels of the crops to those of the pictures.
+        described: (K, F) features by which they are chosen.
+        times: (K,) seconds at which they were seen.
+    """
+
+    references: list[Reference]
+    pictures: list[np.ndarray]
+    matrices: list[np.ndarray]
+    described: np.ndarray
+    times: np.ndarray
+
+
+@dataclass
+class Job:
+    """One face in one frame: where it is, where it is to be, and what is said.
+
+    Attributes:
+        image: (H, W, 3) uint8 the frame; drawn into.
+        points: (478, 3) the face as it is, pixels.
+        goal: (478, 3) as it is to be.
+        rotation: (3,) its rotation vector, radians.
+        wanted: what the speech wants.
+        time: seconds in the source video.
+        strength: 1 draws the mouth, 0 leaves it.
+        keep: (H, W) float32 or None: 1 where something covers the face and the frame stays as it is.
+    """
+
+    image: np.ndarray
+    points: np.ndarray
+    goal: np.ndarray
+    rotation: np.ndarray
+    wanted: Wanted
+    time: float
+    strength: float = 1.0
+    keep: np.ndarray | None = None
+
+
+@dataclass
+class Cut:
+    """A job with what the generator is given for it."""
+
+    job: Job
+    matrix: np.ndarray
+    fine: int
+    crop: np.ndarray
+    goal: np.ndarray
+    chosen: list[int]
+    prepared: Prepared
+
+
+class MouthRenderer:
+    """Draws mouths of one person.
+
+    Args:
+        face: the 3DMM.
+        generator: the network.
+        bank: reference frames of the person.
+        device: where the generator runs.
+    """
+
+    def __init__(
+        self, face: FaceModel, generator: Generator, bank: Bank, device: str | torch.device = "cpu"
+    ) -> None:
+        self.face, self.bank, self.device = face, bank, torch.device(device)
+        self.warp: MeshWarp = face.mesh_warp()
+        self.generator, self.pixels = generator.to(self.device).eval(), generator.config.pixels
+        self._choose = Chooser(bank.described, bank.times, generator.config.references)
+        with torch.inference_mode():
+            crops = np.stack([reference.crop for reference in bank.references])
+            self._crops = self._tensor(_planes(crops.astype(np.float32) / 255))
+            self._remembered = self.generator.remember(self._crops)
+
+    def draw(self, cuts: Sequence[Cut]) -> None:
+        """Draw the mouths of some frames for which :meth:`cut` was called, in place."""
+        with torch.inference_mode():
+            inputs, remembered = self._batch(cuts)
+            drawn = self.generator(inputs, remembered)
+        for index, piece in enumerate(cuts):
+            self._paste(piece, drawn, index)
+
+    # -- before the generator --------------------------------------------------------------------
+
+    def cut(self, job: Job) -> Cut:
+        """Move the jaw of a frame, in place, and cut out what the generator needs; frame after frame."""
+        resting = with_ring(job.points)
+        moved = move_ring(resting, resting, job.goal)
+        self._move_jaw(job, resting, moved)
+        matrix = mouth_matrix(moved, self.pixels)
+        goal = transform(moved, matrix)
+        crop = cut(job.image, matrix, self.pixels)
+        shape = mouth_shape(self.face, job.wanted.beta_mouth)
+        chosen = self._choose(features(shape, job.rotation), job.time)
+        references = [self.bank.references[k] for k in chosen]
+        covered = cut(job.keep, matrix, self.pixels) if job.keep is not None else None
+        prepared = prepare(self.warp, crop, goal, references, self.generator.config.seeded, covered)
+        fine = int(np.clip(np.ceil(face_unit(job.points) / (_DENSE * self.pixels)), 1, _FINEST))
+        return Cut(job, matrix, fine, crop, goal, chosen, prepared)
+
+    def _move_jaw(self, job: Job, resting: np.ndarray, moved: np.ndarray) -> None:
+        """Warp the lower face of the frame itself, in place; nothing else changes."""
+        height, width = job.image.shape[:2]
+        low, high = moved[:, :2].min(0), moved[:, :2].max(0)
+        left, top = np.clip(np.floor(low), 0, [width, height]).astype(int)
+        right, bottom = np.clip(np.ceil(high) + 1, 0, [width, height]).astype(int)
+        offset = np.array([left, top, 0], np.float32)
+        mask = lower_face_mask(job.points - offset, (right - left, bottom - top))
+        rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+        if not len(rows):
+            return
+        top, bottom = top + rows[0], top + rows[-1] + 1
+        left, right = left + columns[0], left + columns[-1] + 1
+        mask = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+        cell = max(1.0, face_unit(job.points) / _CELLS_PER_UNIT)
+        cells = int(np.ceil((right - left) / cell)), int(np.ceil((bottom - top) / cell))
+        field = self.warp.field(resting, moved, cells, cell, (float(left), float(top)))
+        region = job.image[top:bottom, left:right]
+        warped = np.empty_like(region)
+        resample(job.image, field, warped)
+        if job.keep is not None:  # nor may what covers the face be drawn a second time beside itself
+            x, y = field.dense(right - left, bottom - top)
+            fetched = cv2.remap(job.keep, x, y, cv2.INTER_LINEAR)
+            mask = mask * (1 - np.maximum(job.keep[top:bottom, left:right], fetched))
+        alpha = mask[..., None]
+        blended = region + alpha * (warped.astype(np.float32) - region)
+        region[:] = (blended + 0.5).astype(np.uint8)
+
+    def _batch(self, cuts: Sequence[Cut]) -> tuple[Inputs, list[Tensor]]:
+        prepared = [piece.prepared for piece in cuts]
+        wanted = [piece.job.wanted for piece in cuts]
+        rotations = np.stack([piece.job.rotation for piece in cuts])
+        arrays = {
+            "context": _planes(np.stack([p.context for p in prepared])),
+            "hidden": np.stack([p.hidden for p in prepared])[:, None],
+            "maps": np.stack([p.maps for p in prepared]),
+            "mesh": mesh_code(np.stack([w.beta_mouth for w in wanted]), rotations),
+            "grids": np.stack([p.grids for p in prepared]).astype(np.float32),
+            "seeds": _planes(np.stack([p.seeds for p in prepared])),
+            "content": np.stack([w.content for w in wanted]),
+            "level": np.stack([w.level for w in wanted]),
+        }
+        chosen = torch.tensor([piece.chosen for piece in cuts], device=self.device)
+        tensors = {name: self._tensor(array) for name, array in arrays.items()}
+        inputs = Inputs(**tensors, references=self._crops[chosen])
+        assert {f.name for f in fields(Inputs)} == tensors.keys() | {"references"}
+        return inputs, [features_[chosen] for features_ in self._remembered]
+
+    def _tensor(self, array: np.ndarray) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(array)).to(self.device)
+
+    # -- after it --------------------------------------------------------------------------------
+
+    def _paste(self, piece: Cut, drawn: Drawn, index: int) -> None:
+        """Put a mouth together as finely as the frame can show it, and paste it."""
+        part = _Part.around(piece.prepared.hidden, piece.fine)
+        if part is None:
+            return
+        take = lambda t: part.enlarged(_rows(t[index].float().cpu().numpy()))  # noqa: E731
+        mask, alpha = take(drawn.mask), take(drawn.alpha) * piece.job.strength
+        weights = take(drawn.weights)
+        mouth = take(drawn.residual)
+        for place in range(len(piece.chosen)):
+            mouth += weights[..., place, None] * self._seed(piece, part, place)
+        mouth += mask * (take(drawn.color) - mouth)
+        matrix = part.matrix(piece.matrix)
+        if piece.job.keep is not None:
+            kept = cv2.warpAffine(piece.job.keep, matrix, mask.shape[1::-1], flags=cv2.INTER_LINEAR)
+            alpha = alpha * (1 - kept[..., None])
+        layer = np.concatenate([(255 * alpha) * mouth, alpha], 2)
+        paste(piece.job.image, layer, matrix)
+
+    def _seed(self, piece: Cut, part: "_Part", place: int) -> np.ndarray:
+        """A reference in place, from its own picture at full resolution, (h, w, 3) float32 in [0, 1]."""
+        index, pixels = piece.chosen[place], self.pixels
+        crop = (piece.prepared.grids[place] + 1) * (pixels / 2) - 0.5
+        matrix = self.bank.matrices[index]
+        there = part.fetched((crop @ matrix[:, :2].T + matrix[:, 2]).astype(np.float32))
+        picture, border = self.bank.pictures[index], cv2.BORDER_REPLICATE
+        seed = cv2.remap(picture, there, None, cv2.INTER_CUBIC, borderMode=border)  # type: ignore[call-overload]
+        return seed * (piece.prepared.gains[place] / 255)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """The rectangle of a crop in which something is drawn: ``fine`` x ``fine`` pixels for each of the crop's.
+
+    Attributes:
+        rows, columns: of the crop.
+        fine: how much finer it is put together.
+    """
+
+    rows: slice
+    columns: slice
+    fine: int
+
+    @classmethod
+    def around(cls, hidden: np.ndarray, fine: int) -> "_Part | None":
+        """Around what is hidden (P, P); None if nothing is."""
+        rows, columns = np.flatnonzero(hidden.any(1)), np.flatnonzero(hidden.any(0))
+        if not len(rows):
+            return None
+        return cls(slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1), fine)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height in fine pixels."""
+        height, width = self.rows.stop - self.rows.start, self.columns.stop - self.columns.start
+        return width * self.fine, height * self.fine
+
+    def enlarged(self, array: np.ndarray) -> np.ndarray:
+        """This part of maps (P, P, C), as fine pixels (h, w, C) float32."""
+        own = np.ascontiguousarray(array[self.rows, self.columns])
+        large = cv2.resize(own, self.size, interpolation=cv2.INTER_LINEAR)
+        return large.reshape(large.shape[0], large.shape[1], array.shape[2])
+
+    def fetched(self, grid: np.ndarray) -> np.ndarray:
+        """This part of a grid (P/2, P/2, 2) of places, for fine pixels (h, w, 2)."""
+        step = 0.5 / self.fine  # cells of the grid from fine pixel to fine pixel
+        corner = np.array([self.columns.start, self.rows.start]) / 2 + step / 2 - 0.5
+        matrix = np.array([[step, 0, corner[0]], [0, step, corner[1]]])
+        flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+        return cv2.warpAffine(grid, matrix, self.size, flags=flags, borderMode=cv2.BORDER_REPLICATE)
+
+    def matrix(self, matrix: np.ndarray) -> np.ndarray:
+        """Affine map (2, 3) from the frame to this part's pixels, of that to the crop's."""
+        out = matrix * self.fine
+        out[:, 2] += (self.fine - 1) / 2
+        out[:, 2] -= self.fine * np.array([self.columns.start, self.rows.start])
+        return out
+
+
+def _planes(pictures: np.ndarray) -> np.ndarray:
+    """(..., H, W, 3) to (..., 3, H, W)."""
+    return np.moveaxis(pictures, -1, -3)
+
+
+def _rows(planes: np.ndarray) -> np.ndarray:
+    """(C, H, W) to (H, W, C)."""
+    return np.moveaxis(planes, 0, -1)

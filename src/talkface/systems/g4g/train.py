@@ -1,0 +1,479 @@
+"""Trains G4G: first the alignment of faces and speech, then the generator with everything.
+
+Frames of training clips are hidden around the mouth and redrawn from other frames of the same clip, their own
+mesh and their own sound.
+"""
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from talkface.face.crop import cut, transform
+from talkface.face.draw import MAP_CHANNELS, mesh_maps
+from talkface.face.model import FaceModel, estimate_pose
+from talkface.face.warp import move_ring, with_ring
+from talkface.nn.adversarial import (
+    PatchDiscriminator,
+    feature_matching,
+    hinge_discriminator,
+    hinge_generator,
+)
+from talkface.nn.picture import gradient_loss, weighted_l1
+from talkface.prefetch import prefetched
+from talkface.systems.g4g.config import GeneratorConfig
+from talkface.systems.g4g.data import TalkingClip, read_talking, speaker_weights
+from talkface.systems.g4g.drawing import (
+    Prepared,
+    Reference,
+    hidden_region,
+    masked,
+    mouth_matrix,
+    prepare,
+)
+from talkface.systems.g4g.experts import MOUTH_PIXELS, SyncExpert
+from talkface.systems.g4g.geometry import mesh_code, mouth_shape
+from talkface.systems.g4g.losses import diagonal_alignment, multi_scale, pairwise_alignment, retrieval
+from talkface.systems.g4g.model import WINDOW, Drawn, Generator, Inputs
+from talkface.systems.g4g.references import Chooser, features, spread
+from talkface.training import OptimizerSpec, Task
+
+logger = logging.getLogger(__name__)
+
+_ALIGNMENTS = {"diagonal": diagonal_alignment, "pairwise": pairwise_alignment}
+
+
+@dataclass(frozen=True, kw_only=True)
+class GeneratorTrainConfig:
+    """Settings of both trainings; the alignment's uses the first group only."""
+
+    model: GeneratorConfig = field(default_factory=GeneratorConfig)
+    alignment: str = "diagonal"  # or "pairwise", the ablation
+    smallest_unit: float = 60.0  # inter-ocular pixels; smaller faces would teach blur
+    most_of_one: int = 40  # clips of a speaker
+    speaker_power: float = 0.6
+    feature_noise: float = 0.1
+    variants: int = 2  # encodings of each sound: as it is, then augmented
+    max_clips: int = 0  # 0: all
+    aligned_clips: int = 10  # of an alignment batch
+    aligned_frames: int = 6  # of each
+
+    stretches: int = 3  # of five consecutive frames in a batch: the sync expert wants them
+    bank: int = 8  # references to choose from
+    expert: str = "runs/g4g-sync-training/export"
+    round_trip: float = 0.5  # how often the face around the mouth shows the traces of being warped
+    gradient: float = 2.0
+    scales: float = 0.5
+    sync: float = 0.03
+    perceptual: float = 0.5
+    align: float = 0.02
+    inner: float = 4.0  # extra weight of the lips and the inside of the mouth
+    adversarial_start: int = 600
+    judged_every: int = 2  # steps from one update of the discriminator to the next
+    adversarial: float = 0.1
+    matching: float = 0.5
+
+
+class MouthMaker:
+    """Cuts what the generator sees and should draw out of talking clips."""
+
+    def __init__(self, face: FaceModel, config: GeneratorTrainConfig) -> None:
+        self.face, self.warp, self.config = face, face.mesh_warp(), config
+        self.pixels = config.model.pixels
+
+    def describe(self, clip: TalkingClip) -> np.ndarray:
+        """Features (T, F) by which references are chosen."""
+        return features(mouth_shape(self.face, clip.beta_mouth), clip.crops.fit.motion.rotation)
+
+    def reference(self, clip: TalkingClip, frame: int) -> Reference:
+        """A frame as a reference."""
+        points = clip.crops.points[frame]
+        matrix = mouth_matrix(points, self.pixels)
+        crop = cut(clip.crops.image(frame), matrix, self.pixels)
+        return Reference(crop, transform(with_ring(points), matrix))
+
+    def context(self, clip: TalkingClip, frame: int, other: int | None) -> tuple[np.ndarray, np.ndarray]:
+        """Mouth crop (P, P, 3) and its mesh with ring; through the mouth shape of ``other`` and back."""
+        points = clip.crops.points[frame]
+        matrix = mouth_matrix(points, self.pixels)
+        crop = cut(clip.crops.image(frame), matrix, self.pixels)
+        goal = transform(with_ring(points), matrix)
+        if other is None:
+            return crop, goal
+        pose = estimate_pose(points[None], clip.crops.fit.neutral)
+        change = (clip.beta_mouth[other] - clip.beta_mouth[frame]) @ self.face.mouth.reshape(
+            len(self.face.mouth), -1
+        )
+        moved = pose.apply(pose.invert(points[None]) + change.reshape(1, -1, 3))[0].astype(np.float32)
+        resting = with_ring(points)
+        there = transform(move_ring(resting, resting, moved), matrix)
+        half = self.pixels // 2
+        for a, b in ((goal, there), (there, goal)):
+            x, y = self.warp.field(a, b, (half, half), 2.0).dense(self.pixels, self.pixels)
+            crop = cv2.remap(crop, x, y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+        return crop, goal
+
+    def target(self, clip: TalkingClip, frame: int) -> np.ndarray:
+        """The real mouth crop (P, P, 3) uint8."""
+        matrix = mouth_matrix(clip.crops.points[frame], self.pixels)
+        return cut(clip.crops.image(frame), matrix, self.pixels)
+
+    def speech(self, clip: TalkingClip, frame: int, variant: int) -> tuple[np.ndarray, np.ndarray]:
+        """Content (2 * WINDOW, C) and level (2 * WINDOW,) around a frame."""
+        around = np.clip(2 * frame + np.arange(-WINDOW + 1, WINDOW + 1), 0, len(clip.level[variant]) - 1)
+        return clip.content[variant][around].astype(np.float32), clip.level[variant][around].astype(
+            np.float32
+        )
+
+    def mesh(self, clip: TalkingClip, frame: int) -> np.ndarray:
+        """Mesh code (mesh,)."""
+        return mesh_code(clip.beta_mouth[frame], clip.crops.fit.motion.rotation[frame])
+
+    def bank(self, clip: TalkingClip, away: range, generator: np.random.Generator, size: int) -> np.ndarray:
+        """Frames (K,) that may serve as references of the frames ``away``."""
+        every = np.arange(len(clip))
+        free = every[(every < away.start - 4) | (every >= away.stop + 4)]
+        free = free if len(free) > 2 else every
+        some = np.sort(generator.permutation(free)[: 6 * size])
+        return some[spread(self.describe(clip)[some], size)]
+
+
+class AlignmentTask(Task):
+    """Faces (masked, with their mesh) and speech of the same moment are brought together."""
+
+    Config = GeneratorTrainConfig
+    metric, mode = "val_retrieval", "max"
+
+    def __init__(self, config: GeneratorTrainConfig, data: Path, seed: int = 0, device: str = "cpu") -> None:
+        self.config, self.device, self.seed = config, torch.device(device), seed
+        self.face = FaceModel.from_pretrained()
+        self.make = MouthMaker(self.face, config)
+        self.align = _ALIGNMENTS[config.alignment]
+        options: dict[str, Any] = {
+            "variants": config.variants,
+            "smallest_unit": config.smallest_unit,
+            "shortest": 40,
+            "most_of_one": config.most_of_one,
+            "limit": config.max_clips,
+        }
+        self.clips = read_talking(data, "train", self.face, seed=seed, **options)
+        self.held_out = read_talking(data, "val", self.face, **(options | {"most_of_one": 3, "variants": 1}))
+        self.weights = speaker_weights(self.clips, config.speaker_power)
+        self.generator = Generator(config.model).to(self.device)
+        self.modules = {"generator": self.generator}
+
+    def batches(self, generator: np.random.Generator) -> Iterator[dict[str, Tensor]]:
+        """Endless batches of masked faces and the speech around them."""
+        yield from prefetched(self._faces(generator))
+
+    def _faces(self, generator: np.random.Generator) -> Iterator[dict[str, Tensor]]:
+        while True:
+            rows = []
+            for index in generator.choice(len(self.clips), self.config.aligned_clips, p=self.weights):
+                clip = self.clips[index]
+                frames = generator.permutation(len(clip))[: self.config.aligned_frames]
+                variant = int(generator.integers(len(clip.content)))
+                look = Look.draw(generator)
+                rows += [look(self._face(clip, int(index), int(f), variant)) for f in frames]
+            yield _stack(rows, self.device)
+
+    def _face(self, clip: TalkingClip, index: int, frame: int, variant: int = 0) -> dict[str, np.ndarray]:
+        crop, goal = self.make.context(clip, frame, None)
+        hidden = hidden_region(goal, self.make.pixels)
+        half = self.make.pixels // 2
+        field_ = self.make.warp.field(goal, goal, (half, half), 2.0)
+        row = {
+            "context": _planes(masked(crop, hidden)),
+            "hidden": hidden[None],
+            "maps": mesh_maps(self.make.warp, field_, goal, goal),
+        }
+        content, level = self.make.speech(clip, frame, variant)
+        place = {"clip": np.array(index), "frame": np.array(frame)}
+        mesh = self.make.mesh(clip, frame)
+        return row | {"content": content, "level": level, "mesh": mesh} | place
+
+    def _embed(self, batch: dict[str, Tensor], noise: float = 0.0) -> tuple[Tensor, Tensor]:
+        pyramid, _ = self.generator.see(batch["context"], batch["hidden"], batch["maps"], batch["mesh"])
+        content = batch["content"] + noise * torch.randn_like(batch["content"])
+        f_a = self.generator.speech(content, batch["level"])
+        return self.generator.embed_face(pyramid), self.generator.embed_speech(f_a)
+
+    def training_step(self, batch: dict[str, Tensor], optimizer_index: int, step: int) -> dict[str, Tensor]:
+        """The contrast alone."""
+        visual, audio = self._embed(batch, self.config.feature_noise)
+        loss = self.align(visual, audio, self.generator.temperature, batch["clip"], batch["frame"])
+        return {"loss": loss, "retrieval": retrieval(visual, audio).mean()}
+
+    @torch.no_grad()
+    def validate(self) -> dict[str, float]:
+        """How often a held-out face finds its own sound among 24 frames of its clip (chance 1/24)."""
+        scores: dict[str, list[float]] = {}
+        for clip in self.held_out:
+            frames = np.linspace(2, len(clip) - 3, 24).round().astype(int)
+            batch = _stack([self._face(clip, 0, int(f)) for f in frames], self.device)
+            group = "grid" if clip.item.corpus == "GRID" else "wild"
+            found = retrieval(*self._embed(batch)).mean()
+            scores.setdefault(f"val_retrieval_{group}", []).append(float(found))
+        every = [v for values in scores.values() for v in values]
+        spread_ = 1.96 * float(np.std(every)) / max(1, len(every)) ** 0.5
+        means = {name: float(np.mean(values)) for name, values in scores.items()}
+        return {"val_retrieval": float(np.mean(every)), "val_interval": spread_} | means
+
+    def export(self, directory: Path, metrics: dict[str, float]) -> None:
+        """Write the generator, of which only the alignment is trained, as the hub reads it."""
+        from talkface.hub import save_pretrained
+
+        config = self.generator.config_dict() | {"metrics": metrics}
+        save_pretrained(directory, config, self.generator.state_dict(), card=None)
+
+
+class GeneratorTask(AlignmentTask):
+    """Reconstruction at several scales, the frozen expert's losses, alignment, PatchGAN."""
+
+    metric, mode = "val_quality", "max"
+
+    def __init__(self, config: GeneratorTrainConfig, data: Path, seed: int = 0, device: str = "cpu") -> None:
+        super().__init__(config, data, seed, device)
+        self.expert = SyncExpert.from_pretrained(config.expert).to(self.device).requires_grad_(False)
+        self.discriminator = PatchDiscriminator(MAP_CHANNELS).to(self.device)
+        self.modules = {"generator": self.generator, "discriminator": self.discriminator}
+        self.described = [self.make.describe(clip) for clip in self.clips]
+        generator = np.random.default_rng(seed)
+        chosen = self.held_out[:: max(1, len(self.held_out) // 24)]
+        self.fixed = [self._stretch(clip, k, len(clip) // 3, generator, 0) for k, clip in enumerate(chosen)]
+
+    def optimizers_spec(self) -> list[OptimizerSpec]:
+        """The generator's and the discriminator's optimizers."""
+        return [OptimizerSpec(modules=("generator",)), OptimizerSpec(modules=("discriminator",), lr=2.0)]
+
+    def batches(self, generator: np.random.Generator) -> Iterator[dict[str, Tensor]]:
+        """Endless batches of stretches of five frames, one after the other."""
+        yield from prefetched(self._stretches(generator))
+
+    def _stretches(self, generator: np.random.Generator) -> Iterator[dict[str, Tensor]]:
+        while True:
+            rows = []
+            for index in generator.choice(len(self.clips), self.config.stretches, p=self.weights):
+                clip = self.clips[index]
+                start = int(generator.integers(2, len(clip) - WINDOW - 2))
+                variant = int(generator.integers(len(clip.content)))
+                look = Look.draw(generator)
+                rows += [look(row) for row in self._stretch(clip, int(index), start, generator, variant)]
+            yield _stack(rows, self.device)
+
+    def _stretch(
+        self, clip: TalkingClip, index: int, start: int, generator: np.random.Generator, variant: int
+    ) -> list[dict[str, np.ndarray]]:
+        """Five consecutive frames with references from elsewhere in the clip."""
+        frames = range(start, start + WINDOW)
+        bank = self.make.bank(clip, frames, generator, int(generator.integers(3, self.config.bank + 1)))
+        seen = {int(k): self.make.reference(clip, int(k)) for k in bank}
+        described = self.make.describe(clip)
+        choose = Chooser(described[bank], bank / 25, self.config.model.references)
+        other = int(generator.integers(len(clip))) if generator.random() < self.config.round_trip else None
+        rows = []
+        for frame in frames:
+            crop, goal = self.make.context(clip, frame, other)
+            picked = [seen[int(bank[k])] for k in choose(described[frame], frame / 25)]
+            prepared = prepare(self.make.warp, crop, goal, picked, self.config.model.seeded)
+            content, level = self.make.speech(clip, frame, variant)
+            row = _inputs(prepared) | {
+                "content": content,
+                "level": level,
+                "mesh": self.make.mesh(clip, frame),
+            }
+            row["references"] = _planes(np.stack([p.crop for p in picked]).astype(np.float32) / 255)
+            row |= {"around": _planes(crop.astype(np.float32) / 255)}
+            row |= {"target": _planes(self.make.target(clip, frame).astype(np.float32) / 255)}
+            rows.append(row | {"clip": np.array(index), "frame": np.array(frame)})
+        return rows
+
+    # -- losses ----------------------------------------------------------------------------------
+
+    def _draw(self, batch: dict[str, Tensor], noise: float = 0.0) -> tuple[Tensor, Drawn, Tensor]:
+        """Finished crops, all that was drawn, and the loss weight."""
+        given = {f.name: batch[f.name] for f in fields(Inputs)}
+        given["content"] = given["content"] + noise * torch.randn_like(given["content"])
+        drawn = self.generator(Inputs(**given))
+        picture = drawn.picture(batch["seeds"], batch["around"])
+        inner = F.max_pool2d(batch["maps"][:, 3:4], 7, 1, 3)
+        inner = F.interpolate(inner, scale_factor=2.0, mode="bilinear")
+        return picture, drawn, batch["hidden"] * (1 + self.config.inner * inner)
+
+    def training_step(self, batch: dict[str, Tensor], optimizer_index: int, step: int) -> dict[str, Tensor]:
+        """Generator (0) or discriminator (1)."""
+        adversarial = step >= self.config.adversarial_start
+        if optimizer_index == 1:
+            return self._judge(batch, adversarial and step % self.config.judged_every == 0)
+        config, target = self.config, batch["target"]
+        fake, drawn, weight = self._draw(batch, config.feature_noise)
+        out = {
+            "l1": weighted_l1(fake, target, weight),
+            "gradient": gradient_loss(fake, target, weight),
+            "scales": multi_scale(drawn.scales, target, weight),
+            "align": self.align(
+                drawn.visual, drawn.audio, self.generator.temperature, batch["clip"], batch["frame"]
+            ),
+        }
+        out |= self._expert_losses(fake, target, batch)
+        loss = out["l1"] + config.gradient * out["gradient"] + config.scales * out["scales"]
+        loss = loss + config.align * out["align"] + config.perceptual * out["perceptual"]
+        if adversarial:
+            score, seen = self.discriminator(fake, batch["maps"])
+            with torch.no_grad():
+                _, real = self.discriminator(target, batch["maps"])
+            out |= {
+                "adversarial": hinge_generator(score, _patch_weight(weight, score)),
+                "matching": feature_matching(seen, real),
+            }
+            loss = loss + config.adversarial * out["adversarial"] + config.matching * out["matching"]
+            loss = loss + config.sync * out["sync"]
+        return {"loss": loss} | {name: value.detach() for name, value in out.items()}
+
+    def _expert_losses(self, fake: Tensor, target: Tensor, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The frozen expert's distance from the sound, and between what it sees in drawn and real mouths."""
+        mouths = [
+            F.interpolate(p, size=(MOUTH_PIXELS,) * 2, mode="bilinear", antialias=True)
+            for p in (fake, target)
+        ]
+        drawn, real = (m.unflatten(0, (-1, WINDOW)) for m in mouths)
+        middle = slice(WINDOW // 2, None, WINDOW)  # its speech is the stretch's
+        audio = self.expert.embed_audio(batch["content"][middle], batch["level"][middle])[:, 0]
+        video, features_drawn = self.expert.look(drawn)
+        with torch.no_grad():
+            _, features_real = self.expert.look(real)
+        apart = [
+            F.l1_loss(a, b) / (b.abs().mean() + 1e-3)
+            for a, b in zip(features_drawn, features_real, strict=True)
+        ]
+        sync = self.expert.scale.exp() * (video - audio).square().mean(-1)
+        return {"sync": sync.mean(), "perceptual": torch.stack(apart).mean()}
+
+    def _judge(self, batch: dict[str, Tensor], wanted: bool) -> dict[str, Tensor]:
+        if not wanted:  # keeps the graph alive without training anything
+            return {"loss": self.discriminator.head.get_parameter("bias").sum() * 0.0}
+        with torch.no_grad():
+            fake, _, weight = self._draw(batch)
+        real_score, _ = self.discriminator(batch["target"], batch["maps"])
+        fake_score, _ = self.discriminator(fake, batch["maps"])
+        return {"loss": hinge_discriminator(real_score, fake_score, _patch_weight(weight, real_score))}
+
+    # -- validation ------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def _held_out_pictures(self) -> Iterator[tuple[dict[str, Tensor], Tensor, Tensor]]:
+        for rows in self.fixed:
+            batch = _stack(rows, self.device)
+            fake, _, weight = self._draw(batch)
+            yield batch, fake.clamp(0, 1), weight
+
+    def validate(self) -> dict[str, float]:
+        """PSNR where the mouth is drawn, of the best seed alone too, and sharpness relative to the real."""
+        psnr, seed, ratios = [], [], []
+        for batch, fake, weight in self._held_out_pictures():
+            where = (batch["hidden"] > 0.5).expand(-1, 3, -1, -1)
+            psnr.append(_psnr(fake, batch["target"], where))
+            seed.append(_psnr(batch["seeds"][:, 0], batch["target"], where))
+            real = _sharpness(batch["target"], weight)
+            if real > 0:  # a mouth that stays closed shows nothing that could be blurred
+                ratios.append(_sharpness(fake, weight) / real)
+        sharpness = float(np.median(ratios))
+        quality = float(np.mean(psnr)) - 4 * abs(np.log(sharpness))
+        return {
+            "val_quality": quality,
+            "val_psnr": float(np.mean(psnr)),
+            "val_psnr_seed": float(np.mean(seed)),
+            "val_sharpness": sharpness,
+        }
+
+    def samples(self) -> np.ndarray:
+        """Rows of masked face, first seed, drawn, real: the middle frame of held-out stretches."""
+        rows = []
+        for batch, fake, _ in self._held_out_pictures():
+            k = WINDOW // 2
+            cells = [batch["context"][k], batch["seeds"][k, 0], fake[k], batch["target"][k]]
+            rows.append(torch.cat(cells, 2).permute(1, 2, 0).cpu().numpy())
+        columns = min(3, len(rows))
+        whole = len(rows) // columns * columns
+        rows = [(row.clip(0, 1) * 255).astype(np.uint8) for row in rows[:whole]]
+        return np.concatenate([np.concatenate(rows[i::columns], 0) for i in range(columns)], 1)
+
+
+def _psnr(a: Tensor, b: Tensor, where: Tensor) -> float:
+    return float(-10 * torch.log10((a - b)[where].square().mean() + 1e-8))
+
+
+def _sharpness(picture: Tensor, weight: Tensor) -> float:
+    """Mean gradient of grey values under a weight."""
+    grey = picture.mean(1, keepdim=True)
+    x, y = grey.diff(dim=3)[:, :, 1:], grey.diff(dim=2)[..., 1:]
+    inner = (weight[:, :, 1:, 1:] > 1.5).float()
+    return float(((x.abs() + y.abs()) * inner).sum() / (inner.sum() + 1e-6))
+
+
+def _patch_weight(weight: Tensor, scores: Tensor) -> Tensor:
+    return F.adaptive_avg_pool2d(weight, (scores.shape[-2], scores.shape[-1]))
+
+
+def _planes(picture: np.ndarray) -> np.ndarray:
+    """(..., H, W, 3) to (..., 3, H, W)."""
+    return np.ascontiguousarray(np.moveaxis(picture, -1, -3))
+
+
+def _inputs(prepared: Prepared) -> dict[str, np.ndarray]:
+    return {
+        "context": _planes(prepared.context),
+        "hidden": prepared.hidden[None],
+        "maps": prepared.maps,
+        "grids": prepared.grids.astype(np.float32),
+        "seeds": _planes(prepared.seeds),
+    }
+
+
+def _stack(rows: list[dict[str, np.ndarray]], device: torch.device) -> dict[str, Tensor]:
+    return {name: torch.from_numpy(np.stack([row[name] for row in rows])).to(device) for name in rows[0]}
+
+
+@dataclass(frozen=True)
+class Look:
+    """Colour, light and mirror, alike on all pictures of a stretch."""
+
+    gain: np.ndarray
+    lift: float
+    grey: bool
+    mirror: bool
+
+    @classmethod
+    def draw(cls, generator: np.random.Generator) -> "Look":
+        """At random."""
+        gain = generator.uniform(0.75, 1.25) * generator.uniform(0.85, 1.15, 3)[:, None, None]
+        lift = float(generator.uniform(-0.08, 0.08))
+        return cls(gain, lift, bool(generator.random() < 0.1), bool(generator.random() < 0.5))
+
+    def __call__(self, row: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """One frame's inputs and target in this look."""
+        row = dict(row)
+        for name in {"references", "seeds", "around", "target"} & row.keys():
+            row[name] = self._colour(row[name])
+        row["context"] = np.where(row["hidden"] < 1, self._colour(row["context"]), row["context"])
+        if self.mirror:
+            for name in {"context", "hidden", "maps", "references", "seeds", "around", "target"} & row.keys():
+                row[name] = np.ascontiguousarray(row[name][..., ::-1])
+            row["maps"][0] *= -1
+            row["mesh"] = row["mesh"].copy()
+            row["mesh"][-2:] *= -1  # yaw and roll change sign
+            if "grids" in row:
+                row["grids"] = np.ascontiguousarray(row["grids"][:, :, ::-1] * np.array([-1, 1], np.float32))
+        return row
+
+    def _colour(self, picture: np.ndarray) -> np.ndarray:
+        if self.grey:
+            picture = np.repeat(picture.mean(-3, keepdims=True), 3, -3)
+        return np.clip(picture * self.gain + self.lift, 0, 1).astype(np.float32)

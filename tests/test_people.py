@@ -81,9 +81,11 @@ def video(pictures: Iterable[np.ndarray], fps: float = 25.0) -> list[Frame]:
     return [Frame(picture, number / fps) for number, picture in enumerate(pictures)]
 
 
-def follow(frames: list[Frame], tracker: FaceTracker, face: FaceModel, cast: Cast | None = None) -> Followed:
+def follow(
+    frames: list[Frame], tracker: FaceTracker, face: FaceModel, cast: Cast | None = None, **options: float
+) -> Followed:
     cast = cast or scan(frames[::5], tracker, face)
-    followed = list(Follower(tracker, cast).follow(iter(frames)))
+    followed = list(Follower(tracker, cast, **options).follow(iter(frames)))
     assert [frame.time for frame, _ in followed] == [frame.time for frame in frames]
     assert all(given is frame for (given, _), frame in zip(followed, frames, strict=True))
     return followed
@@ -275,7 +277,8 @@ def test_a_face_that_turns_away_is_flagged_without_flicker(tracker, face):
     waver = 56 + 4 * np.sin(np.arange(36) / 12 * 2 * np.pi)
     angles = [*range(0, 60, 4), *waver, *range(58, -1, -4)]
     frames = video(turn(angle) for angle in angles)
-    followed = follow(frames, tracker, face, scan(frames[:3], tracker, face))
+    cast = scan(frames[:3], tracker, face)
+    followed = follow(frames, tracker, face, cast, turned=np.radians(55))
     sightings = [sightings[0] for _, sightings in followed]
     usable = [sighting.usable for sighting in sightings]
     assert usable[0]

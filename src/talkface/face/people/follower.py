@@ -36,7 +36,8 @@ _COVERED = 30.0  # mean change of a lost face's blocks, of 255, that says that i
 _STRAY = 0.12  # inter-ocular distances by which a face leaves its course when a track hops to another one
 _VIEWS = 4  # looks that decide who somebody is
 _JUMP = 0.35  # inter-ocular distances from frame to frame; more is no motion
-_TURNED, _BACK = math.radians(55), math.radians(50)  # yaw from which a face is not usable, and is again
+_TURNED = math.radians(76)  # yaw from which a face is not usable
+_STEADY = math.radians(6)  # by which it must be less until the face is usable again
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,7 @@ class Follower:
         numbers: Whom to follow; everybody by default. The others cost nothing.
         look_ahead: Seconds that frames are held, for smoothing, for filling gaps, and so that somebody who
             comes in is seen from the first frame.
+        turned: Yaw in radians from which a face is not usable.
     """
 
     def __init__(
@@ -75,8 +77,9 @@ class Follower:
         cast: Cast,
         numbers: Iterable[int] | None = None,
         look_ahead: float = _AHEAD,
+        turned: float = _TURNED,
     ) -> None:
-        self.tracker, self.cast, self.look_ahead = tracker, cast, look_ahead
+        self.tracker, self.cast, self.look_ahead, self.turned = tracker, cast, look_ahead, turned
         self.numbers = frozenset(range(len(cast)) if numbers is None else numbers)
 
     def follow(self, frames: "Iterable[Frame]") -> "Iterator[tuple[Frame, dict[int, Sighting]]]":
@@ -200,6 +203,7 @@ class _Scene:
 
     def __init__(self, follower: Follower) -> None:
         self.tracker, self.cast, self.numbers = follower.tracker, follower.cast, follower.numbers
+        self._limit = follower.turned
         self.held: deque[_Held] = deque()
         self._describe = AppearanceModel.from_pretrained()
         self._tracks: list[_Track] = []
@@ -425,7 +429,7 @@ class _Scene:
             faces.append(moment.face)
         points, pose = smooth(faces, held.time)
         yaw = math.radians(float(head_angles(pose.rotation)[0, 0]))
-        turned = abs(yaw) > (_BACK if self._turned.get(number, False) else _TURNED)
+        turned = abs(yaw) > self._limit - (_STEADY if self._turned.get(number, False) else 0.0)
         self._turned[number] = turned
         mouth = points[list(tp.MOUTH_CORNERS), :2].mean(0)
         inside = bool(((mouth >= 0) & (mouth < held.frame.image.shape[1::-1])).all())

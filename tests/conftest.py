@@ -140,9 +140,10 @@ def talking(
     inputs: Path, picture: Image.Image, samples: np.ndarray, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
     """A talking video with sound: 75 frames of 256x256, 25 a second, a face of about 110 pixels."""
-    close, voice = inputs / "close.png", write_wav(inputs / "own.wav", samples[RATE : 4 * RATE])
+    folder = tmp_path_factory.mktemp("talking")
+    close, voice = folder / "close.png", write_wav(folder / "own.wav", samples[RATE : 4 * RATE])
     picture.crop((104, 8, 344, 248)).save(close)
-    return talkface.animate(close, voice, size=256).save(tmp_path_factory.mktemp("talking") / "talking.mp4")
+    return talkface.animate(close, voice, size=256).save(folder / "talking.mp4")
 
 
 @pytest.fixture(scope="session")

@@ -136,9 +136,7 @@ def other_speech(inputs: Path, samples: np.ndarray) -> Path:
 
 
 @pytest.fixture(scope="session")
-def talking(
-    inputs: Path, picture: Image.Image, samples: np.ndarray, tmp_path_factory: pytest.TempPathFactory
-) -> Path:
+def talking(picture: Image.Image, samples: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A talking video with sound: 75 frames of 256x256, 25 a second, a face of about 110 pixels."""
     folder = tmp_path_factory.mktemp("talking")
     close, voice = folder / "close.png", write_wav(folder / "own.wav", samples[RATE : 4 * RATE])

@@ -27,7 +27,7 @@ from talkface.systems.g4g.bank import Album, gather
 from talkface.systems.g4g.config import PAPER, GeneratorConfig
 from talkface.systems.g4g.drawing import PIXELS, hidden_region
 from talkface.systems.g4g.experts import MOUTH_PIXELS, SyncExpert, SyncExpertConfig
-from talkface.systems.g4g.geometry import Retargeter, mesh_code, mouth_shape, personal_gain
+from talkface.systems.g4g.geometry import MouthRange, Retargeter, mesh_code, mouth_shape
 from talkface.systems.g4g.lips import LipTrack
 from talkface.systems.g4g.losses import diagonal_alignment, multi_scale, pairwise_alignment, retrieval
 from talkface.systems.g4g.model import WINDOW, Drawn, Generator, Inputs
@@ -377,14 +377,29 @@ def test_a_retargeter_forgets_at_a_cut(face: FaceModel):
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=50))
-def test_personal_gain_has_limits(openings: list[float]):
-    assert 0.65 <= personal_gain(np.array(openings)) <= 1.35
+def test_mouth_range_has_limits(openings: list[float]):
+    seen = MouthRange.seen(np.array(openings))
+    assert 0.5 <= seen.gain <= 1.35
+    assert seen.limit >= max(0.1, max(openings))
 
 
-def test_personal_gain_is_one_of_the_still_and_grows_with_liveliness():
-    assert personal_gain(np.full(20, 0.1)) == 1.0
-    quiet, usual, lively = (personal_gain(np.linspace(0, width, 50)) for width in (0.06, 0.139, 0.3))
+def test_mouth_range_of_the_still_is_usual_and_grows_with_liveliness():
+    assert MouthRange.seen(np.full(20, 0.1)).gain == 1.0
+    quiet, usual, lively = (MouthRange.seen(np.linspace(0, width, 50)).gain for width in (0.06, 0.139, 0.3))
     assert quiet < 0.8 < usual < 1.1 < lively
+
+
+@given(scale=st.floats(0, 20), widest=st.floats(0.02, 0.3))
+def test_mouths_stay_within_their_range(scale: float, widest: float):
+    face = FaceModel.from_pretrained()
+    opening = lambda beta: float(mouth_shape(face, beta[None])[0, 0])  # noqa: E731
+    unit = np.zeros(len(face.mouth), np.float32)
+    unit[0] = 1.0 if opening(np.eye(len(face.mouth), dtype=np.float32)[0]) > 0 else -1.0
+    wanted, mouth = scale * unit, MouthRange.seen(np.linspace(0, widest, 50))
+    fitted = mouth.fit(face, wanted)
+    assert opening(fitted) <= mouth.limit + 1e-5
+    if mouth.gain * opening(wanted) <= 0.7 * mouth.limit:
+        np.testing.assert_allclose(fitted, mouth.gain * wanted, rtol=1e-6)
 
 
 def test_mesh_code_is_bounded():
@@ -608,7 +623,7 @@ def test_paper_preset_trains_and_draws_by_the_same_code(
     loss.backward()
     assert torch.isfinite(loss)
     album, seen = Album(), [Frame(image, k / 25) for k, image in enumerate(talking_frames[:10])]
-    person = scan(album.passing(seen), FaceTracker(), face)[0]
+    person = scan(seen, FaceTracker(), face, album.keep)[0]
     renderer = MouthRenderer(
         face, task.generator, gather(album, person, face, OcclusionNet.from_pretrained(), narrow.pixels)
     )

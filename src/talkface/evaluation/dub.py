@@ -11,13 +11,16 @@ import numpy as np
 
 import talkface
 from talkface.data.prepare import Item, Manifest
-from talkface.errors import TalkfaceError
+from talkface.errors import NoFaceFound, TalkfaceError
 from talkface.evaluation import report
-from talkface.evaluation.clips import Library, group_of, talking_items
+from talkface.evaluation.clips import Clip, Library, group_of, talking_items
 from talkface.evaluation.expert import experts
 from talkface.evaluation.pair import PairScorer
+from talkface.face.model import FaceModel, estimate_pose
+from talkface.face.people.cast import head_angles
 from talkface.media.source import SourceVideo
 from talkface.media.video import VideoWriter
+from talkface.systems.g4g.pipeline import TURNED
 
 logger = logging.getLogger(__name__)
 
@@ -149,6 +152,8 @@ def evaluate_dub(
             video, speech = (
                 replace(library.clip(item), encoded=encoded[item.key]) for item in (job.video, job.speech)
             )
+            if job.test != "real" and _turned_away(video, scorer.face) > 0.5:
+                raise NoFaceFound("the face is turned away in most frames, which dub leaves as they are")
             made = job.make()
             scorer(job.test, video, made, speech if job.test == "cross" else None)
         except TalkfaceError as error:
@@ -162,6 +167,13 @@ def evaluate_dub(
     result |= scorer.tests["real"].strangers() if "real" in scorer.tests else {}
     report.write(Path(output), result, rows, {test: scores.strips for test, scores in scorer.tests.items()})
     return result
+
+
+def _turned_away(clip: Clip, face: FaceModel) -> float:
+    """Share of the frames in which the face is turned further than dub draws."""
+    points = clip.track.points
+    yaw = head_angles(estimate_pose(points, face.fit(points).neutral).rotation)[:, 0]
+    return float((np.abs(np.radians(yaw)) > TURNED).mean())
 
 
 def _encode_again(path: Path, target: Path) -> Path:

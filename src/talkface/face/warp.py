@@ -199,15 +199,23 @@ class MeshWarp:
         spread = lambda p: float(np.square(p[rigid, :2] - p[rigid, :2].mean(0)).sum())  # noqa: E731
         return spread(source) / spread(target)
 
-    def paint_order(self, target: np.ndarray) -> np.ndarray:
-        """From far to near: the ring, mouth and eyes, skin that faces away, the rest of the skin by depth."""
-        corners = target[self.triangles]
+    def paint_order(self, target: np.ndarray, among: np.ndarray) -> np.ndarray:
+        """From far to near: the ring, mouth and eyes, skin that faces away, the rest of the skin by depth.
+
+        Args:
+            target: (VERTICES, 3).
+            among: (N,) indices of triangles, ascending.
+
+        Returns:
+            (N,) the same in the order in which they are to be painted.
+        """
+        corners = target[self.triangles[among]]
         a, b = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
         depth = corners[..., 2].mean(1)
         depth[a[:, 0] * b[:, 1] < a[:, 1] * b[:, 0]] += 1e6  # counterclockwise when it faces the camera
-        depth[: self.inner_count] = 1e9
-        depth[self.is_face == 0] = np.inf
-        return np.argsort(-depth, kind="stable")
+        depth[among < self.inner_count] = 1e9
+        depth[self.is_face[among] == 0] = np.inf
+        return among[np.argsort(-depth, kind="stable")]
 
     def rasterise(
         self, target: np.ndarray, size: tuple[int, int], cell: float, offset: tuple[float, float]
@@ -220,18 +228,15 @@ class MeshWarp:
         )  # integers are centres
         corners = np.round(cells).astype(np.int32)[self.triangles]
         low, high = corners.min(1) >> shift, (corners.max(1) >> shift) + 1
-        seen = (high[:, 0] >= 0) & (high[:, 1] >= 0) & (low[:, 0] < size[0]) & (low[:, 1] < size[1])
-        for index in self.paint_order(target):
-            if seen[index]:
-                cv2.fillConvexPoly(canvas, corners[index], int(index), cv2.LINE_8, shift)
+        seen = (high >= 0).all(1) & (low < size).all(1)
+        for index in self.paint_order(target, np.flatnonzero(seen)).tolist():
+            cv2.fillConvexPoly(canvas, corners[index], index, cv2.LINE_8, shift)
         return canvas
 
-    def affines(self, source: np.ndarray, target: np.ndarray) -> np.ndarray:
-        """Affine maps target -> source of each triangle, (N, 2, 3)."""
-        a, b = (
-            target[self.triangles][..., :2].astype(np.float64),
-            source[self.triangles][..., :2].astype(np.float64),
-        )
+    def affines(self, source: np.ndarray, target: np.ndarray, among: np.ndarray) -> np.ndarray:
+        """Affine maps target -> source of triangles ``among`` (N,), (N, 2, 3)."""
+        corners = self.triangles[among]
+        a, b = (mesh[:, :2].astype(np.float64)[corners] for mesh in (target, source))
         edges_a = np.stack([a[:, 1] - a[:, 0], a[:, 2] - a[:, 0]], -1)
         edges_b = np.stack([b[:, 1] - b[:, 0], b[:, 2] - b[:, 0]], -1)
         determinant = edges_a[:, 0, 0] * edges_a[:, 1, 1] - edges_a[:, 0, 1] * edges_a[:, 1, 0]
@@ -250,11 +255,15 @@ class MeshWarp:
         return np.concatenate([linear, offset[..., None]], -1).astype(np.float32)
 
     def _stay_inside(
-        self, grid: np.ndarray, triangle: np.ndarray, source: np.ndarray, maps: np.ndarray
+        self, grid: np.ndarray, triangle: np.ndarray, source: np.ndarray, maps: np.ndarray, used: np.ndarray
     ) -> None:
         """Keep what slivers show within a pixel of their triangle, in place: their maps reach far away."""
-        stretch = np.square(maps[:-1, :, :2]).sum((1, 2))
-        sliver = np.append(stretch > 16 * np.median(stretch), False)  # index -1 stays where it is
+        stretch = np.square(maps[used, :, :2]).sum((1, 2))
+        slivers = used[stretch > 16 * np.median(stretch)] if len(used) else used
+        if not len(slivers):
+            return
+        sliver = np.zeros(len(maps), bool)  # index -1 stays where it is
+        sliver[slivers] = True
         rows, columns = np.nonzero(sliver[triangle])
         corners = source[self.triangles[triangle[rows, columns]]][..., :2]
         grid[rows, columns] = np.clip(grid[rows, columns], corners.min(1) - 1, corners.max(1) + 1)
@@ -279,8 +288,10 @@ class MeshWarp:
             triangle: that of another field onto the same target, which spares drawing it again.
         """
         triangle = self.rasterise(target, size, cell, offset) if triangle is None else triangle
-        maps = self.affines(source, target)
-        maps = np.concatenate([maps, np.array([[[1, 0, 0], [0, 1, 0]]], np.float32)])  # index -1: stays
+        used = np.flatnonzero(np.bincount(triangle.ravel() + 1, minlength=len(self.triangles) + 1)[1:])
+        maps = np.zeros((len(self.triangles) + 1, 2, 3), np.float32)
+        maps[-1] = np.eye(2, 3)  # index -1: stays
+        maps[used] = self.affines(source, target, used)
         chosen = maps[triangle]
         x = (np.arange(size[0], dtype=np.float32) + 0.5) * cell - 0.5 + offset[0]
         y = ((np.arange(size[1], dtype=np.float32) + 0.5) * cell - 0.5 + offset[1])[:, None]
@@ -288,5 +299,5 @@ class MeshWarp:
         for axis in (0, 1):
             row = chosen[:, :, axis]
             grid[..., axis] = row[..., 0] * x + row[..., 1] * y + row[..., 2]
-        self._stay_inside(grid, triangle, source, maps)
+        self._stay_inside(grid, triangle, source, maps, used)
         return WarpField(grid, triangle, cell)

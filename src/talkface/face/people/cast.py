@@ -1,7 +1,7 @@
 """The people of a video, told apart by a fast look at a few frames."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _SMALLEST = 40  # pixels from forehead to chin that are looked for
 _FRONTAL = 45.0  # degrees of yaw up to which a view tells what the face is like from the front
+_TRUSTED = 3  # frames that look much like the one before in which nobody new is looked for
 _YAW = 1.5  # how much further heads turn than the mesh network's meshes, judged by eye on 60 turned faces
 
 
@@ -104,8 +105,19 @@ class _Group:
         return not {view.frame for view in self.views}.isdisjoint(view.frame for view in other.views)
 
 
-def scan(frames: "Iterable[Frame]", tracker: FaceTracker, face: FaceModel) -> Cast:
+def scan(
+    frames: "Iterable[Frame]",
+    tracker: FaceTracker,
+    face: FaceModel,
+    keep: "Callable[[Frame, list[np.ndarray]], None] | None" = None,
+) -> Cast:
     """Find the people of a video from a few frames spread over it; one frame is held at a time.
+
+    Args:
+        frames: to look at, in order.
+        tracker: finds faces and meshes.
+        face: the 3DMM.
+        keep: called with each frame and the meshes (478, 3) of the faces in it.
 
     Raises:
         NoFaceFound: Nobody is seen in any frame.
@@ -113,11 +125,16 @@ def scan(frames: "Iterable[Frame]", tracker: FaceTracker, face: FaceModel) -> Ca
     views: list[list[_View]] = []
     alike: list[bool] = []  # whether a frame looks much like the one before
     last: np.ndarray | None = None
+    trusted = 0
     for index, frame in enumerate(frames):
-        views.append(_views(index, frame, tracker))
         now = blocks(frame.image)
         alike.append(last is not None and difference(last, now) < CHANGE)
         last = now
+        trusted = trusted + 1 if alike[-1] else 0
+        before = views[-1] if trusted % (_TRUSTED + 1) else []
+        views.append(_views(index, frame, tracker, before))
+        if keep:
+            keep(frame, [view.points for view in views[-1]])
     groups = _merged(_chained(views, alike))
     if not groups:
         raise NoFaceFound("no face found in the video; give one in which a face is clearly visible")
@@ -126,10 +143,18 @@ def scan(frames: "Iterable[Frame]", tracker: FaceTracker, face: FaceModel) -> Ca
     return Cast(people, len(views))
 
 
-def _views(index: int, frame: "Frame", tracker: FaceTracker) -> list[_View]:
+def _views(index: int, frame: "Frame", tracker: FaceTracker, before: list[_View]) -> list[_View]:
+    """The faces of a frame: where they were ``before``, or by detection if that is empty or loses one."""
+    views = _seen(index, frame, tracker, [view.region for view in before])
+    if before and len(views) == len(before):
+        return views
+    return _seen(index, frame, tracker, detect_faces(tracker, frame.image, _SMALLEST))
+
+
+def _seen(index: int, frame: "Frame", tracker: FaceTracker, regions: list[Detection]) -> list[_View]:
     describe = AppearanceModel.from_pretrained()
     views: list[_View] = []
-    for region in detect_faces(tracker, frame.image, _SMALLEST):
+    for region in regions:
         mesh = detected_mesh(tracker, frame.image, region)
         if mesh and not any(view.region.overlaps(mesh.region) for view in views):
             seen = describe(frame.image, mesh.points)

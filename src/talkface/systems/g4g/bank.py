@@ -1,7 +1,5 @@
 """Gathers reference frames of people from a fast look at a video."""
 
-from collections.abc import Iterable, Iterator
-
 import cv2
 import numpy as np
 from scipy.spatial.transform import Rotation
@@ -21,27 +19,33 @@ from talkface.systems.g4g.renderer import Bank
 KEPT = 12  # references of a person
 _QUALITY = 98
 _TURNED = np.radians(50)  # yaw from which a frame is no good reference
-_ROOM = 0.3  # of the lower face's size, around it in a kept picture
+_ROOM = 0.5  # of a face's size, around it in the album
+_AROUND = 0.3  # of the lower face's size, around it in a reference's picture
 
 
 class Album:
-    """Frames that pass by, kept compressed until it is known who is in them."""
+    """Pictures of the faces that pass by, kept compressed until it is known whose they are."""
 
     def __init__(self) -> None:
-        self._frames: dict[float, np.ndarray] = {}
+        self._kept: dict[float, list[tuple[np.ndarray, np.ndarray, np.ndarray]]] = {}
 
-    def passing(self, frames: Iterable[Frame]) -> Iterator[Frame]:
-        """The same frames."""
-        for frame in frames:
+    def keep(self, frame: Frame, meshes: list[np.ndarray]) -> None:
+        """Keep the surroundings of faces (478, 3) in a frame."""
+        kept = self._kept.setdefault(frame.time, [])
+        for points in meshes:
+            low, high = points[:, :2].min(0), points[:, :2].max(0)
+            room = _ROOM * (high - low).max()
+            picture, corner = _rectangle(frame.image, low - room, high + room)
             options = [cv2.IMWRITE_JPEG_QUALITY, _QUALITY]
-            self._frames[frame.time] = cv2.imencode(".jpg", frame.image[:, :, ::-1], options)[1]
-            yield frame
+            kept.append((points, corner, cv2.imencode(".jpg", picture[:, :, ::-1], options)[1]))
 
-    def picture(self, time: float) -> np.ndarray:
-        """The frame (H, W, 3) uint8 of that time."""
-        image = cv2.imdecode(self._frames[time], cv2.IMREAD_COLOR)
+    def picture(self, time: float, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The surroundings (h, w, 3) uint8 of a face in the frame of that time, and their corner x, y."""
+        off = [float(np.abs(own - points).max()) for own, _, _ in self._kept[time]]
+        _, corner, data = self._kept[time][int(np.argmin(off))]
+        image = cv2.imdecode(data, cv2.IMREAD_COLOR)
         assert image is not None  # we compressed it
-        return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+        return cv2.cvtColor(image, cv2.COLOR_BGR2RGB), corner
 
 
 def gather(
@@ -70,7 +74,8 @@ def gather(
     chosen = facing[spread(described[facing], count)]
     references, pictures, matrices = [], [], []
     for index in chosen:
-        image, points = album.picture(float(person.times[index])), person.points[index]
+        image, corner = album.picture(float(person.times[index]), person.points[index])
+        points = person.points[index] - np.append(corner, 0).astype(np.float32)
         matrix = mouth_matrix(points, pixels)
         resting = with_ring(points)
         references.append(Reference(cut(image, matrix, pixels), transform(resting, matrix)))
@@ -94,7 +99,12 @@ def _lower_face(image: np.ndarray, points: np.ndarray) -> tuple[np.ndarray, np.n
     """The part of a picture around a lower face, and where it begins (2,)."""
     outline = lower_face_outline(points)
     low, high = outline.min(0), outline.max(0)
-    room = _ROOM * (high - low).max()
-    left, top = np.clip(np.floor(low - room), 0, np.array(image.shape[1::-1]) - 1).astype(int)
-    right, bottom = np.clip(np.ceil(high + room), [left + 1, top + 1], image.shape[1::-1]).astype(int)
+    room = _AROUND * (high - low).max()
+    return _rectangle(image, low - room, high + room)
+
+
+def _rectangle(image: np.ndarray, low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """A copy of a rectangle, as far as it lies in the picture, and its corner x, y."""
+    left, top = np.clip(np.floor(low), 0, np.array(image.shape[1::-1]) - 1).astype(int)
+    right, bottom = np.clip(np.ceil(high), [left + 1, top + 1], image.shape[1::-1]).astype(int)
     return image[top:bottom, left:right].copy(), np.array([left, top])

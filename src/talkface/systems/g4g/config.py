@@ -22,7 +22,7 @@ class GeneratorConfig:
         choosing: contrast of the references' shares once trained: above 1 one of them shows rather than the
             mean of several, which is blurred.
         intra_modal: modulate the masked face by the mesh (off: an ablation).
-        fusion: the fusion network (off: an ablation; the mask alone blends).
+        fusion: channels of the fusion network (0: none, an ablation; the mask alone blends).
         seeded: references are brought in place by MeshWarp first (off: an ablation).
     """
 
@@ -32,16 +32,23 @@ class GeneratorConfig:
     maps: int = MAP_CHANNELS
     code: int = 128
     embedding: int = 128
-    widths: tuple[int, ...] = (32, 64, 128)
+    widths: tuple[int, ...] = (24, 48, 64)
     references: int = 2
     reach: float = 0.06
     scales: int = 2
     choosing: float = 3.0
     intra_modal: bool = True
-    fusion: bool = True
+    fusion: int = 16
     seeded: bool = True
 
 
 PAPER = GeneratorConfig(
-    pixels=256, content=512, code=512, embedding=512, widths=(64, 128, 256, 512), references=5, scales=3
+    pixels=256,
+    content=512,
+    code=512,
+    embedding=512,
+    widths=(64, 128, 256, 512),
+    references=5,
+    scales=3,
+    fusion=24,
 )

@@ -14,10 +14,11 @@ from talkface.media.segments import SegmentedWriter
 from talkface.media.source import SourceVideo
 from talkface.media.timeline import Timeline
 from talkface.media.video import Frame
+from talkface.prefetch import prefetched
 
 _WARM, _TIMED = 4, 12  # frames drawn before the clock is started, and while it runs
 _BASE_BYTES = 650e6  # of libraries, models and buffers
-_HELD = 45  # frames in memory: looked ahead, being drawn, being encoded
+_HELD = 50  # frames in memory: looked ahead, being drawn, being encoded
 
 
 @dataclass(frozen=True)
@@ -184,7 +185,7 @@ class Dubbing(Generation):
             fingerprint=self._fingerprint,
             duration=self._timeline.duration,
         ) as writer:
-            for frame in self.timed(writer.time_done):
+            for frame in prefetched(self.timed(writer.time_done), depth=4):
                 writer.write(frame.image, frame.time)
                 if progress:
                     progress("frames", writer.frames, self.frame_count)

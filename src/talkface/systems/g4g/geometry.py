@@ -9,6 +9,9 @@ from talkface.face.model import FaceModel, Pose, estimate_pose, mouth_weight
 
 _USUAL = 0.125  # spread of the opening that the lip path gives, 5th to 95th percentile, canonical units
 _STILL = 0.03  # a smaller one is of somebody who does not speak
+_BEYOND = 1.1  # how much wider than ever seen a mouth may open
+_LEAST = 0.1  # canonical units: as wide it may open in any case
+_FREE = 0.7  # of the limit, up to where openings stay as they are
 _SECONDS = 0.4  # over which what the coefficients do not explain is averaged
 
 
@@ -29,16 +32,39 @@ def mouth_shape(face: FaceModel, beta_mouth: np.ndarray) -> np.ndarray:
     return beta_mouth @ np.stack(columns, 1)
 
 
-def personal_gain(openings: np.ndarray) -> float:
-    """How much more, or less, than others a person opens the mouth, from openings (N,) in canonical units.
+@dataclass(frozen=True)
+class MouthRange:
+    """How a person opens the mouth, which what the speech wants is fitted to.
 
-    The factor of a quiet speaker is below 1, that of a lively one above. Its power and limits shrink it to 1,
-    since a few frames tell only so much.
+    Attributes:
+        gain: how much more, or less, than others.
+        limit: the widest opening, canonical units; reached softly.
     """
-    low, high = np.percentile(openings, [5, 95])
-    if high - low < _STILL:
-        return 1.0
-    return float(np.clip(((high - low) / _USUAL) ** 0.6, 0.65, 1.35))
+
+    gain: float = 1.0
+    limit: float = np.inf
+
+    @classmethod
+    def seen(cls, openings: np.ndarray, lips: float = 1.0) -> "MouthRange":
+        """The range of a person seen with openings (N,) in canonical units; ``lips`` scales it.
+
+        The gain of a quiet speaker is below 1, that of a lively one above. Its power and limits shrink it to
+        1, since a few frames tell only so much. Mouths do not open much further than they were seen to: there
+        are no pictures of that.
+        """
+        low, high = np.percentile(openings, [5, 95])
+        gain = float(np.clip(((high - low) / _USUAL) ** 0.8, 0.5, 1.35)) if high - low >= _STILL else 1.0
+        return cls(lips * gain, lips * max(_BEYOND * float(openings.max()), _LEAST))
+
+    def fit(self, face: FaceModel, beta_mouth: np.ndarray) -> np.ndarray:
+        """Mouth coefficients (M,) within the range."""
+        fitted = self.gain * beta_mouth
+        opening = float(mouth_shape(face, fitted[None])[0, 0])
+        free = _FREE * self.limit
+        if opening <= free:
+            return fitted
+        room = self.limit - free
+        return fitted * ((free + room * np.tanh((opening - free) / room)) / opening)
 
 
 @dataclass(frozen=True)

@@ -213,7 +213,7 @@ class Fusion(nn.Module):
     network that may choose learns to show nothing else.
     """
 
-    def __init__(self, width: int = 24) -> None:
+    def __init__(self, width: int) -> None:
         super().__init__()
         self.body = nn.Sequential(
             nn.Conv2d(4 * 7, width, 3, padding=1),
@@ -264,7 +264,7 @@ class Generator(nn.Module):
         self.head = nn.Conv2d(widths[0], 4 * (config.references + 7), 3, padding=1)
         nn.init.normal_(self.head.weight, std=1e-3)
         nn.init.zeros_(self.head.get_parameter("bias"))
-        self.fusion = Fusion() if config.fusion else None
+        self.fusion = Fusion(config.fusion) if config.fusion else None
 
     @classmethod
     def debug(cls) -> "Generator":

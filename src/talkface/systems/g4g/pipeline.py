@@ -30,7 +30,7 @@ from talkface.prefetch import prefetched
 from talkface.speech.features import ContentEncoder, FeatureStream
 from talkface.systems.g4g.bank import Album, gather
 from talkface.systems.g4g.dubbing import Dubbing, Plan, PlannedFace
-from talkface.systems.g4g.geometry import Retargeter, mouth_shape, personal_gain
+from talkface.systems.g4g.geometry import MouthRange, Retargeter, mouth_shape
 from talkface.systems.g4g.lips import LipTrack, Wanted
 from talkface.systems.g4g.model import Generator
 from talkface.systems.g4g.renderer import Cut, Job, MouthRenderer
@@ -45,7 +45,8 @@ _LOOKED_AT = 96  # frames of the fast look
 _AUTO_SECONDS = 20.0  # of a video from which it is told who speaks
 _BATCH = 4  # frames drawn at once
 _REWIND = 3.0  # seconds before the place to go on at
-_FADE_YAW = math.radians(58), math.radians(68)  # a face that turns away goes back to the original in between
+TURNED = math.radians(64)  # yaw from which a face goes back to the original
+_FADE = 0.2  # seconds that this takes
 _LOOKS = 12.5  # times a second at which it is looked whether something covers the mouth
 _COVERED = 0.6  # share of the lips under something from which a frame stays as it is
 _SMALLEST = 40  # pixels from forehead to chin
@@ -58,16 +59,28 @@ class _Actor:
     retarget: Retargeter
     renderer: MouthRenderer
     lips: LipTrack
-    gain: float
+    range: MouthRange
     finder: OcclusionFinder
     every: int  # frames from one look at what covers the mouth to the next
     seen: int = 0
     covering: np.ndarray | None = None
     shot: int = -1
     last: float = -math.inf  # when the person was seen last
+    facing: float = 0.0  # 1 for a face turned to the camera, 0 for one that is turned away
     absent: int = 0  # frames in which the person is not seen
     turned: int = 0  # frames in which the face is turned away
     covered: int = 0  # frames in which most of the lips are behind something
+
+    def face(self, sighting: Sighting, time: float) -> None:
+        """Note whether the face is turned to the camera: gradually, but at once in a new shot."""
+        anew = sighting.shot != self.shot or time - self.last > 1.0
+        goal = float(sighting.usable)
+        step = 1.0 if anew else abs(time - self.last) / _FADE
+        self.facing += float(np.clip(goal - self.facing, -step, step))
+        if anew:
+            self.retarget.forget()
+            self.forget_cover()
+        self.shot, self.last = sighting.shot, time
 
     def forget_cover(self) -> None:
         """Begin anew with what covers the mouth."""
@@ -170,7 +183,7 @@ class G4GPipeline:
             raise AudioTooShort(f"{names} lasts {seconds:.3f} s, less than one frame; give longer speech")
         timeline = Timeline(source, seconds, sync_mode)
         album = Album()
-        cast = scan(album.passing(source.sparse(_LOOKED_AT)), self.tracker, self.face)
+        cast = scan(prefetched(source.sparse(_LOOKED_AT)), self.tracker, self.face, album.keep)
         chosen = self._choose(source, cast, face, speeches)
         pixels = self.generator.config.pixels
         banks = {number: gather(album, cast[number], self.face, self.occlusion, pixels) for number in chosen}
@@ -192,7 +205,7 @@ class G4GPipeline:
                     Retargeter(self.face, cast[number].neutral, float(source.fps)),
                     renderers[number],
                     tracks[path],
-                    float(lips) * self._gain(cast[number]),
+                    self._mouth_range(cast[number], float(lips)),
                     OcclusionFinder(
                         self.occlusion, self.face.mesh_warp(), banks[number].references, self.device
                     ),
@@ -200,7 +213,7 @@ class G4GPipeline:
                 )
                 for number, path in chosen.items()
             }
-            follower = Follower(self.tracker, cast, chosen)
+            follower = Follower(self.tracker, cast, chosen, turned=TURNED)
             followed = follower.follow(prefetched(timeline.frames(begin), depth=4))
             batches = self._prepared(prefetched(followed, depth=4), actors, keep_silence)
             for batch in prefetched(batches):
@@ -277,10 +290,10 @@ class G4GPipeline:
         logger.info("the lips of face %d moved with the sound: %s", found.number, found.scores)
         return found.number
 
-    def _gain(self, person: Person) -> float:
+    def _mouth_range(self, person: Person, lips: float) -> MouthRange:
         pose = estimate_pose(person.points, person.neutral)
         beta_mouth = self.face.project_mouth(pose.invert(person.points) - person.neutral)
-        return personal_gain(mouth_shape(self.face, beta_mouth)[:, 0])
+        return MouthRange.seen(mouth_shape(self.face, beta_mouth)[:, 0], lips)
 
     # -- frames ----------------------------------------------------------------------------------
 
@@ -310,20 +323,16 @@ class G4GPipeline:
         self, actor: _Actor, frame: Frame, sighting: Sighting, wanted: Wanted, keep_silence: bool
     ) -> Job | None:
         """What is to be drawn of a person in a frame, or None where the frame stays as it is."""
-        if sighting.shot != actor.shot or frame.time - actor.last > 1.0:
-            actor.retarget.forget()
-            actor.forget_cover()
-        actor.shot, actor.last = sighting.shot, frame.time
-        facing = _facing(sighting.yaw) if sighting.usable else 0.0
-        keep = actor.keep(frame.image, sighting.points) if facing else None
+        actor.face(sighting, frame.time)
+        keep = actor.keep(frame.image, sighting.points) if actor.facing else None
         if keep is not None and _lips_under(keep, sighting.points) > _COVERED:
             actor.covered += 1
             return None
-        actor.turned += facing == 0.0
-        strength = facing * (wanted.gate if keep_silence else 1.0)
+        actor.turned += actor.facing == 0.0
+        strength = actor.facing * (wanted.gate if keep_silence else 1.0)
         if strength == 0.0:
             return None
-        wanted = replace(wanted, beta_mouth=actor.gain * wanted.beta_mouth)
+        wanted = replace(wanted, beta_mouth=actor.range.fit(self.face, wanted.beta_mouth))
         moved = actor.retarget(
             sighting.points[None], wanted.beta_mouth[None], np.array([strength], np.float32)
         )
@@ -347,12 +356,6 @@ def _lips_under(keep: np.ndarray, points: np.ndarray) -> float:
     height, width = keep.shape
     x, y = np.clip(points[lips, :2].round().astype(int), 0, [width - 1, height - 1]).T
     return float((keep[y, x] > 0.5).mean())
-
-
-def _facing(yaw: float) -> float:
-    """1 for a face turned to the camera, falling to 0 where it turns away."""
-    low, high = _FADE_YAW
-    return float(np.clip((high - abs(yaw)) / (high - low), 0.0, 1.0))
 
 
 def _lips_only(beta_mouth: np.ndarray | None, face: FaceModel) -> FaceMotion | None:

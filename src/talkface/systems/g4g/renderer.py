@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from talkface.face.crop import cut, face_unit, paste, transform
-from talkface.face.masks import lower_face_mask
+from talkface.face.masks import lower_face_mask, lower_face_outline
 from talkface.face.model import FaceModel
 from talkface.face.warp import MeshWarp, move_ring, resample, with_ring
 from talkface.systems.g4g.drawing import PIXELS, Prepared, Reference, mouth_matrix, prepare
@@ -22,7 +22,7 @@ from talkface.systems.g4g.lips import Wanted
 from talkface.systems.g4g.model import Drawn, Generator, Inputs
 from talkface.systems.g4g.references import Chooser, features
 
-_CELLS_PER_UNIT = 110  # grid cells of the warp per inter-ocular distance
+_CELLS_PER_UNIT = 48  # grid cells of the warp per inter-ocular distance
 _DENSE = 60 / PIXELS  # inter-ocular pixels that a mouth crop holds without loss, of its side
 _FINEST = 6  # times as fine as that a mouth is put together at most
 
@@ -135,9 +135,11 @@ class MouthRenderer:
     def _move_jaw(self, job: Job, resting: np.ndarray, moved: np.ndarray) -> None:
         """Warp the lower face of the frame itself, in place; nothing else changes."""
         height, width = job.image.shape[:2]
-        low, high = moved[:, :2].min(0), moved[:, :2].max(0)
-        left, top = np.clip(np.floor(low), 0, [width, height]).astype(int)
-        right, bottom = np.clip(np.ceil(high) + 1, 0, [width, height]).astype(int)
+        outline = lower_face_outline(job.points)
+        left, top = np.clip(np.floor(outline.min(0)), 0, [width, height]).astype(int)
+        right, bottom = np.clip(np.ceil(outline.max(0)) + 1, 0, [width, height]).astype(int)
+        if right <= left or bottom <= top:
+            return
         offset = np.array([left, top, 0], np.float32)
         mask = lower_face_mask(job.points - offset, (right - left, bottom - top))
         rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))

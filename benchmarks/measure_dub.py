@@ -109,7 +109,6 @@ def stages(video: str, speech: str, folder: str, repeats: int) -> Figures:
     from talkface.face.people import Follower, scan
     from talkface.media.audio import probe_audio, stream_audio
     from talkface.media.source import SourceVideo
-    from talkface.prefetch import prefetched
     from talkface.systems.g4g.bank import Album, gather
     from talkface.systems.g4g.pipeline import G4GPipeline
     from talkface.systems.g4g.renderer import MouthRenderer
@@ -120,7 +119,7 @@ def stages(video: str, speech: str, folder: str, repeats: int) -> Figures:
 
     def look() -> None:
         album = Album()
-        cast = scan(prefetched(source.sparse(96)), pipe.tracker, pipe.face, album.keep)
+        cast = scan(source.sparse(96), pipe.tracker, pipe.face, album.keep)
         bank = gather(album, cast[0], pipe.face, pipe.occlusion)
         finder = OcclusionFinder(pipe.occlusion, pipe.face.mesh_warp(), bank.references)
         people[:] = [cast, MouthRenderer(pipe.face, pipe.generator, bank, "cpu"), finder]

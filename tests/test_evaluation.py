@@ -206,11 +206,13 @@ def test_evaluate_generates_and_scores_a_folder(talking, tmp_path, capsys) -> No
         ["a.mp4"],
         [],
         ["--data", ".", "--system", "levitate"],
+        ["--data", "{talking}", "--split", "train", "--system", "dub", "--models", "missing"],
         ["a.mp4", "b.mp4", "--data", "."],
         ["missing.mp4", "missing.mp4"],
     ],
 )
-def test_evaluate_says_what_is_wrong(arguments: list[str], tmp_path, capsys) -> None:
+def test_evaluate_says_what_is_wrong(arguments: list[str], talking, tmp_path, capsys) -> None:
+    arguments = [argument.format(talking=talking / "two") for argument in arguments]
     assert main(["evaluate", *arguments, "-o", str(tmp_path / "out")]) == 2
     assert len(capsys.readouterr().err.strip().splitlines()) == 1
 

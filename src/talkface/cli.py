@@ -408,6 +408,9 @@ def evaluate(
     syncnet: Annotated[
         Path | None, typer.Option(help="File with SyncNet's original weights, for its figures, too.")
     ] = None,
+    own_models: Annotated[
+        Path | None, typer.Option("--models", metavar="DIR", help="Models of your own, for --system dub.")
+    ] = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the report.")] = Path(
         "evaluation"
     ),
@@ -421,7 +424,9 @@ def evaluate(
 
     _log_progress()
     if data:
-        figures = evaluate_system(system, data, output, split=split, limit=limit, seed=seed, syncnet=syncnet)
+        figures = evaluate_system(
+            system, data, output, split=split, limit=limit, seed=seed, syncnet=syncnet, models=own_models
+        )
     elif real and generated:
         figures = evaluate_pairs(real, generated, output, syncnet=syncnet)
     console = _console()

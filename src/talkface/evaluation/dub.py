@@ -2,14 +2,14 @@
 
 import logging
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-import talkface
 from talkface.data.prepare import Item, Manifest
 from talkface.errors import NoFaceFound, TalkfaceError
 from talkface.evaluation import report
@@ -20,7 +20,8 @@ from talkface.face.model import FaceModel, estimate_pose
 from talkface.face.people.cast import head_angles
 from talkface.media.source import SourceVideo
 from talkface.media.video import VideoWriter
-from talkface.systems.g4g.pipeline import TURNED
+from talkface.systems.g4g.dubbing import Dubbing
+from talkface.systems.g4g.pipeline import TURNED, G4GPipeline
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +39,7 @@ class Job:
         video, speech: The clips of picture and sound.
         video_file, speech_file: Their files.
         target: The file to write.
+        models: Folder of the models to dub with, None for those shipped.
     """
 
     test: Test
@@ -46,6 +48,7 @@ class Job:
     video_file: Path
     speech_file: Path
     target: Path
+    models: Path | None = None
 
     def make(self) -> Path:
         """Write the file, unless it is there already.
@@ -58,11 +61,18 @@ class Job:
         self.target.parent.mkdir(parents=True, exist_ok=True)
         if self.test == "real":
             return _encode_again(self.video_file, self.target)
-        talkface.dub(self.video_file, self.speech_file, sync_mode="cut_off").save(self.target)
+        _dubber(self.models)(self.video_file, self.speech_file).save(self.target)
         return self.target
 
 
-def jobs(data: Path, output: Path, *, split: str = "val", limit: int | None = None) -> list[Job]:
+def jobs(
+    data: Path,
+    output: Path,
+    *,
+    split: str = "val",
+    limit: int | None = None,
+    models: Path | None = None,
+) -> list[Job]:
     """The videos of an evaluation, in a fixed order: several processes can share the work.
 
     Args:
@@ -70,14 +80,15 @@ def jobs(data: Path, output: Path, *, split: str = "val", limit: int | None = No
         output: folder of the report; videos lie in ``videos/real``, ``videos/self``, ``videos/cross``.
         split: "val" or "train".
         limit: at most so many clips, spread over the list.
+        models: folder of the models to dub with, by default those shipped.
 
     Raises:
         UnreadableMedia: there is nothing to evaluate on.
     """
-    return _jobs(*talking_items(data, split, limit), Path(output) / "videos")
+    return _jobs(*talking_items(data, split, limit), Path(output) / "videos", models)
 
 
-def _jobs(manifest: Manifest, items: list[Item], folder: Path) -> list[Job]:
+def _jobs(manifest: Manifest, items: list[Item], folder: Path, models: Path | None = None) -> list[Job]:
     own = [(item, item) for item in items]
     # First the real ones: the others are measured by them.
     pairs: dict[Test, list[tuple[Item, Item]]] = {"real": own, "self": own, "cross": other_speech(items)}
@@ -89,6 +100,7 @@ def _jobs(manifest: Manifest, items: list[Item], folder: Path) -> list[Job]:
             video_file=manifest.file(video),
             speech_file=manifest.file(speech),
             target=folder / test / f"{video.key}.mp4",
+            models=models,
         )
         for test in pairs
         for video, speech in pairs[test]
@@ -127,6 +139,7 @@ def evaluate_dub(
     split: str = "val",
     limit: int | None = None,
     syncnet: Path | None = None,
+    models: Path | None = None,
 ) -> dict[str, Any]:
     """Dub every clip of a split with its own and with another clip's sound, score the videos, write a report.
 
@@ -136,15 +149,17 @@ def evaluate_dub(
         split: "val" or "train".
         limit: at most so many clips, spread over the list.
         syncnet: file with SyncNet's original weights, for its figures beside those of the own expert.
+        models: folder of the models to dub with, by default those shipped.
 
     Raises:
         UnreadableMedia: there is nothing to evaluate on.
-        ModelUnavailable: ``syncnet`` does not hold these weights.
+        ModelUnavailable: ``syncnet`` does not hold these weights, or a model is missing in ``models``.
     """
     manifest, items = talking_items(data, split, limit)
+    _dubber(models)  # complain at once
     scorer = PairScorer(experts(syncnet))
     library = Library(manifest, items, scorer.tracker)
-    todo, left_out = _jobs(manifest, items, Path(output) / "videos"), []
+    todo, left_out = _jobs(manifest, items, Path(output) / "videos", models), []
     encoded = {job.video.key: job.target for job in todo if job.test == "real"}
     for index, job in enumerate(todo):
         logger.info("%d/%d %s %s", index + 1, len(todo), job.test, job.video.key)
@@ -167,6 +182,12 @@ def evaluate_dub(
     result |= scorer.tests["real"].strangers() if "real" in scorer.tests else {}
     report.write(Path(output), result, rows, {test: scores.strips for test, scores in scorer.tests.items()})
     return result
+
+
+@cache
+def _dubber(models: Path | None) -> Callable[[Path, Path], Dubbing]:
+    """What dubs a video with a speech."""
+    return G4GPipeline.from_pretrained(str(models) if models else "compact")
 
 
 def _turned_away(clip: Clip, face: FaceModel) -> float:

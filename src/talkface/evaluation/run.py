@@ -26,6 +26,7 @@ def evaluate_system(
     limit: int | None = None,
     seed: int = 0,
     syncnet: Path | None = None,
+    models: Path | None = None,
 ) -> dict[str, Any]:
     """Generate videos from every clip of a split, score them, write a report.
 
@@ -39,6 +40,7 @@ def evaluate_system(
         limit: at most so many clips, spread over the list.
         seed: seed of the generated videos, of "animate".
         syncnet: file with SyncNet's original weights, of "dub".
+        models: folder of the models to use, of "dub"; by default those shipped.
 
     Returns:
         What report.json holds.
@@ -50,7 +52,7 @@ def evaluate_system(
     if system == "animate":
         return evaluate_animate(data, output, split=split, limit=limit, seed=seed)
     if system == "dub":
-        return evaluate_dub(data, output, split=split, limit=limit, syncnet=syncnet)
+        return evaluate_dub(data, output, split=split, limit=limit, syncnet=syncnet, models=models)
     raise InvalidOption(f"system is {system!r}; choose animate or dub")
 
 

@@ -30,10 +30,14 @@ def lower_face_mask(points: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
     It is exactly 0 outside of :func:`lower_face_outline`.
     """
-    mask = np.zeros((size[1], size[0]), np.uint8)
-    outline = np.round(lower_face_outline(points) * 16).astype(np.int32)
-    cv2.fillPoly(mask, [outline], 1, cv2.LINE_8, 4)
+    outline = lower_face_outline(points)
+    # The canvas holds the whole outline: polygons that are cut by its border are filled too far.
+    low = np.floor(np.minimum(outline.min(0) - 1, 0)).astype(int)
+    high = np.ceil(np.maximum(outline.max(0) + 2, size)).astype(int)
+    mask = np.zeros((high - low)[::-1], np.uint8)
+    cv2.fillPoly(mask, [np.round((outline - low) * 16).astype(np.int32)], 1, cv2.LINE_8, 4)
     inside = cv2.distanceTransform(mask, cv2.DIST_L2, 3)
+    inside = inside[-low[1] : size[1] - low[1], -low[0] : size[0] - low[0]]
     ramp = np.clip(inside / max(_SOFT * face_unit(points), 1.0), 0.0, 1.0)
     return (ramp * ramp * (3 - 2 * ramp)).astype(np.float32)
 

@@ -8,6 +8,7 @@ import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import cv2
@@ -135,12 +136,14 @@ class FaceTracker:
         self._yunet_path = model_path("face_detection_yunet_2023mar.onnx")
         self._yunet: cv2.FaceDetectorYN | None = None
         self._anchors = _short_range_anchors()
+        self._detecting = Lock()
 
     # -- detection -------------------------------------------------------------------------------
 
     def detect(self, image: np.ndarray) -> list[Detection]:
-        """All faces in an RGB picture (H, W, 3) uint8, largest first."""
-        found = self._detect_many(image) or self._detect_short_range(image)
+        """All faces in an RGB picture (H, W, 3) uint8, largest first; from any thread."""
+        with self._detecting:
+            found = self._detect_many(image) or self._detect_short_range(image)
         return sorted(found, key=lambda d: -d.size)
 
     def _detect_short_range(self, image: np.ndarray) -> list[Detection]:

@@ -1,7 +1,7 @@
 """The people of a video, told apart by a fast look at a few frames."""
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -15,6 +15,7 @@ from talkface.face.people.appearance import Appearance, AppearanceModel
 from talkface.face.people.detection import detect_faces, detected_mesh, face_height
 from talkface.face.people.shots import CHANGE, blocks, difference
 from talkface.face.tracker import Detection, FaceTracker
+from talkface.prefetch import prefetched
 
 if TYPE_CHECKING:
     from talkface.media.video import Frame
@@ -79,6 +80,21 @@ class Cast:
 
 
 @dataclass(frozen=True)
+class _Look:
+    """A scanned frame.
+
+    Attributes:
+        frame: the frame.
+        alike: whether it looks much like the one before.
+        regions: faces detected in it; None if nobody new was looked for.
+    """
+
+    frame: "Frame"
+    alike: bool
+    regions: list[Detection] | None
+
+
+@dataclass(frozen=True)
 class _View:
     """A face in a scanned frame."""
 
@@ -123,18 +139,12 @@ def scan(
         NoFaceFound: Nobody is seen in any frame.
     """
     views: list[list[_View]] = []
-    alike: list[bool] = []  # whether a frame looks much like the one before
-    last: np.ndarray | None = None
-    trusted = 0
-    for index, frame in enumerate(frames):
-        now = blocks(frame.image)
-        alike.append(last is not None and difference(last, now) < CHANGE)
-        last = now
-        trusted = trusted + 1 if alike[-1] else 0
-        before = views[-1] if trusted % (_TRUSTED + 1) else []
-        views.append(_views(index, frame, tracker, before))
+    alike: list[bool] = []
+    for index, look in enumerate(prefetched(_looks(frames, tracker))):
+        alike.append(look.alike)
+        views.append(_views(index, look, tracker, views[-1] if views else []))
         if keep:
-            keep(frame, [view.points for view in views[-1]])
+            keep(look.frame, [view.points for view in views[-1]])
     groups = _merged(_chained(views, alike))
     if not groups:
         raise NoFaceFound("no face found in the video; give one in which a face is clearly visible")
@@ -143,12 +153,27 @@ def scan(
     return Cast(people, len(views))
 
 
-def _views(index: int, frame: "Frame", tracker: FaceTracker, before: list[_View]) -> list[_View]:
-    """The faces of a frame: where they were ``before``, or by detection if that is empty or loses one."""
-    views = _seen(index, frame, tracker, [view.region for view in before])
-    if before and len(views) == len(before):
-        return views
-    return _seen(index, frame, tracker, detect_faces(tracker, frame.image, _SMALLEST))
+def _looks(frames: "Iterable[Frame]", tracker: FaceTracker) -> "Iterator[_Look]":
+    """Frames with the faces that the detector finds in them, where somebody new may be."""
+    last: np.ndarray | None = None
+    trusted = 0
+    for frame in frames:
+        now = blocks(frame.image)
+        alike = last is not None and difference(last, now) < CHANGE
+        last, trusted = now, trusted + 1 if alike else 0
+        due = trusted % (_TRUSTED + 1) == 0
+        yield _Look(frame, alike, detect_faces(tracker, frame.image, _SMALLEST) if due else None)
+
+
+def _views(index: int, look: _Look, tracker: FaceTracker, before: list[_View]) -> list[_View]:
+    """The faces of a frame: those detected, or those ``before`` unless one is lost."""
+    frame, regions = look.frame, look.regions
+    if regions is None:
+        views = _seen(index, frame, tracker, [view.region for view in before])
+        if before and len(views) == len(before):
+            return views
+        regions = detect_faces(tracker, frame.image, _SMALLEST)
+    return _seen(index, frame, tracker, regions)
 
 
 def _seen(index: int, frame: "Frame", tracker: FaceTracker, regions: list[Detection]) -> list[_View]:

@@ -183,7 +183,7 @@ class G4GPipeline:
             raise AudioTooShort(f"{names} lasts {seconds:.3f} s, less than one frame; give longer speech")
         timeline = Timeline(source, seconds, sync_mode)
         album = Album()
-        cast = scan(prefetched(source.sparse(_LOOKED_AT)), self.tracker, self.face, album.keep)
+        cast = scan(source.sparse(_LOOKED_AT), self.tracker, self.face, album.keep)
         chosen = self._choose(source, cast, face, speeches)
         pixels = self.generator.config.pixels
         banks = {number: gather(album, cast[number], self.face, self.occlusion, pixels) for number in chosen}
@@ -197,7 +197,7 @@ class G4GPipeline:
                 for number, bank in banks.items()
             }
             tracks = {
-                path: LipTrack(self.speech_to_lips(stream_audio(path, gain=infos[path].gain())))
+                path: LipTrack(prefetched(self.speech_to_lips(stream_audio(path, gain=infos[path].gain()))))
                 for path in set(chosen.values())
             }
             actors = {

@@ -12,19 +12,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from talkface.face.crop import cut, face_unit, paste, transform
+from talkface.face.crop import cut, face_unit, transform
 from talkface.face.masks import lower_face_mask, lower_face_outline
 from talkface.face.model import FaceModel
 from talkface.face.warp import MeshWarp, move_ring, resample, with_ring
-from talkface.systems.g4g.drawing import PIXELS, Prepared, Reference, mouth_matrix, prepare
+from talkface.systems.g4g.drawing import Prepared, Reference, mouth_matrix, prepare
 from talkface.systems.g4g.geometry import mesh_code, mouth_shape
 from talkface.systems.g4g.lips import Wanted
 from talkface.systems.g4g.model import Drawn, Generator, Inputs
 from talkface.systems.g4g.references import Chooser, features
 
 _CELLS_PER_UNIT = 48  # grid cells of the warp per inter-ocular distance
-_DENSE = 60 / PIXELS  # inter-ocular pixels that a mouth crop holds without loss, of its side
-_FINEST = 6  # times as fine as that a mouth is put together at most
 
 
 @dataclass(frozen=True)
@@ -77,7 +75,6 @@ class Cut:
 
     job: Job
     matrix: np.ndarray
-    fine: int
     crop: np.ndarray
     goal: np.ndarray
     chosen: list[int]
@@ -129,8 +126,7 @@ class MouthRenderer:
         references = [self.bank.references[k] for k in chosen]
         covered = cut(job.keep, matrix, self.pixels) if job.keep is not None else None
         prepared = prepare(self.warp, crop, goal, references, self.generator.config.seeded, covered)
-        fine = int(np.clip(np.ceil(face_unit(job.points) / (_DENSE * self.pixels)), 1, _FINEST))
-        return Cut(job, matrix, fine, crop, goal, chosen, prepared)
+        return Cut(job, matrix, crop, goal, chosen, prepared)
 
     def _move_jaw(self, job: Job, resting: np.ndarray, moved: np.ndarray) -> None:
         """Warp the lower face of the frame itself, in place; nothing else changes."""
@@ -188,82 +184,93 @@ class MouthRenderer:
     # -- after it --------------------------------------------------------------------------------
 
     def _paste(self, piece: Cut, drawn: Drawn, index: int) -> None:
-        """Put a mouth together as finely as the frame can show it, and paste it."""
-        part = _Part.around(piece.prepared.hidden, piece.fine)
-        if part is None:
+        """Put a mouth together at the frame's own resolution, in place."""
+        spot = _Spot.of(piece.prepared.hidden, piece.matrix, piece.job.image.shape)
+        if spot is None:
             return
-        take = lambda t: part.enlarged(_rows(t[index].float().cpu().numpy()))  # noqa: E731
-        mask, alpha = take(drawn.mask), take(drawn.alpha) * piece.job.strength
-        weights = take(drawn.weights)
-        mouth = take(drawn.residual)
+        take = lambda t: spot.maps(_rows(t[index].float().cpu().numpy()))  # noqa: E731
+        mouth, weights = take(drawn.residual), take(drawn.weights)
         for place in range(len(piece.chosen)):
-            mouth += weights[..., place, None] * self._seed(piece, part, place)
+            mouth += weights[..., place, None] * self._seed(piece, spot, place)
+        mask, alpha = np.split(take(torch.cat([drawn.mask, drawn.alpha], 1)), 2, 2)
         mouth += mask * (take(drawn.color) - mouth)
-        matrix = part.matrix(piece.matrix)
+        alpha = alpha * piece.job.strength
         if piece.job.keep is not None:
-            kept = cv2.warpAffine(piece.job.keep, matrix, mask.shape[1::-1], flags=cv2.INTER_LINEAR)
-            alpha = alpha * (1 - kept[..., None])
-        layer = np.concatenate([(255 * alpha) * mouth, alpha], 2)
-        paste(piece.job.image, layer, matrix)
+            alpha *= 1 - piece.job.keep[spot.rows, spot.columns, None]
+        region = piece.job.image[spot.rows, spot.columns]
+        blended = region + alpha * (255 * mouth - region)
+        np.clip(blended, 0, 255, out=blended)
+        region[:] = (blended + 0.5).astype(np.uint8)
 
-    def _seed(self, piece: Cut, part: "_Part", place: int) -> np.ndarray:
+    def _seed(self, piece: Cut, spot: "_Spot", place: int) -> np.ndarray:
         """A reference in place, from its own picture at full resolution, (h, w, 3) float32 in [0, 1]."""
         index, pixels = piece.chosen[place], self.pixels
         crop = (piece.prepared.grids[place] + 1) * (pixels / 2) - 0.5
         matrix = self.bank.matrices[index]
-        there = part.fetched((crop @ matrix[:, :2].T + matrix[:, 2]).astype(np.float32))
+        there = spot.maps((crop @ matrix[:, :2].T + matrix[:, 2]).astype(np.float32), finer=0.5)
         picture, border = self.bank.pictures[index], cv2.BORDER_REPLICATE
         seed = cv2.remap(picture, there, None, cv2.INTER_CUBIC, borderMode=border)  # type: ignore[call-overload]
         return seed * (piece.prepared.gains[place] / 255)
 
 
 @dataclass(frozen=True)
-class _Part:
-    """The rectangle of a crop in which something is drawn: ``fine`` x ``fine`` pixels for each of the crop's.
+class _Spot:
+    """The rectangle of a frame into which a mouth is drawn.
 
     Attributes:
-        rows, columns: of the crop.
-        fine: how much finer it is put together.
+        rows, columns: of the frame.
+        matrix: affine map (2, 3) from the rectangle's pixels to those of the crop.
     """
 
     rows: slice
     columns: slice
-    fine: int
+    matrix: np.ndarray
 
     @classmethod
-    def around(cls, hidden: np.ndarray, fine: int) -> "_Part | None":
-        """Around what is hidden (P, P); None if nothing is."""
-        rows, columns = np.flatnonzero(hidden.any(1)), np.flatnonzero(hidden.any(0))
-        if not len(rows):
+    def of(cls, hidden: np.ndarray, matrix: np.ndarray, shape: tuple[int, ...]) -> "_Spot | None":
+        """Where what is hidden (P, P) of a crop lies in a frame (H, W, ...); None if nowhere.
+
+        Args:
+            hidden: 0 where nothing is drawn.
+            matrix: affine map (2, 3) from frame to crop.
+            shape: of the frame.
+        """
+        y, x = np.nonzero(hidden)
+        if not len(x):
             return None
-        return cls(slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1), fine)
+        corners = np.array([[a, b] for a in (x.min() - 1, x.max() + 1) for b in (y.min() - 1, y.max() + 1)])
+        there = cv2.transform(corners[None].astype(np.float64), cv2.invertAffineTransform(matrix))[0]
+        limits = np.array(shape[1::-1])
+        left, top = np.clip(np.floor(there.min(0)), 0, limits).astype(int)
+        right, bottom = np.clip(np.ceil(there.max(0)) + 1, 0, limits).astype(int)
+        if right <= left or bottom <= top:
+            return None
+        local = matrix.copy()
+        local[:, 2] += matrix[:, :2] @ [left, top]
+        return cls(slice(top, bottom), slice(left, right), local)
 
-    @property
-    def size(self) -> tuple[int, int]:
-        """Width and height in fine pixels."""
-        height, width = self.rows.stop - self.rows.start, self.columns.stop - self.columns.start
-        return width * self.fine, height * self.fine
+    def maps(self, maps: np.ndarray, finer: float = 1.0) -> np.ndarray:
+        """Maps (h, w, C) of a crop in this rectangle (H, W, C).
 
-    def enlarged(self, array: np.ndarray) -> np.ndarray:
-        """This part of maps (P, P, C), as fine pixels (h, w, C) float32."""
-        own = np.ascontiguousarray(array[self.rows, self.columns])
-        large = cv2.resize(own, self.size, interpolation=cv2.INTER_LINEAR)
-        return large.reshape(large.shape[0], large.shape[1], array.shape[2])
-
-    def fetched(self, grid: np.ndarray) -> np.ndarray:
-        """This part of a grid (P/2, P/2, 2) of places, for fine pixels (h, w, 2)."""
-        step = 0.5 / self.fine  # cells of the grid from fine pixel to fine pixel
-        corner = np.array([self.columns.start, self.rows.start]) / 2 + step / 2 - 0.5
-        matrix = np.array([[step, 0, corner[0]], [0, step, corner[1]]])
+        They have ``finer`` times as many places a side as the crop has pixels.
+        """
+        channels = maps.shape[2]
+        if channels > 4:  # more than OpenCV takes
+            parts = np.split(maps, range(4, channels, 4), 2)
+            return np.concatenate([self.maps(part, finer) for part in parts], 2)
+        matrix = finer * self.matrix
+        matrix[:, 2] += (finer - 1) / 2
+        shrink = int(np.sqrt(abs(np.linalg.det(matrix[:, :2]))))
+        if shrink > 1:  # by area: what is finer than the frame would flicker
+            small = maps.shape[1] // shrink, maps.shape[0] // shrink
+            scale = (np.array(small) / maps.shape[1::-1])[:, None]
+            maps = cv2.resize(np.ascontiguousarray(maps), small, interpolation=cv2.INTER_AREA)
+            matrix = scale * matrix
+            matrix[:, 2] += (scale[:, 0] - 1) / 2
+        size = self.columns.stop - self.columns.start, self.rows.stop - self.rows.start
         flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-        return cv2.warpAffine(grid, matrix, self.size, flags=flags, borderMode=cv2.BORDER_REPLICATE)
-
-    def matrix(self, matrix: np.ndarray) -> np.ndarray:
-        """Affine map (2, 3) from the frame to this part's pixels, of that to the crop's."""
-        out = matrix * self.fine
-        out[:, 2] += (self.fine - 1) / 2
-        out[:, 2] -= self.fine * np.array([self.columns.start, self.rows.start])
-        return out
+        there = cv2.warpAffine(maps, matrix, size, flags=flags, borderMode=cv2.BORDER_REPLICATE)
+        return there.reshape(size[1], size[0], channels)
 
 
 def _planes(pictures: np.ndarray) -> np.ndarray:

@@ -47,23 +47,34 @@ class Plan:
     output: Path
 
 
+def some_parts(text: str) -> tuple[str, ...]:
+    """Names out of PARTS."""
+    only = tuple(text.split(","))
+    if not set(only) <= set(PARTS):
+        raise argparse.ArgumentTypeError(f"takes {', '.join(PARTS)}")
+    return only
+
+
+def common_parser(verb: str, output: str) -> argparse.ArgumentParser:
+    """Options of every benchmark."""
+    parser = argparse.ArgumentParser(description=f"Speed and memory of {verb} on a CPU.")
+    parser.add_argument("--quick", action="store_true", help="shorter and once: a few minutes")
+    parser.add_argument("--only", type=some_parts, default=",".join(PARTS), help="some of %(default)s")
+    parser.add_argument("-o", "--output", type=Path, default=Path(output), help="%(default)s")
+    return parser
+
+
 def read_plan(arguments: list[str]) -> Plan:
     """Make a plan of the command line."""
-    parser = argparse.ArgumentParser(description="Speed and memory of talkface.animate on a CPU.")
-    parser.add_argument("--quick", action="store_true", help="smaller, shorter and once: a few minutes")
-    parser.add_argument("--only", default=",".join(PARTS), help="some of %(default)s")
+    parser = common_parser("talkface.animate", "benchmarks.json")
     parser.add_argument("--sizes", help="for speed: 256,512,1080p; with --quick 256,512")
     parser.add_argument("--seconds", type=float, help="of speech, for speed: 10; with --quick 4")
     parser.add_argument("--memory-seconds", help="of speech, for memory: 10,60,600; with --quick 10,60")
-    parser.add_argument("-o", "--output", type=Path, default=Path("benchmarks.json"), help="%(default)s")
     given = parser.parse_args(arguments)
-    only = tuple(given.only.split(","))
-    if not set(only) <= set(PARTS):
-        parser.error(f"--only takes {', '.join(PARTS)}")
     sizes = given.sizes or ("256,512" if given.quick else "256,512,1080p")
     lengths = given.memory_seconds or ("10,60" if given.quick else "10,60,600")
     return Plan(
-        only=only,
+        only=given.only,
         sizes=tuple(sizes.split(",")),
         seconds=given.seconds or (4.0 if given.quick else 10.0),
         repeats=1 if given.quick else 3,

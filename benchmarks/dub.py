@@ -4,7 +4,6 @@ Run as ``python benchmarks/dub.py [--quick] [-o benchmarks-dub.json]``.
 Every figure comes from a fresh process.
 """
 
-import argparse
 import statistics
 import sys
 import tempfile
@@ -15,9 +14,8 @@ from pathlib import Path
 
 from rich.table import Table
 
-from animate import Figures, console, measure, show_machine, write
+from animate import Figures, common_parser, console, measure, show_machine, write
 
-PARTS = ("matmul", "fps", "stages", "first-frame", "memory")
 STAGES = ("decoder", "tracking", "speech", "occlusion", "jaw", "mouth", "encoder")
 measure_dub = partial(measure, script="measure_dub.py")
 
@@ -43,20 +41,14 @@ class Plan:
 
 def read_plan(arguments: list[str]) -> Plan:
     """Make a plan of the command line."""
-    parser = argparse.ArgumentParser(description="Speed and memory of talkface.dub on a CPU.")
-    parser.add_argument("--quick", action="store_true", help="shorter and once: a few minutes")
-    parser.add_argument("--only", default=",".join(PARTS), help="some of %(default)s")
-    parser.add_argument("--seconds", type=float, help="of video, for speed: 10; with --quick 5")
+    parser = common_parser("talkface.dub", "benchmarks-dub.json")
+    parser.add_argument("--seconds", type=float, help="of video, for speed: 30; with --quick 5")
     parser.add_argument("--memory-seconds", help="of video, for memory: 10,60,600; with --quick 10")
-    parser.add_argument("-o", "--output", type=Path, default=Path("benchmarks-dub.json"), help="%(default)s")
     given = parser.parse_args(arguments)
-    only = tuple(given.only.split(","))
-    if not set(only) <= set(PARTS):
-        parser.error(f"--only takes {', '.join(PARTS)}")
     lengths = given.memory_seconds or ("10" if given.quick else "10,60,600")
     return Plan(
-        only=only,
-        seconds=given.seconds or (5.0 if given.quick else 10.0),
+        only=given.only,
+        seconds=given.seconds or (5.0 if given.quick else 30.0),
         repeats=1 if given.quick else 3,
         memory_seconds=tuple(float(length) for length in lengths.split(",")),
         output=given.output,

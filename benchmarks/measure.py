@@ -124,15 +124,8 @@ def matmul(side: int = 2048, budget: float = 2.0) -> Figures:
     return {"side": side, "gflops": found}
 
 
-def fps(portrait: str, speech: str, folder: str, started: float, repeats: int) -> Figures:
-    """Frames a second of animate(...).save(...): cold, from the start of the process, and warm."""
-    import talkface
-
-    def save() -> int:
-        video = talkface.animate(portrait, speech, device="cpu")
-        video.save(Path(folder) / "fps.mp4", overwrite=True)
-        return len(video)
-
+def cold_and_warm(save: Callable[[], int], started: float, repeats: int) -> Figures:
+    """Frames a second of what saves a video and tells its frames: first since ``started``, then again."""
     frames = save()
     cold = time.time() - started
     warm, processor = median(save, repeats)
@@ -143,6 +136,18 @@ def fps(portrait: str, speech: str, folder: str, started: float, repeats: int) -
         "warm_fps": round(frames / warm, 2),
         "warm_cpu_ms_per_frame": round(1000 * processor / frames, 2),
     }
+
+
+def fps(portrait: str, speech: str, folder: str, started: float, repeats: int) -> Figures:
+    """Frames a second of animate(...).save(...): cold, from the start of the process, and warm."""
+    import talkface
+
+    def save() -> int:
+        video = talkface.animate(portrait, speech, device="cpu")
+        video.save(Path(folder) / "fps.mp4", overwrite=True)
+        return len(video)
+
+    return cold_and_warm(save, started, repeats)
 
 
 def stages(portrait: str, speech: str, folder: str, repeats: int) -> Figures:

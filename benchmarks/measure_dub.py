@@ -10,6 +10,7 @@ from typing import Any
 from measure import (
     Figures,
     around_face,
+    cold_and_warm,
     exhaust,
     machine,
     matmul,
@@ -88,16 +89,7 @@ def fps(video: str, speech: str, folder: str, started: float, repeats: int) -> F
         dubbing.save(Path(folder) / "fps.mp4", overwrite=True)
         return len(dubbing)
 
-    frames = save()
-    cold = time.time() - started
-    warm, processor = median(save, repeats)
-    return {
-        "frames": frames,
-        "cold_seconds": round(cold, 3),
-        "cold_fps": round(frames / cold, 2),
-        "warm_fps": round(frames / warm, 2),
-        "warm_cpu_ms_per_frame": round(1000 * processor / frames, 2),
-    }
+    return cold_and_warm(save, started, repeats)
 
 
 def stages(video: str, speech: str, folder: str, repeats: int) -> Figures:

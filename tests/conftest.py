@@ -39,6 +39,15 @@ class Outcome:
     err: list[str]
 
 
+def check_refused(outcome: Outcome, named: str) -> None:
+    """A run was refused in one line that holds the words ``named``."""
+    assert outcome.code == 2, outcome
+    assert outcome.out == []
+    assert len(outcome.err) == 1, outcome.err
+    assert outcome.err[0].startswith("talkface: error: ")
+    assert named in outcome.err[0]
+
+
 def read_samples(path: Path) -> np.ndarray:
     """Decode a mono 16-bit file: (N,) int16."""
     with av.open(str(path)) as container:

@@ -16,7 +16,7 @@ import pytest
 import skimage.data
 from PIL import Image, ImageOps
 
-from conftest import RATE, Outcome, read_video, write_clip, write_wav
+from conftest import RATE, Outcome, check_refused, read_video, write_clip, write_wav
 
 Run = Callable[..., Outcome]
 
@@ -237,12 +237,7 @@ REFUSED: list[tuple[Callable[[Case], None], str]] = [
 def test_refused_in_one_line(spoil: Callable[[Case], None], named: str, case: Case, run: Run) -> None:
     spoil(case)
     before = case.files()
-    outcome = run(*case.arguments)
-    assert outcome.code == 2, outcome
-    assert outcome.out == []
-    assert len(outcome.err) == 1, outcome.err
-    assert outcome.err[0].startswith("talkface: error: ")
-    assert named in outcome.err[0]
+    check_refused(run(*case.arguments), named)
     assert case.files() == before, "nothing is left behind and nothing is touched"
 
 
@@ -254,9 +249,7 @@ def test_disk_full(case: Case, run: Run) -> None:
         outcome = run(*case.arguments)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert outcome.code == 2, outcome
-    assert len(outcome.err) == 1
-    assert "out.mp4" in outcome.err[0]
+    check_refused(outcome, "out.mp4")
     assert case.files() == before
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from conftest import RATE, Outcome, write_clip, write_wav
+from conftest import RATE, Outcome, check_refused, write_clip, write_wav
 from media_samples import damage, tone, write_film, write_video
 from talkface.face.model import FaceModel
 from talkface.face.tracker import FaceTracker
@@ -250,12 +250,7 @@ REFUSED: list[tuple[Callable[[Case], None], str]] = [
 def test_refused_in_one_line(spoil: Callable[[Case], None], named: str, case: Case, run: Run) -> None:
     spoil(case)
     before = case.files()
-    outcome = run(*case.arguments)
-    assert outcome.code == 2, outcome
-    assert outcome.out == []
-    assert len(outcome.err) == 1, outcome.err
-    assert outcome.err[0].startswith("talkface: error: ")
-    assert named in outcome.err[0]
+    check_refused(run(*case.arguments), named)
     assert case.files() == before, "nothing is left behind and nothing is touched"
 
 

@@ -9,17 +9,22 @@ T = TypeVar("T")
 
 
 def prefetched(items: Iterable[T], depth: int = 2) -> Iterator[T]:
-    """The same items in the same order, computed in a thread of their own up to ``depth`` ahead.
+    """The same items in the same order, computed in a thread of their own up to ``depth`` ahead, from now on.
 
     Errors come out where the item would; when the reader stops, so does the thread after what it is at.
     """
     source, end = iter(items), object()
-    with ThreadPoolExecutor(1) as worker:
-        following: deque[Any] = deque(worker.submit(next, source, end) for _ in range(depth))
-        try:
-            while (item := following.popleft().result()) is not end:
-                following.append(worker.submit(next, source, end))
-                yield item
-        finally:
-            for waiting in following:
-                waiting.cancel()
+    worker = ThreadPoolExecutor(1)
+    following: deque[Any] = deque(worker.submit(next, source, end) for _ in range(depth))
+
+    def read() -> Iterator[T]:
+        with worker:
+            try:
+                while (item := following.popleft().result()) is not end:
+                    following.append(worker.submit(next, source, end))
+                    yield item
+            finally:
+                for waiting in following:
+                    waiting.cancel()
+
+    return read()

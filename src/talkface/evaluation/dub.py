@@ -20,8 +20,9 @@ from talkface.face.model import FaceModel, estimate_pose
 from talkface.face.people.cast import head_angles
 from talkface.media.source import SourceVideo
 from talkface.media.video import VideoWriter
+from talkface.systems.g4g.actors import TURNED
 from talkface.systems.g4g.dubbing import Dubbing
-from talkface.systems.g4g.pipeline import TURNED, G4GPipeline
+from talkface.systems.g4g.pipeline import G4GPipeline
 
 logger = logging.getLogger(__name__)
 

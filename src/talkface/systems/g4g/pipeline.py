@@ -5,19 +5,17 @@ import json
 import logging
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import torch
-from scipy.spatial.transform import Rotation
 
 import talkface
 from talkface.errors import AudioTooShort, InvalidOption, NoFaceFound
-from talkface.face import topology as tp
 from talkface.face.model import FaceModel, estimate_pose
 from talkface.face.motion import FaceMotion
-from talkface.face.occlusion import OcclusionFinder, OcclusionNet, keep_mask
+from talkface.face.occlusion import OcclusionFinder, OcclusionNet
 from talkface.face.people import Cast, Follower, Person, Sighting, scan, speaking
 from talkface.face.tracker import FaceTracker
 from talkface.hub import load_pretrained
@@ -28,12 +26,13 @@ from talkface.media.timeline import Timeline
 from talkface.media.video import Frame
 from talkface.prefetch import prefetched
 from talkface.speech.features import ContentEncoder, FeatureStream
+from talkface.systems.g4g.actors import TURNED, Actor
 from talkface.systems.g4g.bank import Album, gather
 from talkface.systems.g4g.dubbing import Dubbing, Plan, PlannedFace
 from talkface.systems.g4g.geometry import MouthRange, Retargeter, mouth_shape
-from talkface.systems.g4g.lips import LipTrack, Wanted
+from talkface.systems.g4g.lips import LipTrack
 from talkface.systems.g4g.model import Generator
-from talkface.systems.g4g.renderer import Cut, Job, MouthRenderer
+from talkface.systems.g4g.renderer import Bank, Cut, MouthRenderer
 from talkface.systems.thpad.config import MotionConfig
 from talkface.systems.thpad.lips import SpeechToLips
 from talkface.systems.thpad.model import MotionModel
@@ -45,54 +44,7 @@ _LOOKED_AT = 96  # frames of the fast look
 _AUTO_SECONDS = 20.0  # of a video from which it is told who speaks
 _BATCH = 4  # frames drawn at once
 _REWIND = 3.0  # seconds before the place to go on at
-TURNED = math.radians(64)  # yaw from which a face goes back to the original
-_FADE = 0.2  # seconds that this takes
-_LOOKS = 12.5  # times a second at which it is looked whether something covers the mouth
-_COVERED = 0.6  # share of the lips under something from which a frame stays as it is
 _SMALLEST = 40  # pixels from forehead to chin
-
-
-@dataclass
-class _Actor:
-    """One person who is dubbed: how the lips are moved and drawn, and what they say."""
-
-    retarget: Retargeter
-    renderer: MouthRenderer
-    lips: LipTrack
-    range: MouthRange
-    finder: OcclusionFinder
-    every: int  # frames from one look at what covers the mouth to the next
-    seen: int = 0
-    covering: np.ndarray | None = None
-    shot: int = -1
-    last: float = -math.inf  # when the person was seen last
-    facing: float = 0.0  # 1 for a face turned to the camera, 0 for one that is turned away
-    absent: int = 0  # frames in which the person is not seen
-    turned: int = 0  # frames in which the face is turned away
-    covered: int = 0  # frames in which most of the lips are behind something
-
-    def face(self, sighting: Sighting, time: float) -> None:
-        """Note whether the face is turned to the camera: gradually, but at once in a new shot."""
-        anew = sighting.shot != self.shot or time - self.last > 1.0
-        goal = float(sighting.usable)
-        step = 1.0 if anew else abs(time - self.last) / _FADE
-        self.facing += float(np.clip(goal - self.facing, -step, step))
-        if anew:
-            self.retarget.forget()
-            self.forget_cover()
-        self.shot, self.last = sighting.shot, time
-
-    def forget_cover(self) -> None:
-        """Begin anew with what covers the mouth."""
-        self.finder.forget()
-        self.seen, self.covering = 0, None
-
-    def keep(self, image: np.ndarray, points: np.ndarray) -> np.ndarray | None:
-        """Where something covers the face and the frame stays as it is, (H, W) float32; None if nowhere."""
-        if self.covering is None or self.seen % self.every == 0:
-            self.covering = self.finder(image, points)
-        self.seen += 1
-        return keep_mask(self.covering, points, (image.shape[1], image.shape[0]))
 
 
 @dataclass
@@ -182,6 +134,14 @@ class G4GPipeline:
             names = " and ".join(path.name for path in infos)
             raise AudioTooShort(f"{names} lasts {seconds:.3f} s, less than one frame; give longer speech")
         timeline = Timeline(source, seconds, sync_mode)
+
+        def listen() -> dict[Path, LipTrack]:
+            return {
+                path: LipTrack(prefetched(self.speech_to_lips(stream_audio(path, gain=info.gain()))))
+                for path, info in infos.items()
+            }
+
+        heard = [listen()]  # beside the first look
         album = Album()
         cast = scan(source.sparse(_LOOKED_AT), self.tracker, self.face, album.keep)
         chosen = self._choose(source, cast, face, speeches)
@@ -192,35 +152,19 @@ class G4GPipeline:
             # Smoothing and the choice of references remember: begin earlier, so that they are as in one run.
             done = -math.inf if after is None else after
             begin = None if done < _REWIND else done - _REWIND
-            renderers = {
-                number: MouthRenderer(self.face, self.generator, bank, self.device)
-                for number, bank in banks.items()
-            }
-            tracks = {
-                path: LipTrack(prefetched(self.speech_to_lips(stream_audio(path, gain=infos[path].gain()))))
-                for path in set(chosen.values())
-            }
+            tracks = heard.pop() if heard else listen()
             actors = {
-                number: _Actor(
-                    Retargeter(self.face, cast[number].neutral, float(source.fps)),
-                    renderers[number],
-                    tracks[path],
-                    self._mouth_range(cast[number], float(lips)),
-                    OcclusionFinder(
-                        self.occlusion, self.face.mesh_warp(), banks[number].references, self.device
-                    ),
-                    every=max(1, round(float(source.fps) / _LOOKS)),
-                )
+                number: self._actor(cast[number], banks[number], tracks[path], source, lips, keep_silence)
                 for number, path in chosen.items()
             }
             follower = Follower(self.tracker, cast, chosen, turned=TURNED)
             followed = follower.follow(prefetched(timeline.frames(begin), depth=4))
-            batches = self._prepared(prefetched(followed, depth=4), actors, keep_silence)
-            for batch in prefetched(batches):
+            for batch in prefetched(_cut(prefetched(followed, depth=4), actors)):
                 for number, cuts in batch.cuts.items():
-                    renderers[number].draw(cuts)
+                    actors[number].renderer.draw(cuts)
                 yield from (frame for frame in batch.frames if frame.time > done + TOLERANCE)
-            _report(actors)
+            for number, actor in actors.items():
+                actor.report(number)
 
         return Dubbing(
             frames,
@@ -290,72 +234,48 @@ class G4GPipeline:
         logger.info("the lips of face %d moved with the sound: %s", found.number, found.scores)
         return found.number
 
+    def _actor(
+        self,
+        person: Person,
+        bank: Bank,
+        lips: LipTrack,
+        source: SourceVideo,
+        strength: float,
+        keep_silence: bool,
+    ) -> Actor:
+        """A person who is about to be dubbed."""
+        fps, warp = float(source.fps), self.face.mesh_warp()
+        return Actor(
+            face=self.face,
+            retarget=Retargeter(self.face, person.neutral, fps),
+            renderer=MouthRenderer(self.face, self.generator, bank, self.device),
+            lips=lips,
+            range=self._mouth_range(person, float(strength)),
+            finder=OcclusionFinder(self.occlusion, warp, bank.references, self.device),
+            fps=fps,
+            keep_silence=keep_silence,
+        )
+
     def _mouth_range(self, person: Person, lips: float) -> MouthRange:
         pose = estimate_pose(person.points, person.neutral)
         beta_mouth = self.face.project_mouth(pose.invert(person.points) - person.neutral)
         return MouthRange.seen(mouth_shape(self.face, beta_mouth)[:, 0], lips)
 
-    # -- frames ----------------------------------------------------------------------------------
 
-    def _prepared(
-        self,
-        followed: Iterable[tuple[Frame, dict[int, Sighting]]],
-        actors: dict[int, _Actor],
-        keep_silence: bool,
-    ) -> Iterator[_Batch]:
-        """Frames with what is to be drawn into them, some at a time."""
-        batch = _Batch()
-        for frame, sightings in followed:
-            batch.frames.append(frame)
-            for number, actor in actors.items():
-                wanted = actor.lips.at(frame.time)
-                sighting = sightings.get(number)
-                actor.absent += sighting is None
-                job = self._job(actor, frame, sighting, wanted, keep_silence) if sighting else None
-                if job is not None:
-                    batch.cuts.setdefault(number, []).append(actor.renderer.cut(job))
-            if len(batch.frames) == _BATCH:
-                yield batch
-                batch = _Batch()
-        yield batch
-
-    def _job(
-        self, actor: _Actor, frame: Frame, sighting: Sighting, wanted: Wanted, keep_silence: bool
-    ) -> Job | None:
-        """What is to be drawn of a person in a frame, or None where the frame stays as it is."""
-        actor.face(sighting, frame.time)
-        keep = actor.keep(frame.image, sighting.points) if actor.facing else None
-        if keep is not None and _lips_under(keep, sighting.points) > _COVERED:
-            actor.covered += 1
-            return None
-        actor.turned += actor.facing == 0.0
-        strength = actor.facing * (wanted.gate if keep_silence else 1.0)
-        if strength == 0.0:
-            return None
-        wanted = replace(wanted, beta_mouth=actor.range.fit(self.face, wanted.beta_mouth))
-        moved = actor.retarget(
-            sighting.points[None], wanted.beta_mouth[None], np.array([strength], np.float32)
-        )
-        rotation = Rotation.from_matrix(moved.pose.rotation[0]).as_rotvec().astype(np.float32)
-        image = frame.image
-        return Job(image, sighting.points, moved.points[0], rotation, wanted, frame.origin, strength, keep)
-
-
-def _report(actors: dict[int, _Actor]) -> None:
-    """Say how many frames have stayed as they were."""
-    for number, actor in actors.items():
-        counts = {"not seen": actor.absent, "turned away": actor.turned, "covered": actor.covered}
-        said = ", ".join(f"{what} in {count} frame(s)" for what, count in counts.items() if count)
-        if said:
-            logger.warning("face %d is %s: they stay as they were", number, said)
-
-
-def _lips_under(keep: np.ndarray, points: np.ndarray) -> float:
-    """Share of the lips that something covers: ``keep`` (H, W) at the lips' points."""
-    lips = np.concatenate([tp.LIPS_OUTER, tp.LIPS_INNER])
-    height, width = keep.shape
-    x, y = np.clip(points[lips, :2].round().astype(int), 0, [width - 1, height - 1]).T
-    return float((keep[y, x] > 0.5).mean())
+def _cut(
+    followed: Iterable[tuple[Frame, dict[int, Sighting]]], actors: Mapping[int, Actor]
+) -> Iterator[_Batch]:
+    """Frames with what is to be drawn into them, some at a time."""
+    batch = _Batch()
+    for frame, sightings in followed:
+        batch.frames.append(frame)
+        for number, actor in actors.items():
+            if job := actor.job(frame, sightings.get(number)):
+                batch.cuts.setdefault(number, []).append(actor.renderer.cut(job))
+        if len(batch.frames) == _BATCH:
+            yield batch
+            batch = _Batch()
+    yield batch
 
 
 def _lips_only(beta_mouth: np.ndarray | None, face: FaceModel) -> FaceMotion | None:

@@ -379,8 +379,8 @@ def test_a_retargeter_forgets_at_a_cut(face: FaceModel):
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=50))
 def test_mouth_range_has_limits(openings: list[float]):
     seen = MouthRange.seen(np.array(openings))
-    assert 0.5 <= seen.gain <= 1.35
-    assert seen.limit >= max(0.1, max(openings))
+    assert 0.65 <= seen.gain <= 1.35
+    assert seen.limit >= max(0.12, max(openings))
 
 
 def test_mouth_range_of_the_still_is_usual_and_grows_with_liveliness():

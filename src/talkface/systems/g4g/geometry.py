@@ -9,8 +9,8 @@ from talkface.face.model import FaceModel, Pose, estimate_pose, mouth_weight
 
 _USUAL = 0.125  # spread of the opening that the lip path gives, 5th to 95th percentile, canonical units
 _STILL = 0.03  # a smaller one is of somebody who does not speak
-_BEYOND = 1.1  # how much wider than ever seen a mouth may open
-_LEAST = 0.1  # canonical units: as wide it may open in any case
+_BEYOND = 1.2  # how much wider than ever seen a mouth may open
+_LEAST = 0.12  # canonical units: as wide it may open in any case
 _FREE = 0.7  # of the limit, up to where openings stay as they are
 _SECONDS = 0.4  # over which what the coefficients do not explain is averaged
 
@@ -53,7 +53,7 @@ class MouthRange:
         are no pictures of that.
         """
         low, high = np.percentile(openings, [5, 95])
-        gain = float(np.clip(((high - low) / _USUAL) ** 0.8, 0.5, 1.35)) if high - low >= _STILL else 1.0
+        gain = float(np.clip(((high - low) / _USUAL) ** 0.6, 0.65, 1.35)) if high - low >= _STILL else 1.0
         return cls(lips * gain, lips * max(_BEYOND * float(openings.max()), _LEAST))
 
     def fit(self, face: FaceModel, beta_mouth: np.ndarray) -> np.ndarray:

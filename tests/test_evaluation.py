@@ -207,6 +207,7 @@ def test_evaluate_generates_and_scores_a_folder(talking, tmp_path, capsys) -> No
         [],
         ["--data", ".", "--system", "levitate"],
         ["--data", "{talking}", "--split", "train", "--system", "dub", "--models", "missing"],
+        ["--data", "{talking}", "--models", "missing"],
         ["a.mp4", "b.mp4", "--data", "."],
         ["missing.mp4", "missing.mp4"],
     ],
@@ -285,6 +286,14 @@ def test_a_video_that_is_there_is_not_made_again(talking, tmp_path) -> None:
     job.target.parent.mkdir(parents=True)
     job.target.write_text("made elsewhere")
     assert job.make().read_text() == "made elsewhere"
+
+
+def test_videos_of_another_generator_are_not_scored_as_ours(talking, tmp_path, capsys) -> None:
+    jobs(talking / "clips", tmp_path, split="train")
+    (tmp_path / "videos" / "generator.sha256").write_text("of another one")
+    arguments = ["--data", str(talking / "clips"), "--split", "train", "--system", "dub", "-o", str(tmp_path)]
+    assert main(["evaluate", *arguments]) == 2
+    assert "another generator" in capsys.readouterr().err
 
 
 @given(speakers=st.lists(st.sampled_from("abcdef"), min_size=2, max_size=30))

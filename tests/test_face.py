@@ -14,7 +14,7 @@ from talkface.face import topology as tp
 from talkface.face.crop import MOUTH, PARTS, cut, part_matrix, paste, transform
 from talkface.face.model import FaceModel, Pose, estimate_pose
 from talkface.face.motion import FaceMotion
-from talkface.face.warp import move_ring, resample, resample_tensor, with_ring
+from talkface.face.warp import WarpField, move_ring, resample, resample_tensor, with_ring
 
 
 @pytest.fixture(scope="module")
@@ -133,6 +133,18 @@ def test_both_ways_to_resample_agree(face, cell):
     picture = torch.from_numpy(smooth).permute(2, 0, 1)[None].float()
     two = resample_tensor(picture, field, 256, 256)[0].permute(1, 2, 0).numpy()
     assert np.abs(one[4:-4, 4:-4] - two[4:-4, 4:-4]).max() < 3
+
+
+@settings(deadline=None)
+@given(cell=st.floats(1.5, 12), width=st.integers(30, 200), height=st.integers(30, 200))
+def test_coarse_fields_reach_to_the_border(cell: float, width: int, height: int):
+    cells = int(np.ceil(width / cell)), int(np.ceil(height / cell))
+    x, y = ((np.arange(n, dtype=np.float32) + 0.5) * cell - 0.5 for n in cells)
+    grid = np.stack(np.broadcast_arrays(x, y[:, None]), -1)
+    field = WarpField(grid, np.full(grid.shape[:2], -1, np.int32), cell)
+    places, off = field.dense(width, height), cell / 32  # OpenCV's fractions of a cell
+    np.testing.assert_allclose(places[0], np.broadcast_to(np.arange(width), (height, width)), atol=off)
+    np.testing.assert_allclose(places[1].T, np.broadcast_to(np.arange(height), (width, height)), atol=off)
 
 
 def test_warp_moves_the_face_and_leaves_the_far_background(face):

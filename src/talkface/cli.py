@@ -418,6 +418,8 @@ def evaluate(
     """Measure generated videos beside real ones, or a system on data: table, JSON, CSV, pages of pictures."""
     if bool(data) == bool(real) or bool(real) != bool(generated):
         raise InvalidOption("give either REAL and GENERATED, or --data (and --system)")
+    if own_models and not (data and system == "dub"):
+        raise InvalidOption("--models goes with --data and --system dub")
     from rich.table import Table
 
     from talkface.evaluation import evaluate_pairs, evaluate_system, tables_of

@@ -1,8 +1,9 @@
 """How well ``talkface dub`` redraws lips: of each clip with its own sound, and with another clip's."""
 
+import hashlib
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 
 from talkface.data.prepare import Item, Manifest
-from talkface.errors import NoFaceFound, TalkfaceError
+from talkface.errors import InvalidOption, NoFaceFound, TalkfaceError
 from talkface.evaluation import report
 from talkface.evaluation.clips import Clip, Library, group_of, talking_items
 from talkface.evaluation.expert import experts
@@ -21,7 +22,6 @@ from talkface.face.people.cast import head_angles
 from talkface.media.source import SourceVideo
 from talkface.media.video import VideoWriter
 from talkface.systems.g4g.actors import TURNED
-from talkface.systems.g4g.dubbing import Dubbing
 from talkface.systems.g4g.pipeline import G4GPipeline
 
 logger = logging.getLogger(__name__)
@@ -85,8 +85,11 @@ def jobs(
 
     Raises:
         UnreadableMedia: there is nothing to evaluate on.
+        InvalidOption: ``output`` holds videos of another generator.
     """
-    return _jobs(*talking_items(data, split, limit), Path(output) / "videos", models)
+    folder = Path(output) / "videos"
+    _claim(folder, models)
+    return _jobs(*talking_items(data, split, limit), folder, models)
 
 
 def _jobs(manifest: Manifest, items: list[Item], folder: Path, models: Path | None = None) -> list[Job]:
@@ -155,9 +158,10 @@ def evaluate_dub(
     Raises:
         UnreadableMedia: there is nothing to evaluate on.
         ModelUnavailable: ``syncnet`` does not hold these weights, or a model is missing in ``models``.
+        InvalidOption: ``output`` holds videos of another generator.
     """
     manifest, items = talking_items(data, split, limit)
-    _dubber(models)  # complain at once
+    _claim(Path(output) / "videos", models)
     scorer = PairScorer(experts(syncnet))
     library = Library(manifest, items, scorer.tracker)
     todo, left_out = _jobs(manifest, items, Path(output) / "videos", models), []
@@ -168,7 +172,7 @@ def evaluate_dub(
             video, speech = (
                 replace(library.clip(item), encoded=encoded[item.key]) for item in (job.video, job.speech)
             )
-            if job.test != "real" and _turned_away(video, scorer.face) > 0.5:
+            if _turned_away(video, scorer.face) > 0.5:
                 raise NoFaceFound("the face is turned away in most frames, which dub leaves as they are")
             made = job.make()
             scorer(job.test, video, made, speech if job.test == "cross" else None)
@@ -186,9 +190,25 @@ def evaluate_dub(
 
 
 @cache
-def _dubber(models: Path | None) -> Callable[[Path, Path], Dubbing]:
+def _dubber(models: Path | None) -> G4GPipeline:
     """What dubs a video with a speech."""
     return G4GPipeline.from_pretrained(str(models) if models else "compact")
+
+
+def _claim(folder: Path, models: Path | None) -> None:
+    """See to it that the videos of a folder are all made with the same generator.
+
+    Raises:
+        InvalidOption: those that lie there were made with another one.
+        ModelUnavailable: a model is missing in ``models``.
+    """
+    mark, digest = folder / "generator.sha256", hashlib.sha256()
+    for tensor in _dubber(models).generator.state_dict().values():
+        digest.update(tensor.cpu().numpy().tobytes())
+    if mark.exists() and mark.read_text().strip() != digest.hexdigest():
+        raise InvalidOption(f"{folder} holds videos of another generator; choose another --output")
+    folder.mkdir(parents=True, exist_ok=True)
+    mark.write_text(digest.hexdigest() + "\n")
 
 
 def _turned_away(clip: Clip, face: FaceModel) -> float:

@@ -79,18 +79,20 @@ def _interpreter(path: Path, threads: int):
 
 
 class _Network:
-    """A LiteRT model with one image input; outputs by size, largest first."""
+    """A LiteRT model with one image input; outputs by size, largest first. Threads wait for each other."""
 
     def __init__(self, path: Path, threads: int) -> None:
         self._network = _interpreter(path, threads)
         self._input = self._network.get_input_details()[0]["index"]
         details = self._network.get_output_details()
         self._outputs = [d["index"] for d in sorted(details, key=lambda d: -int(np.prod(d["shape"])))]
+        self._busy = Lock()
 
     def __call__(self, image: np.ndarray) -> list[np.ndarray]:
-        self._network.set_tensor(self._input, np.ascontiguousarray(image[None], np.float32))
-        self._network.invoke()
-        return [self._network.get_tensor(index).copy() for index in self._outputs]
+        with self._busy:
+            self._network.set_tensor(self._input, np.ascontiguousarray(image[None], np.float32))
+            self._network.invoke()
+            return [self._network.get_tensor(index).copy() for index in self._outputs]
 
 
 def _sigmoid(value: np.ndarray | float) -> np.ndarray:

@@ -136,13 +136,12 @@ class WarpField:
         """Source x and y of every output pixel, (height, width) each."""
         if self.cell == 1:
             return self.grid[..., 0], self.grid[..., 1]
-        matrix = np.array(
-            [[1 / self.cell, 0, 0.5 / self.cell - 0.5], [0, 1 / self.cell, 0.5 / self.cell - 0.5]]
-        )
+        # A cell more on every side, going on as the last two do: places of the outermost half cells.
+        grid = np.pad(self.grid, ((1, 1), (1, 1), (0, 0)), mode="reflect", reflect_type="odd")
+        corner = 0.5 / self.cell + 0.5
+        matrix = np.array([[1 / self.cell, 0, corner], [0, 1 / self.cell, corner]])
         flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-        full = cv2.warpAffine(
-            self.grid, matrix, (width, height), flags=flags, borderMode=cv2.BORDER_REPLICATE
-        )
+        full = cv2.warpAffine(grid, matrix, (width, height), flags=flags, borderMode=cv2.BORDER_REPLICATE)
         return full[..., 0], full[..., 1]
 
 

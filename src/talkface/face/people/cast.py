@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 _SMALLEST = 40  # pixels from forehead to chin that are looked for
 _FRONTAL = 45.0  # degrees of yaw up to which a view tells what the face is like from the front
 _TRUSTED = 3  # frames that look much like the one before in which nobody new is looked for
+_STIR = 0.2  # change of any block, of 1, that may be somebody new
 _YAW = 1.5  # how much further heads turn than the mesh network's meshes, judged by eye on 60 turned faces
 
 
@@ -160,7 +161,8 @@ def _looks(frames: "Iterable[Frame]", tracker: FaceTracker) -> "Iterator[_Look]"
     for frame in frames:
         now = blocks(frame.image)
         alike = last is not None and difference(last, now) < CHANGE
-        last, trusted = now, trusted + 1 if alike else 0
+        calm = alike and last is not None and float(np.abs(last - now).max()) < _STIR
+        last, trusted = now, trusted + 1 if calm else 0
         due = trusted % (_TRUSTED + 1) == 0
         yield _Look(frame, alike, detect_faces(tracker, frame.image, _SMALLEST) if due else None)
 

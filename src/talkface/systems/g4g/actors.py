@@ -36,7 +36,6 @@ class Actor:
         lips: what they say.
         range: how they open the mouth.
         finder: sees what covers the mouth.
-        fps: frames a second.
         keep_silence: leave the frames as they are where nobody speaks.
         absent: frames in which the person was not seen.
         turned: frames in which the face was turned away.
@@ -49,12 +48,11 @@ class Actor:
     lips: LipTrack
     range: MouthRange
     finder: OcclusionFinder
-    fps: float
     keep_silence: bool = False
     absent: int = 0
     turned: int = 0
     covered: int = 0
-    _looked: int = 0  # frames since it was looked what covers the mouth
+    _look: int = -1  # number of the last look at what covers the mouth
     _covering: np.ndarray | None = None
     _shot: int = -1
     _last: float = -math.inf  # when the person was seen last
@@ -70,17 +68,17 @@ class Actor:
         if not self._facing:
             self.turned += 1
             return None
-        keep = self._keep(frame.image, sighting.points)
+        keep = self._keep(frame, sighting.points)
         if keep is not None and _lips_under(keep, sighting.points) > _COVERED:
             self.covered += 1
             return None
         strength = self._facing * (wanted.gate if self.keep_silence else 1.0)
-        if strength == 0.0:
-            return None
         wanted = replace(wanted, beta_mouth=self.range.fit(self.face, wanted.beta_mouth))
-        moved = self.retarget(
+        moved = self.retarget(  # in silence too: it remembers the face
             sighting.points[None], wanted.beta_mouth[None], np.array([strength], np.float32)
         )
+        if strength == 0.0:
+            return None
         rotation = Rotation.from_matrix(moved.pose.rotation[0]).as_rotvec().astype(np.float32)
         return Job(
             frame.image, sighting.points, moved.points[0], rotation, wanted, frame.origin, strength, keep
@@ -105,12 +103,13 @@ class Actor:
             self._covering = None
         self._shot, self._last = sighting.shot, time
 
-    def _keep(self, image: np.ndarray, points: np.ndarray) -> np.ndarray | None:
+    def _keep(self, frame: Frame, points: np.ndarray) -> np.ndarray | None:
         """Where something covers the face and the frame stays as it is, (H, W) float32; None if nowhere."""
-        if self._covering is None or self._looked >= max(1, round(self.fps / _LOOKS)):
-            self._covering, self._looked = self.finder(image, points), 0
-        self._looked += 1
-        return keep_mask(self._covering, points, (image.shape[1], image.shape[0]))
+        look = int(frame.time * _LOOKS)  # by the clock, so that a resumed run looks at the same frames
+        if self._covering is None or look != self._look:
+            self._covering, self._look = self.finder(frame.image, points), look
+        height, width = frame.image.shape[:2]
+        return keep_mask(self._covering, points, (width, height))
 
 
 def _lips_under(keep: np.ndarray, points: np.ndarray) -> float:

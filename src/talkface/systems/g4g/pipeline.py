@@ -87,7 +87,7 @@ class G4GPipeline:
         """
         target = resolve_device(device)
         compact = name_or_path == "compact"
-        place = (lambda part: part) if compact else (lambda part: str(Path(name_or_path) / part))
+        place = (lambda part: part) if compact else (lambda part: str(Path(name_or_path).resolve() / part))
         settings, state = load_pretrained(place("thpad-motion"))
         motion = MotionModel(MotionConfig(**settings["model"]))
         motion.load_state_dict(state)
@@ -244,15 +244,14 @@ class G4GPipeline:
         keep_silence: bool,
     ) -> Actor:
         """A person who is about to be dubbed."""
-        fps, warp = float(source.fps), self.face.mesh_warp()
+        warp = self.face.mesh_warp()
         return Actor(
             face=self.face,
-            retarget=Retargeter(self.face, person.neutral, fps),
+            retarget=Retargeter(self.face, person.neutral, float(source.fps)),
             renderer=MouthRenderer(self.face, self.generator, bank, self.device),
             lips=lips,
             range=self._mouth_range(person, float(strength)),
             finder=OcclusionFinder(self.occlusion, warp, bank.references, self.device),
-            fps=fps,
             keep_silence=keep_silence,
         )
 

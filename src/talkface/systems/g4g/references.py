@@ -8,6 +8,7 @@ import numpy as np
 _SHAPE = np.array([0.06, 0.05, 0.06], np.float32)
 _POSE = 0.2
 _LOYALTY = 0.25  # how much nearer another reference must be before it takes over: spares the eye the change
+_ANEW = 2.0  # seconds after which that ends, so that what is chosen does not depend on all that came before
 
 
 def features(shape: np.ndarray, rotation: np.ndarray) -> np.ndarray:
@@ -46,9 +47,12 @@ class Chooser:
 
     def __post_init__(self) -> None:
         self._last: list[int] = []
+        self._term = -1
 
     def __call__(self, wanted: np.ndarray, time: float) -> list[int]:
         """The ``count`` references nearest to ``wanted`` (F,), nearest first; repeated if too few."""
+        if int(time / _ANEW) != self._term:
+            self._last, self._term = [], int(time / _ANEW)
         distance = np.linalg.norm(self.bank - wanted, axis=1)
         distance[np.abs(self.times - time) < self.apart] += 100.0
         distance[self._last] -= _LOYALTY

@@ -23,6 +23,7 @@ from talkface.systems.g4g.model import Drawn, Generator, Inputs
 from talkface.systems.g4g.references import Chooser, features
 
 _CELLS_PER_UNIT = 48  # grid cells of the warp per inter-ocular distance
+_COARSEST = 4.0  # pixels of a cell; OpenCV places pixels to a 32nd of it
 
 
 @dataclass(frozen=True)
@@ -97,6 +98,7 @@ class MouthRenderer:
         self.face, self.bank, self.device = face, bank, torch.device(device)
         self.warp: MeshWarp = face.mesh_warp()
         self.generator, self.pixels = generator.to(self.device).eval(), generator.config.pixels
+        self._smaller: dict[tuple[int, int], np.ndarray] = {}
         self._choose = Chooser(bank.described, bank.times, generator.config.references)
         with torch.inference_mode():
             crops = np.stack([reference.crop for reference in bank.references])
@@ -144,7 +146,7 @@ class MouthRenderer:
         top, bottom = top + rows[0], top + rows[-1] + 1
         left, right = left + columns[0], left + columns[-1] + 1
         mask = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-        cell = max(1.0, face_unit(job.points) / _CELLS_PER_UNIT)
+        cell = float(np.clip(face_unit(job.points) / _CELLS_PER_UNIT, 1.0, _COARSEST))
         cells = int(np.ceil((right - left) / cell)), int(np.ceil((bottom - top) / cell))
         field = self.warp.field(resting, moved, cells, cell, (float(left), float(top)))
         region = job.image[top:bottom, left:right]
@@ -208,9 +210,23 @@ class MouthRenderer:
         crop = (piece.prepared.grids[place] + 1) * (pixels / 2) - 0.5
         matrix = self.bank.matrices[index]
         there = spot.maps((crop @ matrix[:, :2].T + matrix[:, 2]).astype(np.float32), finer=0.5)
-        picture, border = self.bank.pictures[index], cv2.BORDER_REPLICATE
+        stride = np.sqrt(abs(np.linalg.det(matrix[:, :2]) * np.linalg.det(spot.matrix[:, :2])))
+        picture, scale = self._picture(index, max(1, round(float(stride))))
+        there = (there + 0.5) * scale - 0.5
+        border = cv2.BORDER_REPLICATE
         seed = cv2.remap(picture, there, None, cv2.INTER_CUBIC, borderMode=border)  # type: ignore[call-overload]
         return seed * (piece.prepared.gains[place] / 255)
+
+    def _picture(self, index: int, shrink: int) -> tuple[np.ndarray, np.ndarray]:
+        """A reference's picture made smaller by area, and by how much (2,): larger ones would shimmer."""
+        picture = self.bank.pictures[index]
+        if shrink == 1:
+            return picture, np.ones(2, np.float32)
+        if (index, shrink) not in self._smaller:
+            size = [max(1, side // shrink) for side in picture.shape[1::-1]]
+            self._smaller[index, shrink] = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
+        small = self._smaller[index, shrink]
+        return small, (np.array(small.shape[1::-1]) / picture.shape[1::-1]).astype(np.float32)
 
 
 @dataclass(frozen=True)

@@ -67,7 +67,7 @@ class GeneratorTrainConfig:
 
     stretches: int = 3  # of five consecutive frames in a batch: the sync expert wants them
     bank: int = 8  # references to choose from
-    expert: str = "runs/g4g-sync-training/export"
+    expert: str = "sync-training"  # or the export of a run
     round_trip: float = 0.5  # how often the face around the mouth shows the traces of being warped
     gradient: float = 2.0
     scales: float = 0.5

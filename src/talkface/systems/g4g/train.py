@@ -10,16 +10,13 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from talkface.face.crop import cut, transform
 from talkface.face.draw import MAP_CHANNELS, mesh_maps
-from talkface.face.model import FaceModel, estimate_pose
-from talkface.face.warp import move_ring, with_ring
+from talkface.face.model import FaceModel
 from talkface.nn.adversarial import (
     PatchDiscriminator,
     feature_matching,
@@ -31,18 +28,15 @@ from talkface.prefetch import prefetched
 from talkface.systems.g4g.config import GeneratorConfig
 from talkface.systems.g4g.data import TalkingClip, read_talking, speaker_weights
 from talkface.systems.g4g.drawing import (
-    Prepared,
-    Reference,
     hidden_region,
     masked,
-    mouth_matrix,
     prepare,
 )
 from talkface.systems.g4g.experts import MOUTH_PIXELS, SyncExpert
-from talkface.systems.g4g.geometry import mesh_code, mouth_shape
 from talkface.systems.g4g.losses import diagonal_alignment, multi_scale, pairwise_alignment, retrieval
 from talkface.systems.g4g.model import WINDOW, Drawn, Generator, Inputs
-from talkface.systems.g4g.references import Chooser, features, spread
+from talkface.systems.g4g.references import Chooser
+from talkface.systems.g4g.samples import Look, MouthMaker, inputs, planes, stack
 from talkface.training import OptimizerSpec, Task
 
 logger = logging.getLogger(__name__)
@@ -81,70 +75,6 @@ class GeneratorTrainConfig:
     matching: float = 0.5
 
 
-class MouthMaker:
-    """Cuts what the generator sees and should draw out of talking clips."""
-
-    def __init__(self, face: FaceModel, config: GeneratorTrainConfig) -> None:
-        self.face, self.warp, self.config = face, face.mesh_warp(), config
-        self.pixels = config.model.pixels
-
-    def describe(self, clip: TalkingClip) -> np.ndarray:
-        """Features (T, F) by which references are chosen."""
-        return features(mouth_shape(self.face, clip.beta_mouth), clip.crops.fit.motion.rotation)
-
-    def reference(self, clip: TalkingClip, frame: int) -> Reference:
-        """A frame as a reference."""
-        points = clip.crops.points[frame]
-        matrix = mouth_matrix(points, self.pixels)
-        crop = cut(clip.crops.image(frame), matrix, self.pixels)
-        return Reference(crop, transform(with_ring(points), matrix))
-
-    def context(self, clip: TalkingClip, frame: int, other: int | None) -> tuple[np.ndarray, np.ndarray]:
-        """Mouth crop (P, P, 3) and its mesh with ring; through the mouth shape of ``other`` and back."""
-        points = clip.crops.points[frame]
-        matrix = mouth_matrix(points, self.pixels)
-        crop = cut(clip.crops.image(frame), matrix, self.pixels)
-        goal = transform(with_ring(points), matrix)
-        if other is None:
-            return crop, goal
-        pose = estimate_pose(points[None], clip.crops.fit.neutral)
-        change = (clip.beta_mouth[other] - clip.beta_mouth[frame]) @ self.face.mouth.reshape(
-            len(self.face.mouth), -1
-        )
-        moved = pose.apply(pose.invert(points[None]) + change.reshape(1, -1, 3))[0].astype(np.float32)
-        resting = with_ring(points)
-        there = transform(move_ring(resting, resting, moved), matrix)
-        half = self.pixels // 2
-        for a, b in ((goal, there), (there, goal)):
-            x, y = self.warp.field(a, b, (half, half), 2.0).dense(self.pixels, self.pixels)
-            crop = cv2.remap(crop, x, y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
-        return crop, goal
-
-    def target(self, clip: TalkingClip, frame: int) -> np.ndarray:
-        """The real mouth crop (P, P, 3) uint8."""
-        matrix = mouth_matrix(clip.crops.points[frame], self.pixels)
-        return cut(clip.crops.image(frame), matrix, self.pixels)
-
-    def speech(self, clip: TalkingClip, frame: int, variant: int) -> tuple[np.ndarray, np.ndarray]:
-        """Content (2 * WINDOW, C) and level (2 * WINDOW,) around a frame."""
-        around = np.clip(2 * frame + np.arange(-WINDOW + 1, WINDOW + 1), 0, len(clip.level[variant]) - 1)
-        return clip.content[variant][around].astype(np.float32), clip.level[variant][around].astype(
-            np.float32
-        )
-
-    def mesh(self, clip: TalkingClip, frame: int) -> np.ndarray:
-        """Mesh code (mesh,)."""
-        return mesh_code(clip.beta_mouth[frame], clip.crops.fit.motion.rotation[frame])
-
-    def bank(self, clip: TalkingClip, away: range, generator: np.random.Generator, size: int) -> np.ndarray:
-        """Frames (K,) that may serve as references of the frames ``away``."""
-        every = np.arange(len(clip))
-        free = every[(every < away.start - 4) | (every >= away.stop + 4)]
-        free = free if len(free) > 2 else every
-        some = np.sort(generator.permutation(free)[: 6 * size])
-        return some[spread(self.describe(clip)[some], size)]
-
-
 class AlignmentTask(Task):
     """Faces (masked, with their mesh) and speech of the same moment are brought together."""
 
@@ -154,7 +84,7 @@ class AlignmentTask(Task):
     def __init__(self, config: GeneratorTrainConfig, data: Path, seed: int = 0, device: str = "cpu") -> None:
         self.config, self.device, self.seed = config, torch.device(device), seed
         self.face = FaceModel.from_pretrained()
-        self.make = MouthMaker(self.face, config)
+        self.make = MouthMaker(self.face, config.model.pixels)
         self.align = _ALIGNMENTS[config.alignment]
         options: dict[str, Any] = {
             "variants": config.variants,
@@ -182,7 +112,7 @@ class AlignmentTask(Task):
                 variant = int(generator.integers(len(clip.content)))
                 look = Look.draw(generator)
                 rows += [look(self._face(clip, int(index), int(f), variant)) for f in frames]
-            yield _stack(rows, self.device)
+            yield stack(rows, self.device)
 
     def _face(self, clip: TalkingClip, index: int, frame: int, variant: int = 0) -> dict[str, np.ndarray]:
         crop, goal = self.make.context(clip, frame, None)
@@ -190,7 +120,7 @@ class AlignmentTask(Task):
         half = self.make.pixels // 2
         field_ = self.make.warp.field(goal, goal, (half, half), 2.0)
         row = {
-            "context": _planes(masked(crop, hidden)),
+            "context": planes(masked(crop, hidden)),
             "hidden": hidden[None],
             "maps": mesh_maps(self.make.warp, field_, goal, goal),
         }
@@ -217,7 +147,7 @@ class AlignmentTask(Task):
         scores: dict[str, list[float]] = {}
         for clip in self.held_out:
             frames = np.linspace(2, len(clip) - 3, 24).round().astype(int)
-            batch = _stack([self._face(clip, 0, int(f)) for f in frames], self.device)
+            batch = stack([self._face(clip, 0, int(f)) for f in frames], self.device)
             group = "grid" if clip.item.corpus == "GRID" else "wild"
             found = retrieval(*self._embed(batch)).mean()
             scores.setdefault(f"val_retrieval_{group}", []).append(float(found))
@@ -266,7 +196,7 @@ class GeneratorTask(AlignmentTask):
                 variant = int(generator.integers(len(clip.content)))
                 look = Look.draw(generator)
                 rows += [look(row) for row in self._stretch(clip, int(index), start, generator, variant)]
-            yield _stack(rows, self.device)
+            yield stack(rows, self.device)
 
     def _stretch(
         self, clip: TalkingClip, index: int, start: int, generator: np.random.Generator, variant: int
@@ -284,14 +214,14 @@ class GeneratorTask(AlignmentTask):
             picked = [seen[int(bank[k])] for k in choose(described[frame], frame / 25)]
             prepared = prepare(self.make.warp, crop, goal, picked, self.config.model.seeded)
             content, level = self.make.speech(clip, frame, variant)
-            row = _inputs(prepared) | {
+            row = inputs(prepared) | {
                 "content": content,
                 "level": level,
                 "mesh": self.make.mesh(clip, frame),
             }
-            row["references"] = _planes(np.stack([p.crop for p in picked]).astype(np.float32) / 255)
-            row |= {"around": _planes(crop.astype(np.float32) / 255)}
-            row |= {"target": _planes(self.make.target(clip, frame).astype(np.float32) / 255)}
+            row["references"] = planes(np.stack([p.crop for p in picked]).astype(np.float32) / 255)
+            row |= {"around": planes(crop.astype(np.float32) / 255)}
+            row |= {"target": planes(self.make.target(clip, frame).astype(np.float32) / 255)}
             rows.append(row | {"clip": np.array(index), "frame": np.array(frame)})
         return rows
 
@@ -370,7 +300,7 @@ class GeneratorTask(AlignmentTask):
     @torch.no_grad()
     def _held_out_pictures(self) -> Iterator[tuple[dict[str, Tensor], Tensor, Tensor]]:
         for rows in self.fixed:
-            batch = _stack(rows, self.device)
+            batch = stack(rows, self.device)
             fake, _, weight = self._draw(batch)
             yield batch, fake.clamp(0, 1), weight
 
@@ -420,60 +350,3 @@ def _sharpness(picture: Tensor, weight: Tensor) -> float:
 
 def _patch_weight(weight: Tensor, scores: Tensor) -> Tensor:
     return F.adaptive_avg_pool2d(weight, (scores.shape[-2], scores.shape[-1]))
-
-
-def _planes(picture: np.ndarray) -> np.ndarray:
-    """(..., H, W, 3) to (..., 3, H, W)."""
-    return np.ascontiguousarray(np.moveaxis(picture, -1, -3))
-
-
-def _inputs(prepared: Prepared) -> dict[str, np.ndarray]:
-    return {
-        "context": _planes(prepared.context),
-        "hidden": prepared.hidden[None],
-        "maps": prepared.maps,
-        "grids": prepared.grids.astype(np.float32),
-        "seeds": _planes(prepared.seeds),
-    }
-
-
-def _stack(rows: list[dict[str, np.ndarray]], device: torch.device) -> dict[str, Tensor]:
-    return {name: torch.from_numpy(np.stack([row[name] for row in rows])).to(device) for name in rows[0]}
-
-
-@dataclass(frozen=True)
-class Look:
-    """Colour, light and mirror, alike on all pictures of a stretch."""
-
-    gain: np.ndarray
-    lift: float
-    grey: bool
-    mirror: bool
-
-    @classmethod
-    def draw(cls, generator: np.random.Generator) -> "Look":
-        """At random."""
-        gain = generator.uniform(0.75, 1.25) * generator.uniform(0.85, 1.15, 3)[:, None, None]
-        lift = float(generator.uniform(-0.08, 0.08))
-        return cls(gain, lift, bool(generator.random() < 0.1), bool(generator.random() < 0.5))
-
-    def __call__(self, row: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """One frame's inputs and target in this look."""
-        row = dict(row)
-        for name in {"references", "seeds", "around", "target"} & row.keys():
-            row[name] = self._colour(row[name])
-        row["context"] = np.where(row["hidden"] < 1, self._colour(row["context"]), row["context"])
-        if self.mirror:
-            for name in {"context", "hidden", "maps", "references", "seeds", "around", "target"} & row.keys():
-                row[name] = np.ascontiguousarray(row[name][..., ::-1])
-            row["maps"][0] *= -1
-            row["mesh"] = row["mesh"].copy()
-            row["mesh"][-2:] *= -1  # yaw and roll change sign
-            if "grids" in row:
-                row["grids"] = np.ascontiguousarray(row["grids"][:, :, ::-1] * np.array([-1, 1], np.float32))
-        return row
-
-    def _colour(self, picture: np.ndarray) -> np.ndarray:
-        if self.grey:
-            picture = np.repeat(picture.mean(-3, keepdims=True), 3, -3)
-        return np.clip(picture * self.gain + self.lift, 0, 1).astype(np.float32)

@@ -23,6 +23,7 @@ from talkface.face.people import scan
 from talkface.face.tracker import FaceTracker
 from talkface.hub import save_pretrained
 from talkface.media.video import Frame, VideoReader
+from talkface.nn.threads import shared_cores
 from talkface.systems.g4g.bank import Album, gather
 from talkface.systems.g4g.config import PAPER, GeneratorConfig
 from talkface.systems.g4g.drawing import PIXELS, hidden_region
@@ -429,6 +430,14 @@ def test_lower_face_mask_is_zero_outside_its_outline(turn: float, x: float, y: f
     eyes = points[[33, 263], :2].round().astype(int)
     inside = ((eyes >= 0) & (eyes < [256, 240])).all(1)
     assert not mask[eyes[inside, 1], eyes[inside, 0]].any()
+
+
+def test_threads_come_back_from_where_cores_are_shared():
+    before = torch.get_num_threads()
+    with pytest.raises(ValueError, match="broken"), shared_cores(stages=1000):
+        assert torch.get_num_threads() == 1
+        raise ValueError("broken")
+    assert torch.get_num_threads() == before
 
 
 def test_what_is_hidden_lies_around_the_lips(face: FaceModel):

@@ -19,6 +19,7 @@ from talkface.face.crop import MOUTH, cut, part_matrix, transform
 from talkface.face.draw import MAP_CHANNELS, mesh_maps
 from talkface.face.masks import around_lips, lower_face_outline
 from talkface.face.warp import MeshWarp, with_ring
+from talkface.nn.threads import shared_cores
 
 PIXELS = 64  # side of what the network looks at
 _GAIN = (0.5, 2.0)  # of a reference's light
@@ -221,7 +222,7 @@ class OcclusionFinder:
         apart = np.square(self._shapes[among] - _shape(view)).sum(1)
         reference = self.references[among[int(apart.argmin())]]
         given = network_input(view.crop, *compare(self.warp, view, reference))
-        with torch.inference_mode():
+        with torch.inference_mode(), shared_cores():
             x = torch.from_numpy(given)[None].to(self.device, memory_format=torch.channels_last)
             logits = self.net(x)
         return torch.sigmoid(logits)[0, 0].float().cpu().numpy()

@@ -16,6 +16,7 @@ from talkface.face.crop import cut, face_unit, transform
 from talkface.face.masks import lower_face_mask, lower_face_outline
 from talkface.face.model import FaceModel
 from talkface.face.warp import MeshWarp, move_ring, resample, with_ring
+from talkface.nn.threads import shared_cores
 from talkface.systems.g4g.drawing import Prepared, Reference, mouth_matrix, prepare
 from talkface.systems.g4g.geometry import mesh_code, mouth_shape
 from talkface.systems.g4g.lips import Wanted
@@ -107,7 +108,7 @@ class MouthRenderer:
 
     def draw(self, cuts: Sequence[Cut]) -> None:
         """Draw the mouths of some frames for which :meth:`cut` was called, in place."""
-        with torch.inference_mode():
+        with torch.inference_mode(), shared_cores():
             inputs, remembered = self._batch(cuts)
             drawn = self.generator(inputs, remembered)
         for index, piece in enumerate(cuts):

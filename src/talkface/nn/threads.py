@@ -1,0 +1,23 @@
+"""How many threads a network may use while other stages of a pipeline want the cores, too."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+
+@contextmanager
+def shared_cores(stages: int = 4) -> Iterator[None]:
+    """Let torch use a share of its threads, at least one, in the calling thread.
+
+    With all of them, its threads wait for those that other stages have put off their core, and busily.
+
+    Args:
+        stages: that work at the same time.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(max(1, before // stages))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -9,11 +9,16 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from hypothesis import settings
 from PIL import Image
 
 import talkface
 from talkface import cli
 from talkface.media.video import VideoReader
+
+# How long an example takes says how busy the machine is, not whether it is right.
+settings.register_profile("talkface", deadline=None)
+settings.load_profile("talkface")
 
 RATE = 16000
 

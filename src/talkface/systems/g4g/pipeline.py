@@ -19,7 +19,7 @@ from talkface.face.occlusion import OcclusionFinder, OcclusionNet
 from talkface.face.people import Cast, Follower, Person, Sighting, scan, speaking
 from talkface.face.tracker import FaceTracker
 from talkface.hub import load_pretrained
-from talkface.media.audio import probe_audio, stream_audio
+from talkface.media.audio import AudioInfo, probe_audio, stream_audio
 from talkface.media.decode import TOLERANCE
 from talkface.media.source import SourceVideo
 from talkface.media.timeline import Timeline
@@ -128,12 +128,8 @@ class G4GPipeline:
         source = SourceVideo(video, start, stop, audio_stream)
         for note in source.notes:
             logger.warning("%s: %s", source.path.name, note)
-        infos = {path: probe_audio(path) for path in dict.fromkeys(speeches.values())}
-        seconds = max(info.duration for info in infos.values())
-        if seconds * float(source.fps) < 1:
-            names = " and ".join(path.name for path in infos)
-            raise AudioTooShort(f"{names} lasts {seconds:.3f} s, less than one frame; give longer speech")
-        timeline = Timeline(source, seconds, sync_mode)
+        infos = _probed(speeches, source)
+        timeline = Timeline(source, max(info.duration for info in infos.values()), sync_mode)
 
         def listen() -> dict[Path, LipTrack]:
             return {
@@ -159,12 +155,7 @@ class G4GPipeline:
             }
             follower = Follower(self.tracker, cast, chosen, turned=TURNED)
             followed = follower.follow(prefetched(timeline.frames(begin), depth=4))
-            for batch in prefetched(_cut(prefetched(followed, depth=4), actors)):
-                for number, cuts in batch.cuts.items():
-                    actors[number].renderer.draw(cuts)
-                yield from (frame for frame in batch.frames if frame.time > done + TOLERANCE)
-            for number, actor in actors.items():
-                actor.report(number)
+            yield from (frame for frame in _drawn(followed, actors) if frame.time > done + TOLERANCE)
 
         return Dubbing(
             frames,
@@ -261,6 +252,18 @@ class G4GPipeline:
         return MouthRange.seen(mouth_shape(self.face, beta_mouth)[:, 0], lips)
 
 
+def _drawn(
+    followed: Iterable[tuple[Frame, dict[int, Sighting]]], actors: Mapping[int, Actor]
+) -> Iterator[Frame]:
+    """Frames with new lips; at the end it is said how many have stayed as they were."""
+    for batch in prefetched(_cut(prefetched(followed, depth=4), actors)):
+        for number, cuts in batch.cuts.items():
+            actors[number].renderer.draw(cuts)
+        yield from batch.frames
+    for number, actor in actors.items():
+        actor.report(number)
+
+
 def _cut(
     followed: Iterable[tuple[Frame, dict[int, Sighting]]], actors: Mapping[int, Actor]
 ) -> Iterator[_Batch]:
@@ -295,6 +298,21 @@ def _speeches(audio: str | Path | None, tracks: Mapping[int, str | Path] | None)
     if audio is None:
         raise InvalidOption("there is no speech: give a sound file, or --audio-track face0=FILE")
     return {None: Path(audio)}
+
+
+def _probed(speeches: Mapping[int | None, Path], source: SourceVideo) -> dict[Path, AudioInfo]:
+    """What the sound files are like.
+
+    Raises:
+        UnreadableMedia: one has no sound.
+        AudioTooShort: together they last less than a frame.
+    """
+    infos = {path: probe_audio(path) for path in dict.fromkeys(speeches.values())}
+    seconds = max(info.duration for info in infos.values())
+    if seconds * float(source.fps) < 1:
+        names = " and ".join(path.name for path in infos)
+        raise AudioTooShort(f"{names} lasts {seconds:.3f} s, less than one frame; give longer speech")
+    return infos
 
 
 def _first_seconds(blocks: Iterable[np.ndarray], seconds: float) -> Iterator[np.ndarray]:

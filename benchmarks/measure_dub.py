@@ -111,7 +111,7 @@ def stages(video: str, speech: str, folder: str, repeats: int) -> Figures:
 
     def look() -> None:
         album = Album()
-        cast = scan(source.sparse(96), pipe.tracker, pipe.face, album.keep)
+        cast = scan(source.sparse(64), pipe.tracker, pipe.face, album.keep)
         bank = gather(album, cast[0], pipe.face, pipe.occlusion)
         finder = OcclusionFinder(pipe.occlusion, pipe.face.mesh_warp(), bank.references)
         people[:] = [cast, MouthRenderer(pipe.face, pipe.generator, bank, "cpu"), finder]

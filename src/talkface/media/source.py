@@ -32,6 +32,7 @@ _BACK = (2.0, 20.0, math.inf)  # seconds before the end to look for the last fra
 _DISORDER = 2.0  # seconds by which packets may be out of order
 _REVERSE_BYTES = 128 << 20  # of decoded frames held while playing backwards
 _SHORT = 1000  # frames that are decoded in a few seconds
+_MANY = 5  # times as many frames as are wanted: enough even without those between others
 _AT_ONE_PLACE, _APART = 4, 6  # frames of a fast scan taken at one place, and how many frames apart
 
 
@@ -155,15 +156,13 @@ class SourceVideo:
     def sparse(self, count: int = 32) -> Iterator[Frame]:
         """Up to ``count`` frames spread over the video, for a fast look at all of it.
 
-        A short video is decoded and every so many-th frame taken. In a longer one, places at even distances
+        A short video is decoded and frames at even distances taken. In a longer one, places at even distances
         are looked up, and a few frames some frames apart are taken from the keyframe at each, so that the
         time it takes does not depend on the length. Where a file cannot be searched, frames come only from
         its beginning.
         """
         if self.frame_count <= _SHORT:
-            step = max(1, math.ceil(self.frame_count / count))
-            chosen = islice(self._selected(0.0, math.inf), 0, None, step)
-            yield from map(self._picture, islice(chosen, count))
+            yield from self._spread(count)
             return
         places, after = max(1, count // _AT_ONE_PLACE), -math.inf
         for place in range(places):
@@ -172,6 +171,14 @@ class SourceVideo:
                 if decoded.time > after and self._first - TOLERANCE <= decoded.time < self._limit:
                     after = decoded.time
                     yield self._picture(decoded)
+
+    def _spread(self, count: int) -> Iterator[Frame]:
+        """Up to ``count`` frames, one after each of as many times at even distances, decoded in one go."""
+        step, due = self.duration / count, 0.0
+        for decoded in self._from(0.0, math.inf, sparse=self.frame_count >= _MANY * count):
+            if decoded.time - self._origin >= due - TOLERANCE:
+                yield self._picture(decoded)
+                due = max(due + step, decoded.time - self._origin)
 
     def speech(self, sample_rate: int = 16000, block_seconds: float = 4.0) -> Iterator[np.ndarray]:
         """The original sound beside the frames: (N,) float32 mono in [-1, 1], as long as the frames last.
@@ -201,10 +208,10 @@ class SourceVideo:
             if max(decoded.time - self._origin, 0.0) >= begin - TOLERANCE:
                 yield decoded
 
-    def _from(self, begin: float, end: float) -> Iterator[Decoded]:
+    def _from(self, begin: float, end: float, sparse: bool = False) -> Iterator[Decoded]:
         """Selected frames from the one that is shown at ``begin``, or an earlier one, on."""
         limit = min(self._limit, self._origin + end) - TOLERANCE
-        for decoded in self._decoder.frames(self._origin + begin):
+        for decoded in self._decoder.frames(self._origin + begin, sparse):
             if decoded.time >= limit:
                 return
             if decoded.time >= self._first - TOLERANCE:

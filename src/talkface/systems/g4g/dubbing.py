@@ -185,7 +185,7 @@ class Dubbing(Generation):
             fingerprint=self._fingerprint,
             duration=self._timeline.duration,
         ) as writer:
-            for frame in prefetched(self.timed(writer.time_done), depth=4):
+            for frame in prefetched(self.timed(writer.time_done), depth=12):
                 writer.write(frame.image, frame.time)
                 if progress:
                     progress("frames", writer.frames, self.frame_count)

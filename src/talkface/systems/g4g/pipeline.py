@@ -40,7 +40,7 @@ from talkface.systems.thpad.pipeline import resolve_device
 
 logger = logging.getLogger(__name__)
 
-_LOOKED_AT = 96  # frames of the fast look
+_LOOKED_AT = 64  # frames of the fast look
 _AUTO_SECONDS = 20.0  # of a video from which it is told who speaks
 _BATCH = 4  # frames drawn at once
 _REWIND = 3.0  # seconds before the place to go on at

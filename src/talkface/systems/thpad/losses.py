@@ -1,8 +1,12 @@
 """Losses of TH-PAD."""
 
+import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
+
+from talkface.face import topology as tp
+from talkface.face.model import FaceModel
 
 
 def contrastive_sync(video: Tensor, audio: Tensor, temperature: Tensor) -> Tensor:
@@ -21,3 +25,55 @@ def orthogonality(visual: Tensor, audio: Tensor) -> Tensor:
 def velocity(predicted: Tensor, target: Tensor) -> Tensor:
     """L_vel: squared difference of frame-to-frame changes of (B, T, C) (paper, Eq. of the prior's loss)."""
     return (predicted.diff(dim=1) - target.diff(dim=1)).square().mean()
+
+
+def lip_readout(model: FaceModel) -> np.ndarray:
+    """Linear map (M, 3) from beta_mouth to inner-lip opening, mouth width and jaw, canonical units."""
+    upper, lower = tp.INNER_LIPS
+    right, left = tp.MOUTH_CORNERS
+    mouth = model.mouth
+    columns = [
+        mouth[:, lower, 1] - mouth[:, upper, 1],
+        mouth[:, left, 0] - mouth[:, right, 0],
+        mouth[:, tp.CHIN, 1],
+    ]
+    return np.stack(columns, 1).astype(np.float32)
+
+
+def pearson(a: Tensor, b: Tensor) -> Tensor:
+    """Correlation over time of (B, T, K): (B, K)."""
+    a, b = a - a.mean(1, keepdim=True), b - b.mean(1, keepdim=True)
+    return (a * b).sum(1) / (a.square().sum(1) * b.square().sum(1) + 1e-6).sqrt()
+
+
+class LipLoss(nn.Module):
+    """How far lips are from real ones, and how badly they follow them."""
+
+    readout: Tensor
+    usual: Tensor
+    vertices: Tensor
+    weight: Tensor
+
+    def __init__(self, face: FaceModel) -> None:
+        super().__init__()
+        lips = np.concatenate([tp.LIPS_INNER, tp.LIPS_OUTER, [tp.CHIN]])
+        vertices = face.mouth[:, lips, :2].reshape(len(face.mouth), -1)
+        self.register_buffer("readout", torch.from_numpy(lip_readout(face)))
+        self.register_buffer("usual", torch.tensor([0.06, 0.04, 0.06]))
+        self.register_buffer("vertices", torch.from_numpy(vertices))
+        self.register_buffer("weight", torch.tensor([1.0, 0.4, 0.4]))
+
+    def forward(self, predicted: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
+        """Distance of lip vertices (in 5 % of inter-ocular) and 1 - correlation of opening, width and jaw.
+
+        Args:
+            predicted: (B, T, M) mouth coefficients.
+            real: (B, T, M) those of the tracked face.
+        """
+        a, b = predicted @ self.vertices / 0.05, real @ self.vertices / 0.05
+        distance = F.smooth_l1_loss(a, b, beta=0.5)
+        coefficients = F.smooth_l1_loss(predicted, real, beta=0.5)
+        speed = F.smooth_l1_loss(a.diff(dim=1), b.diff(dim=1), beta=0.5)
+        r = pearson(predicted @ self.readout, real @ self.readout)
+        moving = ((real @ self.readout).std(1) / self.usual).clamp(max=1.0)
+        return distance + 0.2 * coefficients + speed, ((1 - r) * self.weight * moving).mean()

@@ -14,6 +14,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from talkface.nn.blocks import TemporalBlock
 from talkface.systems.thpad.config import MotionConfig, PriorConfig
 
 
@@ -38,21 +39,6 @@ class ResidualMLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.skip(x) + self.body(x)
-
-
-class TemporalBlock(nn.Module):
-    """Residual dilated convolution over time on (B, C, T)."""
-
-    def __init__(self, width: int, dilation: int, dropout: float) -> None:
-        super().__init__()
-        self.norm = nn.GroupNorm(1, width)
-        self.conv = nn.Conv1d(width, width, 5, padding=2 * dilation, dilation=dilation)
-        self.mix = nn.Conv1d(width, width, 1)
-        self.dropout = nn.Dropout(dropout)
-
-    def forward(self, x: Tensor) -> Tensor:
-        h = nn.functional.silu(self.conv(self.norm(x)))
-        return x + self.mix(self.dropout(h))
 
 
 class AudioEncoder(nn.Module):

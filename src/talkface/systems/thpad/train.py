@@ -13,13 +13,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from talkface.data.prepare import Item, Manifest
-from talkface.face import topology as tp
 from talkface.face.model import FaceModel
 from talkface.face.motion import FaceMotion
 from talkface.speech.features import ContentEncoder, FeatureStream
 from talkface.speech.train import augment
 from talkface.systems.thpad.config import FRAME_RATE, MotionConfig, PriorConfig
-from talkface.systems.thpad.losses import contrastive_sync, orthogonality, velocity
+from talkface.systems.thpad.losses import LipLoss, contrastive_sync, lip_readout, orthogonality, velocity
 from talkface.systems.thpad.model import DiffusionPrior, MotionModel
 from talkface.training import Task
 
@@ -49,19 +48,6 @@ def non_lip(motion: FaceMotion) -> np.ndarray:
     parts = [motion.beta_upper, motion.rotation, motion.translation, motion.scale, motion.gaze]
     stacked = np.concatenate(parts, 1)
     return (stacked - np.median(stacked, 0)).astype(np.float32)
-
-
-def lip_readout(model: FaceModel) -> np.ndarray:
-    """Linear map (M, 3) from beta_mouth to inner-lip opening, mouth width and jaw, canonical units."""
-    upper, lower = tp.INNER_LIPS
-    right, left = tp.MOUTH_CORNERS
-    mouth = model.mouth
-    columns = [
-        mouth[:, lower, 1] - mouth[:, upper, 1],
-        mouth[:, left, 0] - mouth[:, right, 0],
-        mouth[:, tp.CHIN, 1],
-    ]
-    return np.stack(columns, 1).astype(np.float32)
 
 
 class ClipReader:
@@ -166,12 +152,6 @@ def _speaker_weights(examples: list[Example], power: float) -> np.ndarray:
     return weight / weight.sum()
 
 
-def pearson(a: Tensor, b: Tensor) -> Tensor:
-    """Correlation over time of (B, T, K): (B, K)."""
-    a, b = a - a.mean(1, keepdim=True), b - b.mean(1, keepdim=True)
-    return (a * b).sum(1) / (a.square().sum(1) * b.square().sum(1) + 1e-6).sqrt()
-
-
 def best_lag_correlation(predicted: np.ndarray, real: np.ndarray, lags: int = 1) -> tuple[float, int]:
     """Highest Pearson correlation of two signals (T,) over lags of up to ``lags`` frames, and that lag."""
     best = (-1.0, 0)
@@ -201,13 +181,7 @@ class MotionTask(Task):
         moved = np.concatenate([e.motion for e in self.examples])
         self.model.motion_scale.copy_(torch.from_numpy(moved.std(0) + 1e-4))
         self.modules = {"motion": self.model}
-        readout = torch.from_numpy(lip_readout(self.face))
-        self.readout = readout.to(self.device)
-        self.readout_scale = torch.tensor([0.06, 0.04, 0.06], device=self.device)
-        lips = np.concatenate([tp.LIPS_INNER, tp.LIPS_OUTER, [tp.CHIN]])
-        self.lips = torch.from_numpy(self.face.mouth[:, lips, :2].reshape(len(self.face.mouth), -1)).to(
-            self.device
-        )
+        self.lip_loss = LipLoss(self.face).to(self.device)
 
     def batches(self, generator: np.random.Generator) -> Iterator[dict[str, Tensor]]:
         """Endless windows: content (B, 2T, C), level (B, 2T), beta_mouth (B, T, M), motion (B, T, 26)."""
@@ -238,7 +212,7 @@ class MotionTask(Task):
         f_a = model.encode_audio(content, batch["level"])
         out: dict[str, Tensor] = {"lips": torch.zeros(()), "correlation": torch.zeros(())}
         for lips in model.lips(f_a):
-            reconstruction, correlation = self._lip_loss(lips, batch["beta_mouth"])
+            reconstruction, correlation = self.lip_loss(lips, batch["beta_mouth"])
             out["lips"], out["correlation"] = out["lips"] + reconstruction, out["correlation"] + correlation
         motion = model.normalise(batch["motion"])
         f_cl, f_ol = model.encode_visual(batch["beta_mouth"], motion)
@@ -253,18 +227,6 @@ class MotionTask(Task):
         loss = loss + config.orthogonal * out["orthogonal"] + out["motion"] + 0.01 * out["code"]
         return {"loss": loss} | {name: value.detach() for name, value in out.items()}
 
-    def _lip_loss(self, predicted: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
-        """Distance of lip vertices (in 5 % of inter-ocular) and 1 - correlation of opening, width and jaw."""
-        distance = F.smooth_l1_loss(predicted @ self.lips / 0.05, real @ self.lips / 0.05, beta=0.5)
-        coefficients = F.smooth_l1_loss(predicted, real, beta=0.5)
-        speed = F.smooth_l1_loss(
-            (predicted.diff(dim=1) @ self.lips) / 0.05, (real.diff(dim=1) @ self.lips) / 0.05, beta=0.5
-        )
-        r = pearson(predicted @ self.readout, real @ self.readout)
-        weight = torch.tensor([1.0, 0.4, 0.4], device=r.device)
-        moving = ((real @ self.readout).std(1) / self.readout_scale).clamp(max=1.0)
-        return distance + 0.2 * coefficients + speed, ((1 - r) * weight * moving).mean()
-
     def _contrast(self, f_cl: Tensor, f_a: Tensor) -> Tensor:
         """L_cl over six frames of every clip, at least 0.4 s apart."""
         picks = torch.arange(5, f_cl.shape[1] - 5, 11)
@@ -274,7 +236,7 @@ class MotionTask(Task):
     def validate(self) -> dict[str, float]:
         """Correlation of opening with the real one (best lag within one frame), by group of speakers."""
         scores: dict[str, list[float]] = {}
-        ratios, readout = [], self.readout.cpu().numpy()
+        ratios, readout = [], self.lip_loss.readout.cpu().numpy()
         for example in self.held_out:
             predicted, real = predict(self.model, example) @ readout, example.beta_mouth @ readout
             if real[:, 0].std() < 0.01:

@@ -1,0 +1,199 @@
+"""Pictures of faces for the face LDM: stills and frames of prepared clips, cut alike, once, and kept.
+
+``out/faces.npz`` holds JPEG-compressed crops and the mesh in their pixels, as :class:`Portrait` does.
+"""
+
+import csv
+import logging
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from talkface.data.prepare import Item, Manifest
+from talkface.face import topology as tp
+from talkface.face.crop import cut, face_unit, transform
+
+logger = logging.getLogger(__name__)
+
+PIXELS = 256
+SIDE = 2.55  # of a crop, in inter-ocular distances
+_DOWN = 0.08  # of the crop's side: how much deeper than its middle the nose lies
+_FRAMES = 6  # of a clip
+_FRAMES_OF_ONE = 24  # at most, of one person's clips together
+_SMALLEST = 0.5  # pixels of the picture for one of the crop; what has fewer is left out
+_QUALITY = 95
+_LISTS = {"pairs.tsv": "face", "faces.tsv": "file"}  # lists of stills, and the column of their files
+_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
+
+
+@dataclass(frozen=True)
+class Portrait:
+    """A crop in which a face is at a usual place, as upright as in its picture.
+
+    Attributes:
+        key: names the picture.
+        person: whose face it is, as far as the data tell.
+        split: "train" or "val".
+        jpeg: the crop, compressed.
+        points: (478, 3) mesh in crop pixels.
+        sharpness: mean absolute Laplacian of the face, 0 to 255.
+    """
+
+    key: str
+    person: str
+    split: str
+    jpeg: np.ndarray
+    points: np.ndarray
+    sharpness: float
+
+    def image(self) -> np.ndarray:
+        """RGB crop (256, 256, 3) uint8."""
+        crop = cv2.imdecode(self.jpeg, cv2.IMREAD_COLOR)
+        assert crop is not None  # we compressed it
+        return cv2.cvtColor(crop, cv2.COLOR_BGR2RGB)
+
+
+@dataclass(frozen=True)
+class _Source:
+    """A picture that is to be cut: ``points`` of a frame; a still's are found."""
+
+    key: str
+    person: str
+    split: str
+    image: np.ndarray
+    points: np.ndarray | None = None
+
+
+def portraits(manifest: Manifest) -> list[Portrait]:
+    """All portraits of a prepared folder; cut on first use and kept."""
+    path = manifest.directory / "faces.npz"
+    if not path.is_file():
+        _keep(path, list(_cut_all(manifest)))
+    with np.load(path) as arrays:
+        images = np.split(arrays["jpeg"], np.cumsum(arrays["lengths"])[:-1])
+        columns = [arrays[name].tolist() for name in ("key", "person", "split")]
+        rows = zip(*columns, images, arrays["points"], arrays["sharpness"].tolist(), strict=True)
+        return [Portrait(*row) for row in rows]
+
+
+def portrait_matrix(points: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Affine map (2, 3) from a picture of a width and height to crop pixels.
+
+    The crop is moved, and if need be made smaller, so that it lies in the picture.
+    """
+    side = min(SIDE * face_unit(points), *size)
+    corner = points[1, :2] - side * np.array([0.5, 0.5 + _DOWN])
+    corner = np.clip(corner, 0, np.array(size) - side)
+    scale = PIXELS / side
+    shift = (scale - 1) / 2 - scale * corner  # pixels are sampled at their middles
+    return np.concatenate([scale * np.eye(2), shift[:, None]], 1)
+
+
+def weights(album: list[Portrait], power: float = 0.7) -> np.ndarray:
+    """How often each portrait is to be drawn (N,): people count more alike than pictures, sharp ones more."""
+    counts = Counter(portrait.person for portrait in album)
+    typical = float(np.median([portrait.sharpness for portrait in album]))
+    weight = np.array(
+        [
+            counts[portrait.person] ** -power * np.clip(portrait.sharpness / typical, 0.25, 1.25)
+            for portrait in album
+        ]
+    )
+    return weight / weight.sum()
+
+
+def _cut_all(manifest: Manifest) -> Iterator[Portrait]:
+    from talkface.face.tracker import FaceTracker
+
+    tracker = FaceTracker(threads=1)
+    for source in _sources(manifest):
+        points = source.points
+        if points is None:
+            faces = tracker.track_image(source.image)
+            if not faces:
+                continue
+            points = max((face.points for face in faces), key=face_unit)
+        matrix = portrait_matrix(points, source.image.shape[1::-1])
+        if matrix[0, 0] > 1 / _SMALLEST:
+            continue
+        crop = cut(source.image, matrix, PIXELS)
+        jpeg = cv2.imencode(".jpg", crop[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])[1].ravel()
+        moved = transform(points, matrix)
+        yield Portrait(source.key, source.person, source.split, jpeg, moved, _sharpness(crop, moved))
+
+
+def _sources(manifest: Manifest) -> Iterator[_Source]:
+    yield from _stills(manifest.root)
+    left = Counter[str]()
+    for item in manifest.items:
+        person = item.corpus + item.speaker
+        if item.has_video and item.usable and left[person] < _FRAMES_OF_ONE:
+            for source in _frames(manifest, item):
+                left[person] += 1
+                yield source
+
+
+def _stills(root: Path) -> Iterator[_Source]:
+    """Pictures of the lists, or of the whole folder where there is none."""
+    lists = [(root / name, column) for name, column in _LISTS.items() if (root / name).is_file()]
+    rows: list[tuple[str, str, str]] = []
+    for path, column in lists:
+        with path.open(newline="") as file:
+            rows += [
+                (row[column], row["person"], row.get("split") or "train")
+                for row in csv.DictReader(file, delimiter="\t")
+            ]
+    if not lists:
+        files = [path for path in sorted(root.rglob("*")) if path.suffix.lower() in _SUFFIXES]
+        names = [path.relative_to(root) for path in files]
+        rows = [(str(name), str(name.with_suffix("")), "train") for name in names]
+    for name, person, split in dict.fromkeys(rows):
+        image = cv2.imread(str(root / name))
+        if image is None:
+            logger.warning("%s is left out: it is no picture", name)
+            continue
+        yield _Source(str(Path(name).with_suffix("")), person, split, cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
+
+
+def _frames(manifest: Manifest, item: Item) -> Iterator[_Source]:
+    """Frames of a clip at even distances."""
+    from talkface.media.video import VideoReader
+
+    track = manifest.track(item)
+    found = np.flatnonzero(track.found)
+    chosen = found[np.linspace(0, len(found) - 1, min(_FRAMES, len(found))).round().astype(int)]
+    place = {int(track.frames[k]): k for k in chosen}
+    with VideoReader(manifest.file(item)) as reader:
+        for number, frame in enumerate(reader):
+            if number in place:
+                points = track.points[place[number]]
+                key = f"{item.key}@{number}"
+                yield _Source(key, item.corpus + item.speaker, item.split, frame.image, points)
+
+
+def _sharpness(crop: np.ndarray, points: np.ndarray) -> float:
+    """Mean absolute Laplacian inside the face at half the crop's size, where compression hardly counts."""
+    small = cv2.resize(crop, (PIXELS // 2, PIXELS // 2), interpolation=cv2.INTER_AREA)
+    outline = np.round(points[tp.FACE_OVAL, :2] / 2).astype(np.int32)
+    mask = cv2.fillConvexPoly(np.zeros(small.shape[:2], np.uint8), outline, 1)
+    edges = np.abs(cv2.Laplacian(cv2.cvtColor(small, cv2.COLOR_RGB2GRAY), cv2.CV_32F))
+    return float(edges[mask > 0].mean()) if mask.any() else 0.0
+
+
+def _keep(path: Path, album: list[Portrait]) -> None:
+    partial = path.with_suffix(".partial.npz")
+    np.savez(
+        partial,
+        jpeg=np.concatenate([portrait.jpeg for portrait in album]),
+        lengths=np.array([len(portrait.jpeg) for portrait in album]),
+        points=np.stack([portrait.points for portrait in album]).astype(np.float32),
+        sharpness=np.array([portrait.sharpness for portrait in album]),
+        key=np.array([portrait.key for portrait in album]),
+        person=np.array([portrait.person for portrait in album]),
+        split=np.array([portrait.split for portrait in album]),
+    )
+    partial.replace(path)

@@ -1,0 +1,1 @@
+"""The face LDM: autoencoder, text tokens, U-Net and few-step sampling."""

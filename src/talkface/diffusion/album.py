@@ -1,0 +1,101 @@
+"""Latents of augmented portraits, encoded once and kept beside the prepared data."""
+
+import hashlib
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+
+from talkface.data.faces import PIXELS, Portrait
+from talkface.diffusion.autoencoder import FaceAutoencoder
+from talkface.face.crop import transform
+
+logger = logging.getLogger(__name__)
+
+_BATCH = 16
+
+
+@dataclass(frozen=True)
+class LatentAlbum:
+    """Latents of variants of portraits.
+
+    Attributes:
+        latents: (N, V, 4, h, w) float16.
+        points: (N, V, 478, 3) float32 meshes in pixels of the pictures behind the latents.
+    """
+
+    latents: np.ndarray
+    points: np.ndarray
+
+    @classmethod
+    def of(
+        cls, album: list[Portrait], autoencoder: FaceAutoencoder, variants: int, folder: Path, seed: int = 0
+    ) -> "LatentAlbum":
+        """Encode portraits, the first variant as they are, the others augmented; kept in ``folder``."""
+        path = folder / f"latents-{_mark(album, autoencoder, variants, seed)}.npz"
+        if not path.is_file():
+            _keep(path, *_encode(album, autoencoder, variants, seed))
+        with np.load(path) as arrays:
+            return cls(arrays["latents"], arrays["points"])
+
+
+def vary(
+    image: np.ndarray, points: np.ndarray, generator: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """A portrait (256, 256, 3) uint8 and its mesh (478, 3), moved, mirrored and in other light."""
+    side = len(image)
+    zoom, angle = generator.uniform(0.94, 1.12), generator.normal(0, 3.0)
+    matrix = cv2.getRotationMatrix2D(((side - 1) / 2,) * 2, angle, zoom)
+    matrix[:, 2] = matrix[:, 2] + generator.uniform(-0.03, 0.03, 2) * side
+    if generator.random() < 0.5:
+        matrix[0] *= -1
+        matrix[0, 2] += side - 1
+    moved = cv2.warpAffine(
+        image, matrix, (side, side), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT_101
+    )
+    gain = generator.normal(1, 0.06, 3) * generator.normal(1, 0.08)
+    gamma = np.exp(generator.normal(0, 0.12))
+    table = 255 * np.clip(np.linspace(0, 1, 256)[:, None] ** gamma * gain, 0, 1)
+    return cv2.LUT(moved, table.round().astype(np.uint8)[None]), transform(points, matrix)
+
+
+def _encode(
+    album: list[Portrait], autoencoder: FaceAutoencoder, variants: int, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    from talkface.diffusion.train_autoencoder import pictures
+
+    generator = np.random.default_rng(seed)
+    device = next(autoencoder.parameters()).device
+    latents, points = [], []
+    for start in range(0, len(album), _BATCH):
+        rows = []
+        for portrait in album[start : start + _BATCH]:
+            plain = portrait.image(), portrait.points
+            rows += [plain, *(vary(*plain, generator) for _ in range(variants - 1))]
+        with torch.inference_mode():
+            encoded = autoencoder.encode(pictures([image for image, _ in rows], device))
+        latents.append(encoded.half().cpu().numpy())
+        points.append(np.stack([mesh for _, mesh in rows]).astype(np.float32))
+        if start % (50 * _BATCH) == 0:
+            logger.info("encoded %d of %d portraits", start, len(album))
+    side = PIXELS // 8
+    shape = len(album), variants
+    found = np.concatenate(latents).reshape(*shape, -1, side, side)
+    return found, np.concatenate(points).reshape(*shape, -1, 3)
+
+
+def _mark(album: list[Portrait], autoencoder: FaceAutoencoder, variants: int, seed: int) -> str:
+    """Tells which portraits were encoded, and how."""
+    digest = hashlib.sha256(f"{variants} {seed} {[p.key for p in album]}".encode())
+    for name, tensor in autoencoder.state_dict().items():
+        digest.update(name.encode() + tensor.cpu().numpy().tobytes())
+    return digest.hexdigest()[:12]
+
+
+def _keep(path: Path, latents: np.ndarray, points: np.ndarray) -> None:
+    partial = path.with_suffix(".partial.npz")
+    np.savez(partial, latents=latents, points=points)
+    partial.replace(path)

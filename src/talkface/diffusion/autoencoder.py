@@ -1,0 +1,103 @@
+"""The face LDM's autoencoder: f8, four channels, without normalisation layers, with a small fast decoder."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from talkface.diffusion.config import AutoencoderConfig
+from talkface.nn.blocks import ResidualBlock
+
+FACTOR = 8
+"""How many times smaller than the picture latents are."""
+_LEAST_LOG_VARIANCE, _MOST_LOG_VARIANCE = -20.0, 10.0
+
+
+class FaceAutoencoder(nn.Module):
+    """Pictures to latents and back (Rombach et al., "High-Resolution Image Synthesis with LDMs", Sec. 3.1).
+
+    Latents that :meth:`encode` gives have unit variance over the training pictures. Pictures may have any
+    sides that are multiples of eight.
+    """
+
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(self, config: AutoencoderConfig) -> None:
+        super().__init__()
+        self.config = config
+        quarter, eighth = config.encoder
+        self.encoder = nn.Sequential(
+            nn.PixelUnshuffle(4),
+            nn.Conv2d(48, quarter, 3, padding=1),
+            ResidualBlock(quarter),
+            nn.PixelUnshuffle(2),
+            nn.Conv2d(4 * quarter, eighth, 1),
+            ResidualBlock(eighth),
+            ResidualBlock(eighth),
+            nn.Conv2d(eighth, 2 * config.channels, 3, padding=1),
+        )
+        wide, middle, fine = config.decoder
+        deep, shallow, last = config.blocks
+        self.decoder = nn.Sequential(
+            nn.Conv2d(config.channels, wide, 3, padding=1),
+            *(ResidualBlock(wide) for _ in range(deep)),
+            nn.Conv2d(wide, 4 * middle, 1),
+            nn.PixelShuffle(2),
+            *(ResidualBlock(middle) for _ in range(shallow)),
+            nn.Conv2d(middle, 4 * fine, 3, padding=1),
+            nn.PixelShuffle(2),
+            *(ResidualBlock(fine) for _ in range(last)),
+            nn.Conv2d(fine, 12, 3, padding=1),
+            nn.PixelShuffle(2),
+        )
+        self.register_buffer("mean", torch.zeros(1, config.channels, 1, 1))
+        self.register_buffer("scale", torch.ones(1, config.channels, 1, 1))
+
+    @classmethod
+    def debug(cls) -> "FaceAutoencoder":
+        """A tiny random autoencoder for tests."""
+        return cls(AutoencoderConfig(encoder=(8, 8), decoder=(8, 8, 8), blocks=(1, 1, 1))).eval()
+
+    @classmethod
+    def from_pretrained(cls, name_or_path: str) -> "FaceAutoencoder":
+        """Load the shipped model, or one from a directory or hub id."""
+        from talkface.hub import load_pretrained
+
+        config, state = load_pretrained(name_or_path)
+        given: dict[str, Any] = {name: _tuple(value) for name, value in config["model"].items()}
+        model = cls(AutoencoderConfig(**given))
+        model.load_state_dict(state)
+        return model.eval()
+
+    def distribution(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log variance (B, 4, H/8, W/8) of unscaled latents of pictures (B, 3, H, W) in [0, 1]."""
+        mean, log_variance = self.encoder(image * 2 - 1).chunk(2, 1)
+        return mean, log_variance.clamp(_LEAST_LOG_VARIANCE, _MOST_LOG_VARIANCE)
+
+    def restore(self, unscaled: Tensor) -> Tensor:
+        """Pictures (B, 3, H, W), about in [0, 1], of unscaled latents."""
+        return self.decoder(unscaled) * 0.5 + 0.5
+
+    def encode(self, image: Tensor) -> Tensor:
+        """Latents (B, 4, H/8, W/8) of pictures (B, 3, H, W) in [0, 1]."""
+        return (self.distribution(image)[0] - self.mean) / self.scale
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Pictures (B, 3, H, W) in [0, 1] of latents (B, 4, H/8, W/8)."""
+        return self.restore(latents * self.scale + self.mean).clamp(0, 1)
+
+
+def divergence(mean: Tensor, log_variance: Tensor) -> Tensor:
+    """Kullback-Leibler divergence from the standard normal distribution, mean over elements."""
+    return 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).mean()
+
+
+def downsample(maps: Tensor) -> Tensor:
+    """Maps (B, C, H, W) at the latents' resolution (B, C, H/8, W/8)."""
+    return F.avg_pool2d(maps, FACTOR)
+
+
+def _tuple(value: object) -> object:
+    return tuple(value) if isinstance(value, list) else value

@@ -1,0 +1,135 @@
+"""Words about faces: captions made of attributes, and prompts read into the tokens that the LDM knows."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+LENGTH = 16
+"""Tokens of a caption; more are left out."""
+PADDING, START = "<pad>", "<start>"
+PSEUDO_WORDS = ("<voice0>", "<voice1>", "<voice2>", "<voice3>")
+"""Places in a caption that the Textual Inversion Adapter fills from a voice."""
+
+HAIR = ("black", "brown", "blond", "red", "grey")
+EXPRESSIONS = ("neutral", "smiling", "talking")
+LIGHTS = ("dim", "soft", "bright")
+COLOURS = ("white", "grey", "black", "blue", "green", "red", "brown")
+_WORDS = (
+    *("woman", "man", "young", "middle-aged", "old", "hair", "bald", "glasses", "beard", "hat"),
+    *("light", "background", "plain", "busy", "no", *HAIR, *EXPRESSIONS, *LIGHTS, *COLOURS),
+)
+VOCABULARY = (PADDING, START, *PSEUDO_WORDS, *dict.fromkeys(_WORDS))
+_SAME = {
+    "woman": "female lady girl",
+    "man": "male guy boy gentleman",
+    "blond": "blonde fair",
+    "red": "ginger redhead",
+    "grey": "white-haired gray",
+    "black": "dark-haired",
+    "brown": "brunette",
+    "glasses": "spectacles eyeglasses",
+    "beard": "bearded moustache mustache goatee",
+    "old": "elderly aged senior",
+    "young": "teenage",
+    "middle-aged": "adult middleaged",
+    "smiling": "smile smiles happy laughing",
+    "talking": "speaking",
+    "neutral": "serious calm",
+    "dim": "dark",
+    "hat": "cap headscarf",
+    "no": "without",
+    "background": "backdrop wall",
+    "light": "lighting",
+    "hair": "haired",
+}
+"""Known words, and others that mean the same here."""
+_EMPTY = "a an the with and of in on at to is are has have wearing person face portrait photo who"
+
+
+@dataclass(frozen=True)
+class Attributes:
+    """What can be said about a portrait; None where it cannot be told.
+
+    Attributes:
+        male: probability that the person looks like a man, 0 to 1.
+        age: years.
+        hair: one of HAIR, or "bald".
+        glasses, beard, hat: whether there is one.
+        expression: one of EXPRESSIONS.
+        light: one of LIGHTS.
+        background: one of COLOURS.
+        plain: whether the background is of one colour.
+    """
+
+    male: float | None = None
+    age: float | None = None
+    hair: str | None = None
+    glasses: bool | None = None
+    beard: bool | None = None
+    hat: bool | None = None
+    expression: str | None = None
+    light: str | None = None
+    background: str | None = None
+    plain: bool | None = None
+
+
+def phrases(attributes: Attributes) -> list[str]:
+    """What a caption may say, one phrase an attribute."""
+    found = []
+    if attributes.age is not None:
+        found.append("young" if attributes.age < 30 else "middle-aged" if attributes.age < 52 else "old")
+    if attributes.male is not None and abs(attributes.male - 0.5) > 0.15:
+        found.append("man" if attributes.male > 0.5 else "woman")
+    if attributes.hair is not None:
+        found.append("bald" if attributes.hair == "bald" else f"{attributes.hair} hair")
+    for name in ("glasses", "beard", "hat"):
+        value = getattr(attributes, name)
+        if value is not None and (value or name == "glasses"):
+            found.append(name if value else f"no {name}")
+    found += [attributes.expression] if attributes.expression else []
+    found += [f"{attributes.light} light"] if attributes.light else []
+    if attributes.background is not None:
+        kind = "plain " if attributes.plain else "busy " if attributes.plain is not None else ""
+        found.append(f"{kind}{attributes.background} background")
+    return found
+
+
+def caption(attributes: Attributes, generator: np.random.Generator | None = None, keep: float = 0.75) -> str:
+    """A caption; with a generator, of some phrases only, so that any part of one can be said."""
+    found = phrases(attributes)
+    if generator is not None:
+        found = [phrase for phrase in found if generator.random() < keep]
+    return ", ".join(found)
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """A prompt as the LDM reads it.
+
+    Attributes:
+        ids: (LENGTH,) places in the vocabulary.
+        ignored: words that are not known, in order.
+    """
+
+    ids: np.ndarray
+    ignored: list[str] = field(default_factory=list)
+
+
+def tokenize(prompt: str, prefix: Sequence[str] = ()) -> Tokens:
+    """Read a prompt; ``prefix`` are words before it, such as PSEUDO_WORDS. Never fails."""
+    words, ignored = [START, *prefix], []
+    for word in re.findall(r"[\w-]+", prompt.lower()):
+        known = _MEANT.get(word, word)
+        if known in _NUMBERS and known not in PSEUDO_WORDS:
+            words.append(known)
+        elif known not in _EMPTY.split():
+            ignored.append(word)
+    ignored += words[LENGTH:]
+    words = words[:LENGTH] + [PADDING] * (LENGTH - len(words))
+    return Tokens(np.array([_NUMBERS[word] for word in words]), ignored)
+
+
+_MEANT = {other: word for word, others in _SAME.items() for other in others.split()}
+_NUMBERS = {word: number for number, word in enumerate(VOCABULARY)}

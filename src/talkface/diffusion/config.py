@@ -1,0 +1,48 @@
+"""Sizes of the face LDM's parts. The defaults are the compact preset."""
+
+from dataclasses import dataclass
+
+PIXELS = 256
+"""Side of the pictures that the compact face LDM makes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AutoencoderConfig:
+    """Autoencoder: eight times smaller, four channels.
+
+    Attributes:
+        channels: of the latents.
+        encoder: widths at a quarter and at an eighth of the picture's size.
+        decoder: widths at an eighth, a quarter and half of it.
+        blocks: of the decoder at these sizes; the encoder has one and two.
+    """
+
+    channels: int = 4
+    encoder: tuple[int, int] = (64, 128)
+    decoder: tuple[int, int, int] = (192, 96, 32)
+    blocks: tuple[int, int, int] = (3, 2, 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiffusionConfig:
+    """U-Net, text encoder and mesh encoder.
+
+    Attributes:
+        widths: of the U-Net at an eighth of the picture's size, a sixteenth and so on.
+        attention: whether there is self- and cross-attention at each size; it is costly at large ones.
+        layers: residual blocks at each size.
+        heads: of attention.
+        channels: of the latents.
+        text: width of the tokens.
+        text_layers: of the text encoder.
+        mesh: channels that the mesh encoder adds to the latents; 0 for none.
+    """
+
+    widths: tuple[int, ...] = (64, 128, 256)
+    attention: tuple[bool, ...] = (False, False, True)
+    layers: int = 1
+    heads: int = 8
+    channels: int = 4
+    text: int = 192
+    text_layers: int = 2
+    mesh: int = 16

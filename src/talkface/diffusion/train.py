@@ -1,0 +1,179 @@
+"""Trains the face LDM's U-Net, text and mesh encoders by flow matching over the frozen autoencoder."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from talkface.data.faces import PIXELS, Portrait, portraits, weights
+from talkface.data.prepare import Manifest
+from talkface.diffusion.album import LatentAlbum
+from talkface.diffusion.autoencoder import FaceAutoencoder
+from talkface.diffusion.captions import Attributes, caption, tokenize
+from talkface.diffusion.config import DiffusionConfig
+from talkface.diffusion.model import FaceDiffusion, settings
+from talkface.diffusion.sampling import euler, guided
+from talkface.diffusion.train_autoencoder import held_out
+from talkface.face.attributes import described
+from talkface.face.draw import draw_mesh
+from talkface.face.model import FaceModel, estimate_pose
+from talkface.prefetch import prefetched
+from talkface.training import Task
+
+_TIMES = (0.15, 0.4, 0.65, 0.9)  # at which it is validated
+PROMPTS = ("", "woman", "man", "old man, beard, grey hair", "young woman, blond hair", "man, glasses")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiffusionTrainConfig:
+    """Settings of the face LDM's training.
+
+    Attributes:
+        model: sizes.
+        autoencoder: name or directory of the frozen autoencoder.
+        face_model: name or directory of the 3DMM.
+        variants: of each portrait that are encoded, the first as it is.
+        batch: latents a step.
+        no_caption, no_mesh: share of captions and meshes that are hidden, for guidance.
+        keep: share of a caption's phrases that are said.
+        turned: yaw in radians from which portraits are left out.
+        sharpness: mean Laplacian below which portraits are left out.
+        held_out: portraits on which it is validated.
+    """
+
+    model: DiffusionConfig = field(default_factory=DiffusionConfig)
+    autoencoder: str = "face-autoencoder"
+    face_model: str = "face"
+    variants: int = 6
+    batch: int = 16
+    no_caption: float = 0.12
+    no_mesh: float = 0.05
+    keep: float = 0.75
+    turned: float = 0.9
+    sharpness: float = 3.6
+    held_out: int = 64
+
+
+class DiffusionTask(Task):
+    """Flow matching with times that are seldom near the ends (logit-normal; Esser et al., 2024)."""
+
+    Config = DiffusionTrainConfig
+    metric, mode = "val_loss", "min"
+
+    def __init__(self, config: DiffusionTrainConfig, data: Path, seed: int = 0, device: str = "cpu") -> None:
+        self.config, self.device = config, torch.device(device)
+        manifest = Manifest.load(data)
+        album = portraits(manifest)
+        known = described(manifest, album)
+        self.autoencoder = FaceAutoencoder.from_pretrained(config.autoencoder).to(self.device)
+        face = FaceModel.from_pretrained(config.face_model)
+        self.warp = face.mesh_warp()
+        usable = [p for p in album if p.sharpness >= config.sharpness and _yaw(p, face) <= config.turned]
+        train = [p for p in usable if p.split == "train"]
+        self.attributes = [known[p.key] for p in train]
+        self.weights = weights(train)
+        self.album = LatentAlbum.of(train, self.autoencoder, config.variants, manifest.directory, seed)
+        torch.manual_seed(seed)
+        model = FaceDiffusion(config.model)
+        for module in model.modules():  # faster convolutions on processors
+            if isinstance(module, nn.Conv2d):
+                module.weight.data = module.weight.data.contiguous(memory_format=torch.channels_last)
+        self.model = model.to(self.device)
+        self.modules = {"diffusion": self.model}
+        self._hold_out(held_out(usable, config.held_out), known, manifest.directory)
+
+    def _hold_out(self, chosen: list[Portrait], known: dict[str, Attributes], folder: Path) -> None:
+        """What it is validated on, always under the same noise."""
+        kept = LatentAlbum.of(chosen, self.autoencoder, 1, folder)
+        generator = np.random.default_rng(0)
+        drawings = [draw_mesh(self.warp, points, PIXELS) for points in kept.points[:, 0]]
+        ids = [tokenize(caption(known[portrait.key])).ids for portrait in chosen]
+        rows = list(zip(kept.latents[:, 0], drawings, ids, strict=True))
+        self.fixed = self._stack(rows)
+        noise = generator.standard_normal((len(_TIMES), *self.fixed["latents"].shape)).astype(np.float32)
+        self.noise = torch.from_numpy(noise).to(self.device)
+
+    def batches(self, generator: np.random.Generator) -> Iterator[dict[str, Tensor]]:
+        """Endless batches: latents (B, 4, h, w), drawing (B, 6, H/2, W/2), ids (B, LENGTH)."""
+
+        def draw() -> Iterator[dict[str, Tensor]]:
+            while True:
+                chosen = generator.choice(len(self.weights), self.config.batch, p=self.weights)
+                yield self._stack([self._row(int(index), generator) for index in chosen])
+
+        yield from prefetched(draw())
+
+    def _row(self, index: int, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        variant = int(generator.integers(self.config.variants))
+        points = self.album.points[index, variant]
+        drawing = draw_mesh(self.warp, points, PIXELS)
+        if generator.random() < self.config.no_mesh:
+            drawing = np.zeros_like(drawing)
+        said = caption(self.attributes[index], generator, self.config.keep)
+        ids = tokenize("" if generator.random() < self.config.no_caption else said).ids
+        return self.album.latents[index, variant], drawing, ids
+
+    def _stack(self, rows: list[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> dict[str, Tensor]:
+        latents, drawing, ids = (torch.from_numpy(np.stack(column)) for column in zip(*rows, strict=True))
+        return {
+            "latents": latents.float().to(self.device),
+            "drawing": drawing.to(self.device),
+            "ids": ids.to(self.device),
+        }
+
+    def training_step(self, batch: dict[str, Tensor], optimizer_index: int, step: int) -> dict[str, Tensor]:
+        """Squared error of the velocity."""
+        time = torch.randn(len(batch["latents"]), device=self.device).sigmoid()
+        return {"loss": self._error(batch, time, torch.randn_like(batch["latents"])).mean()}
+
+    def _error(self, batch: dict[str, Tensor], time: Tensor, noise: Tensor) -> Tensor:
+        """Squared error of each picture (B,)."""
+        clean, part = batch["latents"], time[:, None, None, None]
+        mesh = self.model.see(batch["drawing"]) if self.model.mesh else None
+        velocity = self.model((1 - part) * clean + part * noise, time, self.model.read(batch["ids"]), mesh)
+        return F.mse_loss(velocity, noise - clean, reduction="none").mean((1, 2, 3))
+
+    @torch.no_grad()
+    def validate(self) -> dict[str, float]:
+        """Squared error on held-out people, under fixed noise, in all and by time."""
+        found = {}
+        for time, noise in zip(_TIMES, self.noise, strict=True):
+            rows = []
+            for start in range(0, len(noise), self.config.batch):
+                part = slice(start, start + self.config.batch)
+                batch = {name: values[part] for name, values in self.fixed.items()}
+                now = torch.full((len(batch["ids"]),), time, device=self.device)
+                rows.append(self._error(batch, now, noise[part]))
+            found[f"val_loss_{time:g}"] = float(torch.cat(rows).mean())
+        return {"val_loss": float(np.mean(list(found.values()))), **found}
+
+    @torch.no_grad()
+    def samples(self) -> np.ndarray:
+        """Imagined faces: rows of prompts, columns of meshes of held-out people, eight steps each."""
+        columns = min(8, len(self.noise[0]))
+        rows = []
+        for number, prompt in enumerate(PROMPTS):
+            ids = torch.from_numpy(tokenize(prompt).ids)[None].expand(columns, -1).to(self.device)
+            mesh = self.model.see(self.fixed["drawing"][:columns]) if self.model.mesh else None
+            velocity = guided(self.model, self.model.read(ids), mesh, 2.5)
+            latents = euler(velocity, self.noise[number % len(self.noise), :columns], 8)
+            rows.append(torch.cat(list(self.autoencoder.decode(latents)), 2))
+        return (torch.cat(rows, 1).permute(1, 2, 0).cpu().numpy() * 255).astype(np.uint8)
+
+    def export(self, directory: Path, metrics: dict[str, float]) -> None:
+        """Write the model as the hub reads it."""
+        from talkface.hub import save_pretrained
+
+        config = {"class": "FaceDiffusion", "model": settings(self.config.model), "metrics": metrics}
+        save_pretrained(directory, config, self.model.state_dict(), card=None)
+
+
+def _yaw(portrait: Portrait, face: FaceModel) -> float:
+    """How far a portrait is turned, radians."""
+    from talkface.face.people.cast import head_angles
+
+    return float(np.radians(abs(head_angles(estimate_pose(portrait.points[None], face.mean).rotation)[0, 0])))

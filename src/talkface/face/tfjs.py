@@ -1,0 +1,149 @@
+"""Runs small TensorFlow.js graph models in torch: a description (.json) and its weights (.bin)."""
+
+import base64
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "Relu": torch.relu,
+    "Relu6": lambda x: x.clamp(0, 6),
+    "Sigmoid": torch.sigmoid,
+    "Softmax": lambda x: x.softmax(-1),
+    "Identity": lambda x: x,
+}
+_ARITHMETIC: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "Add": torch.add,
+    "AddV2": torch.add,
+    "Mul": torch.mul,
+    "Minimum": torch.minimum,
+    "Maximum": torch.maximum,
+}
+
+
+class TfjsGraph(nn.Module):
+    """A graph of convolutions; tensors are (B, H, W, C) as TensorFlow has them, gradients flow through.
+
+    Args:
+        description: the .json file.
+        weights: the .bin file.
+        outputs: names of the nodes that are wanted.
+
+    Raises:
+        ValueError: the graph has an operation that is not known here.
+    """
+
+    def __init__(self, description: Path, weights: Path, outputs: Sequence[str]) -> None:
+        super().__init__()
+        model = json.loads(Path(description).read_text())
+        nodes: list[dict[str, Any]] = model["modelTopology"]["node"]
+        self.nodes = {node["name"]: node for node in nodes}
+        self.outputs = tuple(outputs)
+        known = {"Const", "Placeholder", "Mean", "MaxPool", "_FusedMatMul", *_ACTIVATIONS, *_ARITHMETIC}
+        known |= {"Conv2D", "_FusedConv2D", "DepthwiseConv2dNative"}
+        strange = {node["op"] for node in self.nodes.values()} - known
+        if strange:
+            raise ValueError(f"{description}: operations {', '.join(sorted(strange))} are not known here")
+        self.constants = _read_weights(model["weightsManifest"], Path(weights).read_bytes())
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        """The outputs for a batch (B, H, W, C)."""
+        values: dict[str, Tensor] = {}
+        wanted = [name for output in self.outputs for name in self._needed(output)]
+        for name in dict.fromkeys(wanted):
+            values[name] = self._compute(self.nodes[name], values, image)
+        return [values[name] for name in self.outputs]
+
+    def _needed(self, name: str) -> list[str]:
+        """The node and all before it, in an order in which they can be computed."""
+        order: dict[str, None] = {}
+
+        def visit(name: str) -> None:
+            if name not in order:
+                for given in _inputs(self.nodes[name]):
+                    visit(given)
+                order[name] = None
+
+        visit(name)
+        return list(order)
+
+    def _compute(self, node: dict[str, Any], values: dict[str, Tensor], image: Tensor) -> Tensor:
+        kind, given = node["op"], [values[name] for name in _inputs(node)]
+        if kind == "Placeholder":
+            return image
+        if kind == "Const":
+            return self.constants[node["name"]].to(image.device)
+        if kind in _ARITHMETIC:
+            return _ARITHMETIC[kind](given[0], given[1])
+        if kind in _ACTIVATIONS:
+            return _ACTIVATIONS[kind](given[0])
+        if kind == "Mean":
+            return given[0].mean(dim=given[1].long().tolist())
+        if kind == "_FusedMatMul":
+            return _activated(node, given[0] @ given[1] + given[2])
+        if kind == "MaxPool":
+            size, stride = node["attr"]["ksize"]["list"]["i"], node["attr"]["strides"]["list"]["i"]
+            return _channels_last(F.max_pool2d(_channels_first(given[0]), int(size[1]), int(stride[1])))
+        return _activated(node, _convolution(node, given))
+
+
+def _convolution(node: dict[str, Any], given: list[Tensor]) -> Tensor:
+    """Conv2D, DepthwiseConv2dNative or one fused with its bias."""
+    x, kernel = _channels_first(given[0]), given[1]
+    stride = int(node["attr"]["strides"]["list"]["i"][1])
+    groups = 1
+    if node["op"] == "DepthwiseConv2dNative":
+        groups = kernel.shape[2]
+        weight = kernel.permute(2, 3, 0, 1).reshape(-1, 1, *kernel.shape[:2])
+    else:
+        weight = kernel.permute(3, 2, 0, 1)
+    if _text(node["attr"]["padding"]) == "SAME":
+        edges = []
+        for length, size in ((x.shape[3], weight.shape[3]), (x.shape[2], weight.shape[2])):
+            total = max((-(-length // stride) - 1) * stride + size - length, 0)
+            edges += [total // 2, total - total // 2]
+        x = F.pad(x, edges)
+    out = _channels_last(F.conv2d(x, weight, stride=stride, groups=groups))
+    return out + given[2] if len(given) > 2 else out
+
+
+def _activated(node: dict[str, Any], x: Tensor) -> Tensor:
+    """What the operations fused with a node do to its result."""
+    for name in node["attr"].get("fused_ops", {}).get("list", {}).get("s", []):
+        operation = base64.b64decode(name).decode()
+        if operation != "BiasAdd":
+            x = _ACTIVATIONS[operation](x)
+    return x
+
+
+def _inputs(node: dict[str, Any]) -> list[str]:
+    return [name.split(":")[0] for name in node.get("input", []) if not name.startswith("^")]
+
+
+def _text(attribute: dict[str, str]) -> str:
+    return base64.b64decode(attribute["s"]).decode()
+
+
+def _channels_first(x: Tensor) -> Tensor:
+    return x.permute(0, 3, 1, 2)
+
+
+def _channels_last(x: Tensor) -> Tensor:
+    return x.permute(0, 2, 3, 1)
+
+
+def _read_weights(manifest: list[dict[str, Any]], data: bytes) -> dict[str, Tensor]:
+    constants, offset = {}, 0
+    for entry in (entry for group in manifest for entry in group["weights"]):
+        kind = entry.get("quantization", {}).get("dtype", entry["dtype"])
+        count = int(np.prod(entry["shape"]))
+        values = np.frombuffer(data, np.dtype(kind), count, offset)
+        offset += values.nbytes
+        constants[entry["name"]] = torch.from_numpy(values.astype(np.float32).reshape(entry["shape"]))
+    return constants

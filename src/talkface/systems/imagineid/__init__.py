@@ -1,0 +1,1 @@
+"""FaceChain-ImagineID: speech alone to imagined people who talk."""

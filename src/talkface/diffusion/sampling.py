@@ -1,8 +1,9 @@
-"""Sampling of latents in a few steps: Euler along the straight path, with classifier-free guidance."""
+"""Sampling of latents in a few steps, along the straight path from noise, with classifier-free guidance."""
 
 from collections.abc import Callable
-from itertools import pairwise
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -10,25 +11,29 @@ from talkface.diffusion.captions import tokenize
 from talkface.diffusion.model import FaceDiffusion
 
 Velocity = Callable[[Tensor, Tensor], Tensor]
-"""Velocity (B, 4, h, w) of noisy latents at times (B,)."""
+"""Velocity (B, 4, h, w) of noisy latents at times (B,), 0 for latents to 1 for noise."""
 
 
-def times(steps: int, shift: float = 1.0) -> Tensor:
-    """When to evaluate the velocity, (steps + 1,) from 1, noise, to 0.
+def sample(velocity: Velocity, noisy: Tensor, steps: int, begin: float = 1.0, shift: float = 1.0) -> Tensor:
+    """Latents (B, 4, h, w), by diffusers' Euler steps.
 
-    ``shift`` above 1 spends more steps near the noise, where the picture's layout is decided (Esser et al.,
-    2024, Sec. 5.3.2).
+    Args:
+        velocity: of the flow.
+        noisy: noise of that shape, or latents that are noisy as they are at time ``begin``.
+        steps: how often the velocity is asked for.
+        begin: time at which to begin, above 0 to 1.
+        shift: above 1, more steps are spent near the noise, where the picture's layout is decided (Esser et
+            al., 2024, Sec. 5.3.2).
     """
-    even = torch.linspace(1, 0, steps + 1)
-    return shift * even / (1 + (shift - 1) * even)
+    from diffusers import FlowMatchEulerDiscreteScheduler
 
-
-def euler(velocity: Velocity, noise: Tensor, steps: int, shift: float = 1.0) -> Tensor:
-    """Latents (B, 4, h, w) from noise of the same shape."""
-    x, path = noise, times(steps, shift).to(noise)
-    for now, after in pairwise(path):
-        x = x + (after - now) * velocity(x, now.expand(len(x)))
-    return x
+    scheduler: Any = FlowMatchEulerDiscreteScheduler(shift=1.0)
+    even = np.linspace(begin, begin / steps, steps)
+    scheduler.set_timesteps(sigmas=(shift * even / (1 + (shift - 1) * even)).tolist(), device=noisy.device)
+    for step in scheduler.timesteps:
+        moved = velocity(noisy, (step / scheduler.config.num_train_timesteps).expand(len(noisy)))
+        noisy = scheduler.step(moved, step, noisy, return_dict=False)[0]
+    return noisy
 
 
 def guided(model: FaceDiffusion, meaning: Tensor, mesh: Tensor | None, guidance: float) -> Velocity:

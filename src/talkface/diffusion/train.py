@@ -16,7 +16,7 @@ from talkface.diffusion.autoencoder import FaceAutoencoder
 from talkface.diffusion.captions import Attributes, caption, tokenize
 from talkface.diffusion.config import DiffusionConfig
 from talkface.diffusion.model import FaceDiffusion, settings
-from talkface.diffusion.sampling import euler, guided
+from talkface.diffusion.sampling import guided, sample
 from talkface.diffusion.train_autoencoder import held_out
 from talkface.face.attributes import described
 from talkface.face.draw import draw_mesh
@@ -160,7 +160,7 @@ class DiffusionTask(Task):
             ids = torch.from_numpy(tokenize(prompt).ids)[None].expand(columns, -1).to(self.device)
             mesh = self.model.see(self.fixed["drawing"][:columns]) if self.model.mesh else None
             velocity = guided(self.model, self.model.read(ids), mesh, 2.5)
-            latents = euler(velocity, self.noise[number % len(self.noise), :columns], 8)
+            latents = sample(velocity, self.noise[number % len(self.noise), :columns], 8)
             rows.append(torch.cat(list(self.autoencoder.decode(latents)), 2))
         return (torch.cat(rows, 1).permute(1, 2, 0).cpu().numpy() * 255).astype(np.uint8)
 

@@ -26,6 +26,7 @@ from talkface.training import Task
 
 _RATE = 50  # features a second
 _FACE_TEMPERATURE = 12.0
+_NOBODY = 0.3  # share of windows in which the second stage is not told who speaks
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -259,6 +260,9 @@ class ContentTask(PadTask):
                     self.clips.append(clip)
         self.held_out = [reader.read(item) for item in reader.items("val")]
         self.codes = {item.key: self._code(item) for item in [*reader.items("train"), *reader.items("val")]}
+        self.clips_of: dict[str, list[str]] = {}
+        for item in reader.items("train"):
+            self.clips_of.setdefault(item.corpus + item.speaker, []).append(item.key)
         counts: dict[str, int] = {}
         for clip in self.clips:
             counts[clip.item.speaker] = counts.get(clip.item.speaker, 0) + len(clip.motion)
@@ -279,10 +283,21 @@ class ContentTask(PadTask):
                 clip = self.clips[index]
                 start = int(generator.integers(0, len(clip.motion) - self.window + 1))
                 parts.append(_clip_part(clip, start, start + self.window, self.pad.config.prosody))
-                codes.append(self.codes[clip.item.key])
+                codes.append(self._someones_code(clip, generator))
                 mouths.append(clip.beta_mouth[start : start + self.window])
             mouth = torch.from_numpy(np.stack(mouths)).float().to(self.device)
             yield self.speech(parts, self.config.noise), torch.stack(codes), mouth
+
+    def _someones_code(self, clip: Example, generator: np.random.Generator) -> Tensor:
+        """The identity of a clip's speaker, from another of the speaker's clips, or of nobody.
+
+        With its own code, a clip could be learnt by heart.
+        """
+        keys = self.clips_of[clip.item.corpus + clip.item.speaker]
+        code = self.codes[keys[generator.integers(len(keys))]]
+        if generator.random() < _NOBODY:
+            return torch.zeros_like(code)
+        return code + 0.15 * torch.randn_like(code)
 
     def training_step(
         self, batch: tuple[Speech, Tensor, Tensor], optimizer_index: int, step: int
@@ -290,7 +305,7 @@ class ContentTask(PadTask):
         """Distance from the tracked lips and correlation with them; each member has its own."""
         speech, code, real = batch
         distance, correlation = torch.zeros(()), torch.zeros(())
-        for lips in self.pad.content(speech, code + 0.1 * torch.randn_like(code)):
+        for lips in self.pad.content(speech, code):
             far, apart = self.lip_loss(lips, real)
             distance, correlation = distance + far, correlation + apart
         return {"loss": distance + 0.5 * correlation, "lips": distance.detach()}

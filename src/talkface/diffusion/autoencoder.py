@@ -1,5 +1,6 @@
 """The face LDM's autoencoder: f8, four channels, without normalisation layers, with a small fast decoder."""
 
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -86,7 +87,19 @@ class FaceAutoencoder(nn.Module):
 
     def decode(self, latents: Tensor) -> Tensor:
         """Pictures (B, 3, H, W) in [0, 1] of latents (B, 4, H/8, W/8)."""
-        return self.restore(latents * self.scale + self.mean).clamp(0, 1)
+        return self.restore(self.unscale(latents)).clamp(0, 1)
+
+    def unscale(self, latents: Tensor) -> Tensor:
+        """Latents as the decoder takes them."""
+        return latents * self.scale + self.mean
+
+    def stages(self) -> list[nn.Sequential]:
+        """The decoder in parts, one for each size; the last ends at the picture, -1 to 1."""
+        layers = list(self.decoder)
+        ends = [k for k, layer in enumerate(layers) if isinstance(layer, nn.PixelShuffle)]
+        # Each part ends where the next one's convolution begins to enlarge.
+        cuts = [0, *(end - 1 for end in ends), len(layers)]
+        return [nn.Sequential(*layers[a:b]) for a, b in pairwise(cuts)]
 
 
 def divergence(mean: Tensor, log_variance: Tensor) -> Tensor:

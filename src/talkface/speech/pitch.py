@@ -9,6 +9,7 @@ from talkface.speech.mel import SAMPLE_RATE
 LOWEST, HIGHEST = 60.0, 420.0
 """Hz that are looked for."""
 _WINDOW = 1024
+_OCTAVE_COST = 0.06
 _MIDDLE = 160.0  # Hz that count as 0
 
 
@@ -34,6 +35,9 @@ def pitch(samples: Tensor) -> tuple[Tensor, Tensor]:
     own = torch.fft.irfft(torch.fft.rfft(window, 2 * _WINDOW).abs().square())[: _WINDOW // 2]
     correlation = correlation / (correlation[:, :1] + 1e-6) / (own / own[0])
     first, last = int(SAMPLE_RATE / HIGHEST), int(SAMPLE_RATE / LOWEST)
-    height, lag = correlation[:, first:last].max(1)
-    octaves = torch.log2(SAMPLE_RATE / (lag + first) / _MIDDLE)
-    return octaves, height.clamp(0, 1)
+    lags = torch.arange(first, last, device=samples.device)
+    among = correlation[:, first:last]
+    # Twice the period fits as well as the period: an octave more must be worth it (Boersma, 1993, Sec. 4).
+    best = (among - _OCTAVE_COST * torch.log2(lags / first)).argmax(1, keepdim=True)
+    octaves = torch.log2(SAMPLE_RATE / lags[best[:, 0]] / _MIDDLE)
+    return octaves, among.gather(1, best)[:, 0].clamp(0, 1)

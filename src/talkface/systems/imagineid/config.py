@@ -6,6 +6,20 @@ EMOTIONS = ("neutral", "calm", "happy", "sad", "angry", "fearful", "disgust", "s
 
 
 @dataclass(frozen=True, kw_only=True)
+class CcfConfig:
+    """The adapters over the face LDM.
+
+    Attributes:
+        semantic, emotion: widths of what TIA is given.
+        hidden: of TIA.
+    """
+
+    semantic: int = 64
+    emotion: int = 16
+    hidden: int = 256
+
+
+@dataclass(frozen=True, kw_only=True)
 class PadConfig:
     """The three stages of progressive audio disentanglement.
 

@@ -1,0 +1,168 @@
+"""CCF, controllable coherent frames: three adapters over the frozen face LDM (paper, Sec. 3.2).
+
+* TIA puts what a voice tells into words of the caption.
+* SCA shows the U-Net the mesh, the reference and the frame before.
+* MBA lets the decoder keep what is around the face.
+
+They are trained one after another; the LDM never changes.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from talkface.diffusion.autoencoder import FaceAutoencoder
+from talkface.diffusion.captions import PSEUDO_WORDS, VOCABULARY
+from talkface.diffusion.config import DiffusionConfig
+from talkface.diffusion.model import FaceDiffusion, MeshEncoder
+from talkface.systems.imagineid.config import CcfConfig
+
+
+class TextualInversionAdapter(nn.Module):
+    """TIA: semantic identity and mood to pseudo-words, which stand in the caption like any other."""
+
+    def __init__(self, config: CcfConfig, width: int) -> None:
+        super().__init__()
+        given = config.semantic + config.emotion
+        self.body = nn.Sequential(
+            nn.Linear(given, config.hidden),
+            nn.SiLU(),
+            nn.Linear(config.hidden, len(PSEUDO_WORDS) * width),
+        )
+
+    def forward(self, semantic: Tensor, emotion: Tensor) -> Tensor:
+        """Pseudo-words (B, 4, C) of semantic embeddings (B, S) and emotion embeddings (B, E)."""
+        words = self.body(torch.cat([semantic, emotion], -1))
+        return words.unflatten(1, (len(PSEUDO_WORDS), -1))
+
+
+def with_pseudo_words(words: Tensor, ids: Tensor, pseudo: Tensor) -> Tensor:
+    """Words (B, L, C) of tokens (B, L) in which pseudo-words (B, 4, C) stand where their tokens are."""
+    for number, word in enumerate(PSEUDO_WORDS):
+        place = (ids == VOCABULARY.index(word))[..., None]
+        words = torch.where(place, pseudo[:, number, None], words)
+    return words
+
+
+@dataclass(frozen=True)
+class Hint:
+    """What SCA shows the U-Net, at the latents' size.
+
+    Attributes:
+        drawing: (B, 6, H/2, W/2) the mesh of the frame.
+        reference: (B, 4, h, w) latents of the reference, moved to the frame's mesh.
+        before: (B, 4, h, w) latents of the frame before; zero inside the face.
+        hidden: (B, 1, h, w) 1 where the face is.
+        known: (B, 2) whether there is a reference and a frame before, 0 or 1.
+    """
+
+    drawing: Tensor
+    reference: Tensor
+    before: Tensor
+    hidden: Tensor
+    known: Tensor
+
+
+class SpatialConditionalAdapter(nn.Module):
+    """SCA: a copy of the U-Net's first half that sees the hint, joined through zero convolutions."""
+
+    def __init__(self, config: DiffusionConfig, base: FaceDiffusion | None = None) -> None:
+        super().__init__()
+        self.mesh = MeshEncoder(16)
+        self.inlet = nn.Sequential(
+            nn.Conv2d(16 + 2 * config.channels + 1 + 2, config.widths[0], 3, padding=1),
+            nn.SiLU(),
+            nn.Conv2d(config.widths[0], config.widths[0], 3, padding=1),
+        )
+        last = cast(nn.Conv2d, self.inlet[2])
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(cast(Tensor, last.bias))
+        self.control = build_control(config)
+        if base is not None:
+            own = {k: v for k, v in base.unet.state_dict().items() if k in self.control.state_dict()}
+            self.control.load_state_dict(own, strict=False)
+
+    def forward(
+        self, noisy: Tensor, time: Tensor, meaning: Tensor, mesh: Tensor | None, hint: Hint
+    ) -> dict[str, Any]:
+        """Residuals for :meth:`FaceDiffusion.forward`, whose first arguments these are."""
+        known = hint.known[..., None, None].expand(-1, -1, *hint.hidden.shape[2:])
+        shown = torch.cat(
+            [
+                self.mesh(hint.drawing),
+                hint.reference * known[:, :1],
+                hint.before * known[:, 1:],
+                hint.hidden,
+                known,
+            ],
+            1,
+        )
+        given = noisy if mesh is None else torch.cat([noisy, mesh], 1)
+        down, middle = self.control(given, time * 1000, meaning, self.inlet(shown), return_dict=False)
+        return {"down_block_additional_residuals": down, "mid_block_additional_residual": middle}
+
+
+def build_control(config: DiffusionConfig) -> nn.Module:
+    """A ControlNet of diffusers whose hint is given as features."""
+    from diffusers import ControlNetModel
+
+    kinds = ["CrossAttn" if attention else "" for attention in config.attention]
+    control: Any = ControlNetModel(
+        in_channels=config.channels + config.mesh,
+        layers_per_block=config.layers,
+        block_out_channels=config.widths,
+        down_block_types=tuple(f"{kind}DownBlock2D" for kind in kinds),
+        cross_attention_dim=config.text,
+        attention_head_dim=config.heads,
+        norm_num_groups=min(32, config.widths[0]),
+        conditioning_embedding_out_channels=(16, 32),
+    )
+    control.controlnet_cond_embedding = nn.Identity()
+    return cast(nn.Module, control)
+
+
+class MaskBlendingAdapter(nn.Module):
+    """MBA: at each size of the decoder h <- m h + (1 - m) conv(h_background)."""
+
+    def __init__(self, widths: Sequence[int]) -> None:
+        super().__init__()
+        self.convolutions = nn.ModuleList(nn.Conv2d(width, width, 3, padding=1) for width in widths)
+        for convolution in self.convolutions:  # at first, the background stays as it is decoded
+            weight, bias = convolution.parameters()
+            nn.init.dirac_(weight)
+            nn.init.zeros_(bias)
+
+    def blend(self, level: int, inside: Tensor, background: Tensor, mask: Tensor) -> Tensor:
+        """Features (B, C, h, w): the face's where ``mask`` (B, 1, H, W) is 1, else the background's."""
+        small = F.interpolate(mask, size=inside.shape[2:], mode="area")
+        return small * inside + (1 - small) * self.convolutions[level](background)
+
+
+def decode_blended(
+    autoencoder: FaceAutoencoder,
+    adapter: MaskBlendingAdapter,
+    latents: Tensor,
+    background: Tensor,
+    mask: Tensor,
+) -> Tensor:
+    """Pictures (B, 3, H, W) in [0, 1] of latents (B, 4, h, w) inside ``mask`` and of others beside it.
+
+    Args:
+        autoencoder: frozen.
+        adapter: MBA.
+        latents: of the frame.
+        background: (B, 4, h, w) latents of the same frame's surroundings.
+        mask: (B, 1, H, W) 1 where the face is.
+    """
+    inside, beside = autoencoder.unscale(latents), autoencoder.unscale(background)
+    level = 0
+    for stage in autoencoder.stages():
+        inside, beside = stage(inside), stage(beside)
+        if level < len(adapter.convolutions):
+            inside = adapter.blend(level, inside, beside, mask)
+            level += 1
+    return (inside * 0.5 + 0.5).clamp(0, 1)

@@ -14,6 +14,8 @@ from PIL import Image
 
 import talkface
 from talkface import cli
+from talkface.data.prepare import Item, Manifest
+from talkface.face.tracker import FaceTracker
 from talkface.media.video import VideoReader
 
 # How long an example takes says how busy the machine is, not whether it is right.
@@ -163,6 +165,27 @@ def talking_frames(talking: Path) -> list[np.ndarray]:
     """The pictures of ``talking``, (256, 256, 3) uint8 each."""
     with VideoReader(talking) as video:
         return [frame.image for frame in video]
+
+
+@pytest.fixture(scope="session")
+def prepared_clips(talking: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What ``talkface prepare`` writes, of one clip for training and the same for validation."""
+    folder = tmp_path_factory.mktemp("prepared")
+    with VideoReader(talking) as video:
+        track = FaceTracker().track_video((frame.time, frame.image) for frame in video)[0]
+    audio = read_samples(talking.with_name("own.wav"))[: 3 * RATE]
+    items = []
+    for split in ("train", "val"):
+        item = Item(key=split, file=talking.name, corpus="own", speaker=split, split=split)
+        items.append(item)
+        for name in ("tracks", "speech"):
+            (folder / name).mkdir(exist_ok=True)
+        arrays = {name: getattr(track, name) for name in ("points", "times", "found", "frames")}
+        np.savez(folder / "tracks" / f"{split}.npz", **arrays)
+        features = np.zeros((150, 512), np.float16)
+        np.savez(folder / "speech" / f"{split}.npz", audio=audio, features=features)
+    Manifest(folder, talking.parent, items).save()
+    return folder
 
 
 @pytest.fixture

@@ -14,8 +14,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from conftest import RATE, read_samples
-from talkface.data.prepare import Item, Manifest
 from talkface.face import topology as tp
 from talkface.face.masks import lower_face_mask, lower_face_outline
 from talkface.face.model import FaceModel
@@ -23,7 +21,7 @@ from talkface.face.occlusion import OcclusionNet
 from talkface.face.people import scan
 from talkface.face.tracker import FaceTracker
 from talkface.hub import save_pretrained
-from talkface.media.video import Frame, VideoReader
+from talkface.media.video import Frame
 from talkface.nn.threads import shared_cores
 from talkface.systems.g4g.bank import Album, gather
 from talkface.systems.g4g.config import PAPER, GeneratorConfig
@@ -525,27 +523,6 @@ def test_little_is_held_however_far_one_goes():
 
 
 @pytest.fixture(scope="module")
-def prepared(talking: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What ``talkface prepare`` writes, of one clip for training and the same for validation."""
-    folder = tmp_path_factory.mktemp("prepared")
-    with VideoReader(talking) as video:
-        track = FaceTracker().track_video((frame.time, frame.image) for frame in video)[0]
-    audio = read_samples(talking.with_name("own.wav"))[: 3 * RATE]
-    items = []
-    for split in ("train", "val"):
-        item = Item(key=split, file=talking.name, corpus="own", speaker=split, split=split)
-        items.append(item)
-        for name in ("tracks", "speech"):
-            (folder / name).mkdir(exist_ok=True)
-        arrays = {name: getattr(track, name) for name in ("points", "times", "found", "frames")}
-        np.savez(folder / "tracks" / f"{split}.npz", **arrays)
-        features = np.zeros((150, 512), np.float16)
-        np.savez(folder / "speech" / f"{split}.npz", audio=audio, features=features)
-    Manifest(folder, talking.parent, items).save()
-    return folder
-
-
-@pytest.fixture(scope="module")
 def expert(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny random expert of real content features, as the hub reads it."""
     torch.manual_seed(0)
@@ -565,9 +542,9 @@ def generator_config(expert: Path, model: GeneratorConfig = SMALL, **others) -> 
     )
 
 
-def test_alignment_overfits_one_batch(prepared: Path, expert: Path, tmp_path: Path):
+def test_alignment_overfits_one_batch(prepared_clips: Path, expert: Path, tmp_path: Path):
     torch.manual_seed(0)
-    task = AlignmentTask(generator_config(expert, feature_noise=0.0), prepared)
+    task = AlignmentTask(generator_config(expert, feature_noise=0.0), prepared_clips)
     first, last = overfit_one_batch(task, QUICK, 25)
     assert last < 0.6 * first
     found = task.validate()
@@ -580,10 +557,10 @@ def test_alignment_overfits_one_batch(prepared: Path, expert: Path, tmp_path: Pa
     assert json.loads((tmp_path / "config.json").read_text())["metrics"] == found
 
 
-def test_generator_overfits_one_batch_and_is_judged(prepared: Path, expert: Path, tmp_path: Path):
+def test_generator_overfits_one_batch_and_is_judged(prepared_clips: Path, expert: Path, tmp_path: Path):
     torch.manual_seed(0)
     start = 1000
-    task = GeneratorTask(generator_config(expert, adversarial_start=start, feature_noise=0.0), prepared)
+    task = GeneratorTask(generator_config(expert, adversarial_start=start, feature_noise=0.0), prepared_clips)
     first, last = overfit_one_batch(task, QUICK, 15)
     assert last < 0.9 * first
     batch = next(task.batches(np.random.default_rng(0)))
@@ -607,11 +584,11 @@ def test_generator_overfits_one_batch_and_is_judged(prepared: Path, expert: Path
 
 
 @pytest.mark.parametrize("visual", ["stacked", "recurrent"])
-def test_expert_overfits_one_batch(visual: str, prepared: Path, tmp_path: Path):
+def test_expert_overfits_one_batch(visual: str, prepared_clips: Path, tmp_path: Path):
     torch.manual_seed(0)
     model = SyncExpertConfig(visual=visual, widths=(8, 8, 8, 8), audio=32, embedding=32)
     config = ExpertTrainConfig(model=model, half="all", clips=1, stretch=48, feature_noise=0.0)
-    task = ExpertTask(config, prepared)
+    task = ExpertTask(config, prepared_clips)
     first, last = overfit_one_batch(task, replace(QUICK, lr=1e-2), 40)
     assert last < 0.8 * first
     task.export(tmp_path, {"val_accuracy": 0.5})
@@ -620,12 +597,12 @@ def test_expert_overfits_one_batch(visual: str, prepared: Path, tmp_path: Path):
 
 
 def test_paper_preset_trains_and_draws_by_the_same_code(
-    prepared: Path, expert: Path, talking_frames: list[np.ndarray], face: FaceModel
+    prepared_clips: Path, expert: Path, talking_frames: list[np.ndarray], face: FaceModel
 ):
     """Narrow, at the paper's crop, scales and number of references."""
     torch.manual_seed(0)
     narrow = replace(PAPER, code=8, embedding=8, widths=(4, 6, 8, 8))
-    task = GeneratorTask(generator_config(expert, narrow), prepared)
+    task = GeneratorTask(generator_config(expert, narrow), prepared_clips)
     batch = next(task.batches(np.random.default_rng(0)))
     assert batch["context"].shape[-2:] == (256, 256)
     assert batch["references"].shape[1] == 5

@@ -1,7 +1,7 @@
 """ImagineID: what is heard, the stages of PAD, the adapters of CCF, and their trainings, on tiny models."""
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import cv2
@@ -14,11 +14,15 @@ from hypothesis import strategies as st
 from conftest import RATE, read_samples, write_wav
 from talkface.data.faces import portraits
 from talkface.data.prepare import Manifest, list_items
+from talkface.diffusion.album import weights_mark
 from talkface.diffusion.autoencoder import FaceAutoencoder
 from talkface.diffusion.captions import PSEUDO_WORDS, tokenize
+from talkface.diffusion.config import AutoencoderConfig
 from talkface.diffusion.model import FaceDiffusion
 from talkface.face.draw import MESH_CHANNELS, MESH_PIXELS
+from talkface.face.model import FaceModel
 from talkface.face.tracker import FaceTracker
+from talkface.hub import save_pretrained
 from talkface.media.video import VideoReader
 from talkface.speech.features import SAMPLES_PER_FEATURE, ContentEncoder, FeatureStream
 from talkface.speech.pitch import HIGHEST, LOWEST, pitch
@@ -31,9 +35,11 @@ from talkface.systems.imagineid.ccf import (
     with_pseudo_words,
 )
 from talkface.systems.imagineid.config import EMOTIONS, CcfConfig, PadConfig
+from talkface.systems.imagineid.footage import hidden_cells, move_portrait
 from talkface.systems.imagineid.hearing import PROSODY, hear
 from talkface.systems.imagineid.losses import gaussian, voice_to_face
 from talkface.systems.imagineid.pad import Pad, Speech
+from talkface.systems.imagineid.train_ccf import CcfTask, CcfTrainConfig, MbaTask, ScaTask, TiaTask
 from talkface.systems.imagineid.train_pad import ContentTask, EmotionTask, IdentityTask, PadTrainConfig
 from talkface.training import TrainerConfig, overfit_one_batch
 
@@ -285,3 +291,56 @@ def test_blending_adapter_keeps_the_background():
         torch.testing.assert_close(
             decode_blended(autoencoder, adapter, face, background, torch.ones_like(mask)), own
         )
+
+
+@pytest.fixture(scope="module")
+def frozen(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """A tiny random LDM and PAD, as the hub reads them."""
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("frozen")
+    small = AutoencoderConfig(encoder=(8, 16), decoder=(16, 8, 8), blocks=(1, 1, 1))
+    pad = PadConfig(width=16, layers=1, heads=2, semantic=8)
+    for name, module, config in (
+        ("autoencoder", FaceAutoencoder(small), small),
+        ("diffusion", (model := FaceDiffusion.debug()), model.config),
+        ("pad", Pad(pad), pad),
+    ):
+        save_pretrained(folder / name, {"model": asdict(config), "metrics": {}}, module.state_dict())
+    return {name: str(folder / name) for name in ("autoencoder", "diffusion", "pad")}
+
+
+@pytest.mark.parametrize(("task_class", "lr"), [(TiaTask, 1e-2), (ScaTask, 1e-2), (MbaTask, 3e-4)])
+def test_adapters_are_trained_over_a_frozen_model(
+    task_class: type[CcfTask], lr: float, prepared: Path, frozen: dict[str, str], tmp_path: Path
+):
+    config = CcfTrainConfig(
+        model=CcfConfig(semantic=8, hidden=16), **frozen, batch=2, variants=1, frames=3, held_out=2
+    )
+    task = task_class(config, prepared)
+    before = {name: weights_mark(getattr(task, name)) for name in ("autoencoder", "base")}
+    found = task.validate()
+    torch.manual_seed(0)
+    first, last = overfit_one_batch(task, replace(QUICK, lr=lr), 40)
+    assert last < first
+    assert {name: weights_mark(getattr(task, name)) for name in before} == before
+    assert task.validate() != found
+    assert np.isfinite(list(task.validate().values())).all()
+    task.export(tmp_path, found)
+    assert (tmp_path / "model.safetensors").is_file()
+
+
+def test_moved_portrait_has_the_other_face(talking_frames: list[np.ndarray]):
+    face, tracker = FaceModel.from_pretrained(), FaceTracker()
+    one, other = (tracker.track_image(talking_frames[k])[0].points for k in (0, 40))
+    neutral = face.fit(one[None]).neutral
+    moved = move_portrait(talking_frames[0], one, other, neutral, face.mesh_warp())
+    found = tracker.track_image(moved)[0].points
+    apart = [np.linalg.norm((found - mesh)[:, :2], axis=1).mean() for mesh in (one, other)]
+    assert apart[1] < 0.5 * apart[0]
+    corner = np.s_[:20, :20]
+    np.testing.assert_array_equal(moved[corner], talking_frames[0][corner])
+    same = move_portrait(talking_frames[0], one, one, neutral, face.mesh_warp())
+    assert np.abs(same.astype(int) - talking_frames[0]).mean() < 1
+    cells = hidden_cells(other)
+    assert cells.shape == (1, 32, 32)
+    assert 0.05 < cells.mean() < 0.6

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,7 +23,14 @@ from talkface.systems.thpad.motion import SpeechToMotion, Style, calmed, resampl
 from talkface.systems.thpad.refiner import Refiner
 from talkface.systems.thpad.renderer import PortraitRenderer, paste
 from talkface.systems.thpad.sampler import sample, signal_level
-from talkface.systems.thpad.train import best_lag_correlation, editing_mask, fractional_lag
+from talkface.systems.thpad.train import (
+    MotionTrainConfig,
+    best_lag_correlation,
+    editing_mask,
+    fractional_lag,
+)
+from talkface.systems.thpad.train_lips import LipsTask, LipsTrainConfig
+from talkface.training import TrainerConfig, overfit_one_batch
 
 
 def speech(seconds: float, seed: int = 0) -> np.ndarray:
@@ -274,3 +282,24 @@ def test_a_greyscale_portrait_stays_grey():
     motion = FaceMotion(**still, scale=np.ones((2, 1), np.float32), fps=25.0)
     for frame in renderer.frames([motion]):
         assert np.ptp(frame.astype(int), axis=2).max() <= 1
+
+
+def test_lips_are_trained_anew_beside_what_stays(prepared_clips: Path, tmp_path: Path):
+    """The first member, the heads and their codes are as before; the others overfit a batch."""
+    motion = MotionTrainConfig(variants=1, batch=2, window=40, feature_noise=0.0)
+    task = LipsTask(LipsTrainConfig(motion=motion, dropout=0.0), prepared_clips)
+    before = MotionModel.from_pretrained("thpad-motion").state_dict()
+    quick = TrainerConfig(max_steps=60, lr=2e-3, warmup_steps=2, device="cpu")
+    first, last = overfit_one_batch(task, quick, 25)
+    assert last < 0.7 * first
+    found = task.validate()
+    task.export(tmp_path, found)
+    after = MotionModel.from_pretrained(str(tmp_path)).state_dict()
+    lips = ("audio_encoder", "mlp_a2l", "lip_decoder")
+    for name, value in before.items():
+        part, _, member = name.partition(".")
+        if part in lips and not member.startswith("0."):
+            assert (after[name] != value).any(), name
+        elif name != "lip_gain":
+            torch.testing.assert_close(after[name], value, msg=name)
+    assert after["lip_gain"] > 0

@@ -8,6 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
+from torch import nn
 
 from talkface.data.faces import PIXELS, Portrait
 from talkface.diffusion.autoencoder import FaceAutoencoder
@@ -89,8 +90,14 @@ def _encode(
 
 def _mark(album: list[Portrait], autoencoder: FaceAutoencoder, variants: int, seed: int) -> str:
     """Tells which portraits were encoded, and how."""
-    digest = hashlib.sha256(f"{variants} {seed} {[p.key for p in album]}".encode())
-    for name, tensor in autoencoder.state_dict().items():
+    text = f"{variants} {seed} {[p.key for p in album]} {weights_mark(autoencoder)}"
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def weights_mark(module: nn.Module) -> str:
+    """Tells a module's weights from others."""
+    digest = hashlib.sha256()
+    for name, tensor in module.state_dict().items():
         digest.update(name.encode() + tensor.cpu().numpy().tobytes())
     return digest.hexdigest()[:12]
 

@@ -52,6 +52,24 @@ def around_lips(points: np.ndarray, size: tuple[int, int], margin: float) -> np.
     return (ramp * ramp * (3 - 2 * ramp)).astype(np.float32)
 
 
+def face_mask(points: np.ndarray, size: tuple[int, int], grow: float = 1.12, soft: float = 0.1) -> np.ndarray:
+    """Soft mask (H, W) float32 of a whole face (478, 3), a little larger than its oval.
+
+    Args:
+        points: mesh in pixels.
+        size: (W, H) in pixels.
+        grow: size of the outline by the oval's.
+        soft: inter-ocular distances over which it fades, inwards.
+    """
+    oval = points[tp.FACE_OVAL, :2]
+    center = (oval.max(0) + oval.min(0)) / 2
+    outline = np.round((center + grow * (oval - center)) * 16).astype(np.int32)
+    mask = cv2.fillPoly(np.zeros((size[1], size[0]), np.uint8), [outline], 1, cv2.LINE_8, 4)
+    inside = cv2.distanceTransform(mask, cv2.DIST_L2, 3)
+    ramp = np.clip(inside / max(soft * face_unit(points), 1.0), 0.0, 1.0)
+    return (ramp * ramp * (3 - 2 * ramp)).astype(np.float32)
+
+
 def _down(points: np.ndarray) -> np.ndarray:
     axis = points[263, :2] - points[33, :2]
     axis = axis / max(float(np.linalg.norm(axis)), 1e-6)

@@ -18,6 +18,7 @@ TASKS = {
     "face": "talkface.face.train:FaceModelTask",
     "speech": "talkface.speech.train:StudentTask",
     "motion": "talkface.systems.thpad.train:MotionTask",
+    "lips": "talkface.systems.thpad.train_lips:LipsTask",
     "sync": "talkface.systems.thpad.train:SyncTask",
     "prior": "talkface.systems.thpad.train:PriorTask",
     "refiner": "talkface.systems.thpad.train_refiner:RefinerTask",
@@ -32,6 +33,9 @@ TASKS = {
     "pad_identity": "talkface.systems.imagineid.train_pad:IdentityTask",
     "pad_content": "talkface.systems.imagineid.train_pad:ContentTask",
     "pad_emotion": "talkface.systems.imagineid.train_pad:EmotionTask",
+    "tia": "talkface.systems.imagineid.train_ccf:TiaTask",
+    "sca": "talkface.systems.imagineid.train_ccf:ScaTask",
+    "mba": "talkface.systems.imagineid.train_ccf:MbaTask",
 }
 
 

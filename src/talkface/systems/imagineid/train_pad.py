@@ -41,6 +41,7 @@ class PadTrainConfig:
         batch: voices, or windows.
         seconds: shortest and longest stretch of a voice.
         noise: standard deviation of the noise on content features.
+        dropout: while training, if other than the model's; nothing for 0.
         variants: of each clip's sound, for the second stage.
     """
 
@@ -51,6 +52,7 @@ class PadTrainConfig:
     batch: int = 48
     seconds: tuple[float, float] = (2.0, 5.0)
     noise: float = 0.15
+    dropout: float = 0.0
     variants: int = 3
 
 
@@ -84,6 +86,9 @@ class PadTask(Task):
         self.pad.to(self.device).requires_grad_(False)
         self.prepare(np.random.default_rng(seed))
         self.modules = {name: module.requires_grad_(True) for name, module in self.trained().items()}
+        for layer in (layer for module in self.modules.values() for layer in module.modules()):
+            if config.dropout and isinstance(layer, nn.Dropout | nn.Dropout1d):
+                layer.p = config.dropout
 
     def prepare(self, generator: np.random.Generator) -> None:
         """Load what is trained and validated on."""

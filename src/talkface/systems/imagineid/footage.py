@@ -1,0 +1,198 @@
+"""Frames of clips for the adapters: a reference moved to another frame's mesh, that frame, the one before.
+
+All frames of a clip are seen through the same window, so that what is around the head stays still.
+"""
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+
+from talkface.data.faces import PIXELS, portrait_matrix
+from talkface.data.prepare import Item, Manifest
+from talkface.diffusion.autoencoder import FaceAutoencoder
+from talkface.diffusion.train_autoencoder import pictures
+from talkface.face.crop import cut, transform
+from talkface.face.masks import face_mask
+from talkface.face.model import FaceModel, estimate_pose
+from talkface.face.warp import MeshWarp, move_ring, resample, with_ring
+from talkface.media.video import VideoReader
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Footage:
+    """Latents (N, 4, h, w) float16 of frames, and meshes (N, 478, 3) in pixels of their pictures.
+
+    Attributes:
+        target: frames to be drawn.
+        moved: the reference, its pixels moved to the target's mesh.
+        before: the frames before.
+        points: the target's mesh.
+        before_points: the mesh of the frame before.
+        clip: (N,) number of the clip.
+        weight: (N,) how often each is to be drawn.
+    """
+
+    target: np.ndarray
+    moved: np.ndarray
+    before: np.ndarray
+    points: np.ndarray
+    before_points: np.ndarray
+    clip: np.ndarray
+    weight: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.target)
+
+    @classmethod
+    def of(
+        cls,
+        manifest: Manifest,
+        split: str,
+        face: FaceModel,
+        autoencoder: FaceAutoencoder,
+        frames: int,
+        mark: str,
+        seed: int = 0,
+    ) -> "Footage":
+        """Frames of all clips of a split; cut and encoded on first use and kept.
+
+        Args:
+            manifest: the prepared folder.
+            split: "train" or "val".
+            face: the 3DMM.
+            autoencoder: frozen.
+            frames: of each clip.
+            mark: tells the autoencoder from others.
+            seed: of the choice of frames.
+        """
+        path = manifest.directory / f"footage-{split}-{frames}-{mark}.npz"
+        if not path.is_file():
+            _keep(path, _collect(manifest, split, face, autoencoder, frames, seed))
+        with np.load(path) as arrays:
+            return cls(**{field.name: arrays[field.name] for field in fields(cls)})
+
+
+def move_portrait(
+    image: np.ndarray, source: np.ndarray, target: np.ndarray, neutral: np.ndarray, warp: MeshWarp
+) -> np.ndarray:
+    """A picture (H, W, 3) uint8 whose face (478, 3) is moved to another mesh; the background stays.
+
+    Args:
+        image: the reference.
+        source: its mesh, pixels.
+        target: the mesh to move it to, pixels.
+        neutral: (478, 3) the person's canonical mesh.
+        warp: of this topology.
+    """
+    before, after = estimate_pose(source[None], neutral), estimate_pose(target[None], neutral)
+    resting = with_ring(source)
+    rigid = after.apply(before.invert(resting[None]))[0]
+    field = warp.field(resting, move_ring(resting, rigid, target), image.shape[1::-1])
+    out = image.copy()
+    resample(image, field, out)
+    return out
+
+
+def hidden_cells(points: np.ndarray, side: int = PIXELS // 8) -> np.ndarray:
+    """Where the face is, at the latents' size, (1, h, w) float32."""
+    mask = face_mask(points, (PIXELS, PIXELS))
+    return cv2.resize(mask, (side, side), interpolation=cv2.INTER_AREA)[None]
+
+
+@dataclass(frozen=True)
+class _Window:
+    """Some frames of a clip through one window: images by their numbers, and all meshes (T, 478, 3)."""
+
+    images: dict[int, np.ndarray]
+    points: np.ndarray
+    neutral: np.ndarray
+
+
+def _collect(
+    manifest: Manifest, split: str, face: FaceModel, autoencoder: FaceAutoencoder, frames: int, seed: int
+) -> Footage:
+    warp, generator = face.mesh_warp(), np.random.default_rng(seed)
+    columns: dict[str, list[np.ndarray]] = {field.name: [] for field in fields(Footage)}
+    chosen = [i for i in manifest.items if i.has_video and i.usable and i.split == split]
+    speakers = [item.corpus + item.speaker for item in chosen]
+    for number, item in enumerate(chosen):
+        rows = list(_rows(manifest, item, face, warp, frames, generator))
+        if not rows:
+            continue
+        targets, moved, before, points, before_points = (list(column) for column in zip(*rows, strict=True))
+        with torch.inference_mode():
+            device = next(autoencoder.parameters()).device
+            encoded = [autoencoder.encode(pictures(part, device)) for part in (targets, moved, before)]
+        for name, values in zip(("target", "moved", "before"), encoded, strict=True):
+            columns[name].append(values.half().cpu().numpy())
+        columns["points"].append(np.stack(points).astype(np.float32))
+        columns["before_points"].append(np.stack(before_points).astype(np.float32))
+        columns["clip"].append(np.full(len(rows), number))
+        columns["weight"].append(np.full(len(rows), speakers.count(speakers[number]) ** -0.7))
+        if number % 50 == 0:
+            logger.info("footage of %d of %d clips", number, len(chosen))
+    joined = {name: np.concatenate(parts) for name, parts in columns.items()}
+    joined["weight"] = joined["weight"] / joined["weight"].sum()
+    return Footage(**joined)
+
+
+def _rows(
+    manifest: Manifest,
+    item: Item,
+    face: FaceModel,
+    warp: MeshWarp,
+    frames: int,
+    generator: np.random.Generator,
+) -> Iterator[tuple[np.ndarray, ...]]:
+    """Target, moved reference, frame before, and the meshes of the first and the last of these."""
+    track = manifest.track(item)
+    usable = np.flatnonzero(track.found[1:] & track.found[:-1] & (np.diff(track.frames) == 1)) + 1
+    if len(usable) < 4:
+        return
+    targets = generator.choice(usable, min(frames, len(usable)), replace=False)
+    references = generator.choice(usable, len(targets))
+    wanted = {int(k) for k in (*targets, *(targets - 1), *references)}
+    window = _look(manifest.file(item), track.points, track.frames, wanted, face)
+    for target, reference in zip(targets.tolist(), references.tolist(), strict=True):
+        if {target, target - 1, reference} <= window.images.keys():
+            moved = move_portrait(
+                window.images[reference],
+                window.points[reference],
+                window.points[target],
+                window.neutral,
+                warp,
+            )
+            yield (
+                window.images[target],
+                moved,
+                window.images[target - 1],
+                window.points[target],
+                window.points[target - 1],
+            )
+
+
+def _look(path: Path, points: np.ndarray, frames: np.ndarray, wanted: set[int], face: FaceModel) -> _Window:
+    """Cut the wanted frames through a window that suits the median face."""
+    neutral = face.fit(points[:: max(1, len(points) // 50)]).neutral
+    number = {int(frames[k]): k for k in wanted}
+    images, matrix = {}, None
+    with VideoReader(path) as reader:
+        matrix = portrait_matrix(np.median(points, 0), reader.size)
+        for index, frame in enumerate(reader):
+            if index in number:
+                images[number[index]] = cut(frame.image, matrix, PIXELS)
+    return _Window(images, np.stack([transform(one, matrix) for one in points]), neutral)
+
+
+def _keep(path: Path, footage: Footage) -> None:
+    partial = path.with_suffix(".partial.npz")
+    with partial.open("wb") as file:
+        np.savez(file, **{field.name: getattr(footage, field.name) for field in fields(Footage)})
+    partial.replace(path)

@@ -1,0 +1,339 @@
+"""Trains CCF's adapters one after another over the frozen face LDM."""
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from talkface.data.faces import PIXELS, portraits, weights
+from talkface.data.prepare import Manifest
+from talkface.diffusion.album import LatentAlbum, weights_mark
+from talkface.diffusion.autoencoder import FaceAutoencoder
+from talkface.diffusion.captions import PSEUDO_WORDS, Attributes, caption, tokenize
+from talkface.diffusion.model import FaceDiffusion
+from talkface.diffusion.train_autoencoder import held_out
+from talkface.face.attributes import described, looks
+from talkface.face.draw import draw_mesh
+from talkface.face.masks import face_mask
+from talkface.face.model import FaceModel
+from talkface.nn.picture import gradient_loss, weighted_l1
+from talkface.prefetch import prefetched
+from talkface.systems.imagineid.ccf import (
+    Hint,
+    MaskBlendingAdapter,
+    SpatialConditionalAdapter,
+    TextualInversionAdapter,
+    decode_blended,
+    with_pseudo_words,
+)
+from talkface.systems.imagineid.config import CcfConfig
+from talkface.systems.imagineid.footage import Footage, hidden_cells
+from talkface.systems.imagineid.pad import Pad
+from talkface.training import Task
+
+_TIMES = (0.2, 0.5, 0.8)  # at which adapters are validated
+
+
+@dataclass(frozen=True, kw_only=True)
+class CcfTrainConfig:
+    """Settings of an adapter's training.
+
+    Attributes:
+        model: sizes.
+        autoencoder, diffusion, pad: names or directories of what is frozen.
+        face_model: name or directory of the 3DMM.
+        batch: pictures.
+        variants: of each portrait, for TIA.
+        frames: of each clip, for SCA and MBA.
+        no_reference, no_before, no_caption: share of what is hidden, so that each can be missing.
+        face: how much more the face counts than what is around it.
+        held_out: pictures on which it is validated.
+    """
+
+    model: CcfConfig = field(default_factory=CcfConfig)
+    autoencoder: str = "face-autoencoder"
+    diffusion: str = "face-diffusion"
+    pad: str = "pad"
+    face_model: str = "face"
+    batch: int = 12
+    variants: int = 6
+    frames: int = 24
+    no_reference: float = 0.15
+    no_before: float = 0.2
+    no_caption: float = 0.5
+    face: float = 2.0
+    held_out: int = 48
+
+
+class CcfTask(Task):
+    """What the adapters' trainings share: the frozen LDM and the error of its velocity."""
+
+    Config = CcfTrainConfig
+    adapter: str
+
+    def __init__(self, config: CcfTrainConfig, data: Path, seed: int = 0, device: str = "cpu") -> None:
+        self.config, self.device = config, torch.device(device)
+        self.manifest = Manifest.load(data)
+        self.face = FaceModel.from_pretrained(config.face_model)
+        self.warp = self.face.mesh_warp()
+        self.autoencoder = FaceAutoencoder.from_pretrained(config.autoencoder).to(self.device)
+        self.base = FaceDiffusion.from_pretrained(config.diffusion).to(self.device)
+        for frozen in (self.autoencoder, self.base):
+            frozen.requires_grad_(False).eval()
+        torch.manual_seed(seed)
+        self.modules = {self.adapter: self.build().to(self.device)}
+        self.prepare(seed)
+
+    def build(self) -> nn.Module:
+        """The adapter."""
+        raise NotImplementedError
+
+    def prepare(self, seed: int) -> None:
+        """Load what is trained and validated on."""
+        raise NotImplementedError
+
+    def export(self, directory: Path, metrics: dict[str, float]) -> None:
+        """Write the adapter as the hub reads it."""
+        from talkface.hub import save_pretrained
+
+        module = self.modules[self.adapter]
+        config = {"class": type(module).__name__, "model": asdict(self.config.model), "metrics": metrics}
+        save_pretrained(directory, config, module.state_dict(), card=None)
+
+    def drawings(self, points: np.ndarray) -> Tensor:
+        """Drawings (B, 6, H/2, W/2) of meshes (B, 478, 3)."""
+        drawn = np.stack([draw_mesh(self.warp, one, PIXELS) for one in points])
+        return torch.from_numpy(drawn).to(self.device)
+
+    def noised(self, clean: Tensor, time: Tensor, noise: Tensor) -> Tensor:
+        """Latents (B, 4, h, w) on their way to noise at times (B,)."""
+        part = time[:, None, None, None]
+        return (1 - part) * clean + part * noise
+
+
+def _fixed_noise(shape: tuple[int, ...], device: torch.device) -> Tensor:
+    noise = np.random.default_rng(0).standard_normal((len(_TIMES), *shape)).astype(np.float32)
+    return torch.from_numpy(noise).to(device)
+
+
+class TiaTask(CcfTask):
+    """TIA on portraits: pseudo-words of a face's semantic embedding, for a voice's takes its place later."""
+
+    adapter = "tia"
+    metric, mode = "val_loss", "min"
+
+    def build(self) -> nn.Module:
+        """TIA, as wide as the LDM's words."""
+        return TextualInversionAdapter(self.config.model, self.base.config.text)
+
+    def prepare(self, seed: int) -> None:
+        """Latents, captions and semantic embeddings of portraits."""
+        album = portraits(self.manifest)
+        known, seen = described(self.manifest, album), looks(self.manifest, album)
+        train = [portrait for portrait in album if portrait.split == "train"]
+        strangers = held_out(album, self.config.held_out)
+        pad = Pad.from_pretrained(self.config.pad).to(self.device).requires_grad_(False)
+        self.mood = pad.emotion.embedding.weight[:1]
+
+        def semantic(chosen: list) -> Tensor:
+            features = np.stack([seen[portrait.key].features for portrait in chosen]).astype(np.float32)
+            return pad.faces(torch.from_numpy(features).to(self.device))
+
+        self.attributes = [known[portrait.key] for portrait in train]
+        self.weights, self.semantic = weights(train), semantic(train)
+        folder = self.manifest.directory
+        self.album = LatentAlbum.of(train, self.autoencoder, self.config.variants, folder, seed)
+        kept = LatentAlbum.of(strangers, self.autoencoder, 1, folder)
+        self.fixed = {
+            "clean": torch.from_numpy(kept.latents[:, 0]).float().to(self.device),
+            "drawing": self.drawings(kept.points[:, 0]),
+            "semantic": semantic(strangers),
+            "ids": torch.from_numpy(tokenize("", PSEUDO_WORDS).ids)
+            .to(self.device)
+            .expand(len(strangers), -1),
+        }
+        self.noise = _fixed_noise(tuple(self.fixed["clean"].shape), self.device)
+
+    def batches(self, generator: np.random.Generator) -> Iterator[dict[str, Tensor]]:
+        """Endless batches of latents, drawings, semantic embeddings and tokens."""
+
+        def draw() -> Iterator[dict[str, Tensor]]:
+            while True:
+                chosen = generator.choice(len(self.weights), self.config.batch, p=self.weights)
+                variant = generator.integers(self.album.latents.shape[1], size=len(chosen))
+                said = [self._said(self.attributes[k], generator) for k in chosen]
+                yield {
+                    "clean": torch.from_numpy(self.album.latents[chosen, variant]).float().to(self.device),
+                    "drawing": self.drawings(self.album.points[chosen, variant]),
+                    "semantic": self.semantic[torch.from_numpy(chosen)],
+                    "ids": torch.from_numpy(np.stack(said)).to(self.device),
+                }
+
+        yield from prefetched(draw())
+
+    def _said(self, attributes: Attributes, generator: np.random.Generator) -> np.ndarray:
+        """The pseudo-words, and at times a few phrases after them."""
+        nothing = generator.random() < self.config.no_caption
+        return tokenize("" if nothing else caption(attributes, generator, 0.4), PSEUDO_WORDS).ids
+
+    def training_step(self, batch: dict[str, Tensor], optimizer_index: int, step: int) -> dict[str, Tensor]:
+        """Squared error of the frozen LDM's velocity."""
+        time = torch.randn(len(batch["clean"]), device=self.device).sigmoid()
+        blurred = F.normalize(batch["semantic"] + 0.05 * torch.randn_like(batch["semantic"]), dim=-1)
+        return {"loss": self._error(batch | {"semantic": blurred}, time, torch.randn_like(batch["clean"]))}
+
+    def _error(self, batch: dict[str, Tensor], time: Tensor, noise: Tensor) -> Tensor:
+        words = self.base.text.embed(batch["ids"])
+        mood = self.mood.expand(len(words), -1)
+        pseudo = self.modules["tia"](batch["semantic"], mood)
+        meaning = self.base.text(with_pseudo_words(words, batch["ids"], pseudo))
+        mesh = self.base.see(batch["drawing"]) if self.base.mesh else None
+        velocity = self.base(self.noised(batch["clean"], time, noise), time, meaning, mesh)
+        return F.mse_loss(velocity, noise - batch["clean"])
+
+    @torch.no_grad()
+    def validate(self) -> dict[str, float]:
+        """The error on held-out people with their own embedding, and with somebody else's."""
+        others = self.fixed | {"semantic": self.fixed["semantic"].roll(1, 0)}
+        count = len(self.fixed["clean"])
+        found = {
+            name: [
+                float(self._error(batch, torch.full((count,), time, device=self.device), noise))
+                for time, noise in zip(_TIMES, self.noise, strict=True)
+            ]
+            for name, batch in (("val_loss", self.fixed), ("val_loss_of_others", others))
+        }
+        return {name: float(np.mean(values)) for name, values in found.items()}
+
+
+class FootageTask(CcfTask):
+    """What the trainings on footage share."""
+
+    def prepare(self, seed: int) -> None:
+        """Frames of training clips, and of held-out ones."""
+        mark = weights_mark(self.autoencoder)
+        given = (self.face, self.autoencoder, self.config.frames, mark, seed)
+        self.footage = Footage.of(self.manifest, "train", *given)
+        self.held_out = Footage.of(self.manifest, "val", *given)
+        spread = np.linspace(0, len(self.held_out) - 1, min(self.config.held_out, len(self.held_out)))
+        self.fixed = self.rows(self.held_out, spread.round().astype(int))
+        self.noise = _fixed_noise(tuple(self.fixed["target"].shape), self.device)
+
+    def rows(self, footage: Footage, chosen: np.ndarray) -> dict[str, Tensor]:
+        """Latents, the mesh's drawing and where the face is."""
+        latents = {
+            name: torch.from_numpy(getattr(footage, name)[chosen]).float().to(self.device)
+            for name in ("target", "moved", "before")
+        }
+        cells = np.stack([hidden_cells(one) for one in footage.points[chosen]])
+        old_cells = np.stack([hidden_cells(one) for one in footage.before_points[chosen]])
+        masks = np.stack([face_mask(one, (PIXELS, PIXELS))[None] for one in footage.points[chosen]])
+        return latents | {
+            "drawing": self.drawings(footage.points[chosen]),
+            "hidden": torch.from_numpy(cells).to(self.device),
+            "hidden_before": torch.from_numpy(old_cells).to(self.device),
+            "mask": torch.from_numpy(masks).to(self.device),
+        }
+
+    def batches(self, generator: np.random.Generator) -> Iterator[dict[str, Tensor]]:
+        """Endless batches as :meth:`rows` gives them."""
+
+        def draw() -> Iterator[dict[str, Tensor]]:
+            while True:
+                yield self.rows(
+                    self.footage,
+                    generator.choice(len(self.footage), self.config.batch, p=self.footage.weight),
+                )
+
+        yield from prefetched(draw())
+
+
+class ScaTask(FootageTask):
+    """SCA: the velocity of a frame's latents, given its mesh, the moved reference and the frame before."""
+
+    adapter = "sca"
+    metric, mode = "val_loss", "min"
+
+    def build(self) -> nn.Module:
+        """SCA, from the U-Net's own weights."""
+        return SpatialConditionalAdapter(self.base.config, self.base)
+
+    def training_step(self, batch: dict[str, Tensor], optimizer_index: int, step: int) -> dict[str, Tensor]:
+        """Squared error; the reference and the frame before are hidden at times."""
+        count = len(batch["target"])
+        chance = torch.rand(count, 2, device=self.device)
+        known = chance > torch.tensor([self.config.no_reference, self.config.no_before], device=self.device)
+        time = torch.randn(count, device=self.device).sigmoid()
+        error = self._error(batch, known.float(), time, torch.randn_like(batch["target"]))
+        return {"loss": error.mean()}
+
+    def _error(self, batch: dict[str, Tensor], known: Tensor, time: Tensor, noise: Tensor) -> Tensor:
+        """Squared error of each frame (B,), the face's counting more."""
+        ids = torch.from_numpy(tokenize("").ids)[None].expand(len(time), -1).to(self.device)
+        meaning = self.base.read(ids)
+        mesh = self.base.see(batch["drawing"]) if self.base.mesh else None
+        before = batch["before"] * (1 - batch["hidden_before"])
+        hint = Hint(batch["drawing"], batch["moved"], before, batch["hidden"], known)
+        noisy = self.noised(batch["target"], time, noise)
+        control = self.modules["sca"](noisy, time, meaning, mesh, hint)
+        velocity = self.base(noisy, time, meaning, mesh, **control)
+        weight = 1 + self.config.face * batch["hidden"]
+        error = (velocity - noise + batch["target"]).square() * weight
+        return error.sum((1, 2, 3)) / weight.sum((1, 2, 3)) / noise.shape[1]
+
+    @torch.no_grad()
+    def validate(self) -> dict[str, float]:
+        """The error on held-out people with all hints, and with the mesh alone."""
+        count = len(self.fixed["target"])
+        found: dict[str, list[float]] = {"val_loss": [], "val_loss_mesh_alone": []}
+        for time, noise in zip(_TIMES, self.noise, strict=True):
+            now = torch.full((count,), time, device=self.device)
+            for name, known in (("val_loss", 1.0), ("val_loss_mesh_alone", 0.0)):
+                given = torch.full((count, 2), known, device=self.device)
+                found[name].append(float(self._error(self.fixed, given, now, noise).mean()))
+        return {name: float(np.mean(values)) for name, values in found.items()}
+
+
+class MbaTask(FootageTask):
+    """MBA: pictures of a frame's face amid the moved reference's surroundings."""
+
+    adapter = "mba"
+    metric, mode = "val_psnr", "max"
+
+    def build(self) -> nn.Module:
+        """MBA, as wide as the decoder at each size."""
+        return MaskBlendingAdapter(self.autoencoder.config.decoder)
+
+    def training_step(self, batch: dict[str, Tensor], optimizer_index: int, step: int) -> dict[str, Tensor]:
+        """Distance from the whole frame, where it borders on the face above all."""
+        drawn, goal = self._draw(batch)
+        border = 1 + 4 * self._border(batch["mask"])
+        out = {"l1": weighted_l1(drawn, goal, border), "gradient": gradient_loss(drawn, goal, border)}
+        return {"loss": out["l1"] + out["gradient"]} | {name: v.detach() for name, v in out.items()}
+
+    def _draw(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        adapter = self.modules["mba"]
+        assert isinstance(adapter, MaskBlendingAdapter)
+        drawn = decode_blended(self.autoencoder, adapter, batch["target"], batch["moved"], batch["mask"])
+        with torch.no_grad():
+            return drawn, self.autoencoder.decode(batch["target"])
+
+    @staticmethod
+    def _border(mask: Tensor) -> Tensor:
+        """1 where the mask is between 0 and 1."""
+        return ((mask > 0.01) & (mask < 0.99)).float()
+
+    @torch.no_grad()
+    def validate(self) -> dict[str, float]:
+        """PSNR of held-out frames, in all and at the face's border."""
+        drawn, goal = self._draw(self.fixed)
+        border = self._border(self.fixed["mask"]).expand_as(drawn) > 0
+        error = (drawn - goal).square()
+        return {
+            "val_psnr": float(-10 * torch.log10(error.mean() + 1e-8)),
+            "val_psnr_border": float(-10 * torch.log10(error[border].mean() + 1e-8)),
+        }

@@ -218,6 +218,20 @@ def test_fast_look(tmp_path: Path, film: Path) -> None:
     assert [number_of(frame.image) for frame in frames] == [int((10 + t) * 50 + 0.5) // 4 for t in times]
 
 
+def test_fast_look_shows_frames_as_they_are(tmp_path: Path) -> None:
+    """Frames that are left out are none that others refer to: B-frames may be."""
+    random = np.random.default_rng(0)
+    noise = random.integers(0, 255, (64, 400, 3), np.uint8)
+    images = [np.roll(noise[:, 2 * k : 2 * k + 64], k % 7, axis=0) for k in range(150)]
+    options = {"bf": "5", "preset": "slow", "crf": "30", "x264-params": "b-pyramid=normal:ref=6:scenecut=0"}
+    source = SourceVideo(write_video(tmp_path / "pyramid.mp4", images, options=options))
+    whole = {round(frame.time * 25): frame.image for frame in source}
+    looked_at = list(source.sparse(16))
+    assert len(looked_at) >= 12
+    for frame in looked_at:
+        np.testing.assert_array_equal(frame.image, whole[round(frame.time * 25)])
+
+
 # -- pictures --------------------------------------------------------------------------------------
 
 

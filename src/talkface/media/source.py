@@ -32,7 +32,7 @@ _BACK = (2.0, 20.0, math.inf)  # seconds before the end to look for the last fra
 _DISORDER = 2.0  # seconds by which packets may be out of order
 _REVERSE_BYTES = 128 << 20  # of decoded frames held while playing backwards
 _SHORT = 1000  # frames that are decoded in a few seconds
-_MANY = 5  # times as many frames as are wanted: enough even without those between others
+_MANY = 3  # times as many frames as are wanted: enough even without those that no other needs
 _AT_ONE_PLACE, _APART = 4, 6  # frames of a fast scan taken at one place, and how many frames apart
 
 

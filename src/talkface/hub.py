@@ -222,9 +222,12 @@ class Wheel:
             text=True,
             env={**os.environ, "TMPDIR": str(folder)},
         )
+        arrived = 0
         try:
             while process.poll() is None:
-                yield min(self.size, sum(_size(file) for file in folder.rglob("*")))
+                with suppress(OSError):  # pip removes its folders meanwhile
+                    arrived = max(arrived, sum(_size(file) for file in folder.rglob("*")))
+                yield min(self.size, arrived)
                 time.sleep(0.1)
             _, chatter = process.communicate()
         finally:

@@ -14,6 +14,7 @@ from PIL import Image
 
 import talkface
 from talkface import cli
+from talkface.data.faces import portraits
 from talkface.data.prepare import Item, Manifest
 from talkface.face.tracker import FaceTracker
 from talkface.media.video import VideoReader
@@ -110,6 +111,19 @@ def read_video(path: Path) -> Video:
         fps = float(picture.average_rate)
         heard = samples / sound.rate if sound else 0.0
         return Video(frames, fps, (picture.width, picture.height), frames / fps, heard, metadata)
+
+
+def write_looks(folder: Path) -> None:
+    """Write what a first look at the portraits of a prepared folder finds: here, random features."""
+    album = portraits(Manifest.load(folder))
+    generator = np.random.default_rng(0)
+    np.savez(
+        folder / "looks.npz",
+        key=np.array([portrait.key for portrait in album]),
+        male=generator.random(len(album)),
+        age=generator.uniform(20, 70, len(album)),
+        features=generator.normal(size=(len(album), 1024)).astype(np.float16),
+    )
 
 
 @pytest.fixture(scope="session")

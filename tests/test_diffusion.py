@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from talkface.data.faces import PIXELS, SIDE, Portrait, portrait_matrix, portraits, weights
+from conftest import write_looks
+from talkface.data.faces import PIXELS, SIDE, Portrait, held_out, portrait_matrix, portraits, weights
 from talkface.data.prepare import Item, Manifest
 from talkface.diffusion import captions
 from talkface.diffusion.album import LatentAlbum, vary
@@ -23,7 +24,7 @@ from talkface.diffusion.config import AutoencoderConfig, DiffusionConfig
 from talkface.diffusion.model import FaceDiffusion
 from talkface.diffusion.sampling import guided, sample
 from talkface.diffusion.train import DiffusionTask, DiffusionTrainConfig
-from talkface.diffusion.train_autoencoder import AutoencoderTask, AutoencoderTrainConfig, held_out
+from talkface.diffusion.train_autoencoder import AutoencoderTask, AutoencoderTrainConfig
 from talkface.face.attributes import HEADS, AttributeHeads
 from talkface.face.crop import face_unit, transform
 from talkface.face.draw import MESH_CHANNELS, MESH_PIXELS, draw_mesh
@@ -207,15 +208,7 @@ def prepared(talking: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     ]
     (root / "faces.tsv").write_text("file\tperson\n" + "\n".join(names) + "\n")
     Manifest(folder, root, items).save()
-    album = portraits(Manifest.load(folder))
-    generator = np.random.default_rng(0)
-    np.savez(
-        folder / "looks.npz",
-        key=np.array([portrait.key for portrait in album]),
-        male=generator.random(len(album)),
-        age=generator.uniform(20, 70, len(album)),
-        features=generator.normal(size=(len(album), 1024)).astype(np.float16),
-    )
+    write_looks(folder)
     return folder
 
 

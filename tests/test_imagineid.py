@@ -11,8 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conftest import RATE, read_samples, write_wav
-from talkface.data.faces import portraits
+from conftest import RATE, read_samples, write_looks, write_wav
 from talkface.data.prepare import Manifest, list_items
 from talkface.diffusion.album import weights_mark
 from talkface.diffusion.autoencoder import FaceAutoencoder
@@ -184,15 +183,7 @@ def prepared(talking: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
                 folder / "speech" / f"{item.key}.npz", audio=audio, features=np.zeros((150, 512), np.float16)
             )
     Manifest(folder, root, items).save()
-    album = portraits(Manifest.load(folder))
-    generator = np.random.default_rng(0)
-    np.savez(
-        folder / "looks.npz",
-        key=np.array([portrait.key for portrait in album]),
-        male=generator.random(len(album)),
-        age=generator.uniform(20, 70, len(album)),
-        features=generator.normal(size=(len(album), 1024)).astype(np.float16),
-    )
+    write_looks(folder)
     return folder
 
 

@@ -106,6 +106,13 @@ def weights(album: list[Portrait], power: float = 0.7) -> np.ndarray:
     return weight / weight.sum()
 
 
+def held_out(album: list[Portrait], count: int) -> list[Portrait]:
+    """Portraits of people who are in no training portrait, spread over the list."""
+    known = {portrait.person for portrait in album if portrait.split == "train"}
+    strangers = [p for p in album if p.split == "val" and p.person not in known]
+    return strangers[:: max(1, len(strangers) // count)][:count]
+
+
 def _cut_all(manifest: Manifest) -> Iterator[Portrait]:
     from talkface.face.tracker import FaceTracker
 

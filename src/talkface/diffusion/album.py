@@ -66,7 +66,7 @@ def vary(
 def _encode(
     album: list[Portrait], autoencoder: FaceAutoencoder, variants: int, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    from talkface.diffusion.train_autoencoder import pictures
+    from talkface.nn.picture import pictures
 
     generator = np.random.default_rng(seed)
     device = next(autoencoder.parameters()).device

@@ -5,7 +5,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from talkface.diffusion.config import AutoencoderConfig
 from talkface.nn.blocks import ResidualBlock
@@ -105,11 +104,6 @@ class FaceAutoencoder(nn.Module):
 def divergence(mean: Tensor, log_variance: Tensor) -> Tensor:
     """Kullback-Leibler divergence from the standard normal distribution, mean over elements."""
     return 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).mean()
-
-
-def downsample(maps: Tensor) -> Tensor:
-    """Maps (B, C, H, W) at the latents' resolution (B, C, H/8, W/8)."""
-    return F.avg_pool2d(maps, FACTOR)
 
 
 def _tuple(value: object) -> object:

@@ -1,6 +1,5 @@
 """The face LDM's networks: text encoder, mesh encoder and U-Net (diffusers' classes)."""
 
-from dataclasses import asdict
 from typing import Any, cast
 
 import torch
@@ -130,8 +129,3 @@ def build_unet(config: DiffusionConfig) -> nn.Module:
         norm_num_groups=min(32, config.widths[0]),
     )
     return cast(nn.Module, unet)
-
-
-def settings(config: DiffusionConfig) -> dict[str, Any]:
-    """The config as it is written beside the weights."""
-    return asdict(config)

@@ -1,7 +1,7 @@
 """Trains the face LDM's U-Net, text and mesh encoders by flow matching over the frozen autoencoder."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -9,15 +9,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from talkface.data.faces import PIXELS, Portrait, portraits, weights
+from talkface.data.faces import PIXELS, Portrait, held_out, portraits, weights
 from talkface.data.prepare import Manifest
 from talkface.diffusion.album import LatentAlbum
 from talkface.diffusion.autoencoder import FaceAutoencoder
 from talkface.diffusion.captions import Attributes, caption, tokenize
 from talkface.diffusion.config import DiffusionConfig
-from talkface.diffusion.model import FaceDiffusion, settings
+from talkface.diffusion.model import FaceDiffusion
 from talkface.diffusion.sampling import guided, sample
-from talkface.diffusion.train_autoencoder import held_out
 from talkface.face.attributes import described
 from talkface.face.draw import draw_mesh
 from talkface.face.model import FaceModel, estimate_pose
@@ -168,7 +167,7 @@ class DiffusionTask(Task):
         """Write the model as the hub reads it."""
         from talkface.hub import save_pretrained
 
-        config = {"class": "FaceDiffusion", "model": settings(self.config.model), "metrics": metrics}
+        config = {"class": "FaceDiffusion", "model": asdict(self.config.model), "metrics": metrics}
         save_pretrained(directory, config, self.model.state_dict(), card=None)
 
 

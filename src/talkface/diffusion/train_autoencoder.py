@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from talkface.data.faces import Portrait, portraits, weights
+from talkface.data.faces import Portrait, held_out, portraits, weights
 from talkface.data.prepare import Manifest
 from talkface.diffusion.autoencoder import FaceAutoencoder, divergence
 from talkface.diffusion.config import AutoencoderConfig
 from talkface.nn.adversarial import PatchDiscriminator, feature_matching, hinge_discriminator, hinge_generator
-from talkface.nn.picture import gradient_loss, weighted_l1
+from talkface.nn.picture import detail, gradient_loss, pictures, weighted_l1
 from talkface.prefetch import prefetched
 from talkface.training import OptimizerSpec, Task
 
@@ -164,22 +164,3 @@ class AutoencoderTask(Task):
         self.autoencoder.scale.copy_(latents.std((0, 2, 3), keepdim=True))
         config = {"class": "FaceAutoencoder", "model": asdict(self.config.model), "metrics": metrics}
         save_pretrained(directory, config, self.autoencoder.state_dict(), card=None)
-
-
-def held_out(album: list[Portrait], count: int) -> list[Portrait]:
-    """Portraits of people who are in no training portrait, spread over the list."""
-    known = {portrait.person for portrait in album if portrait.split == "train"}
-    strangers = [p for p in album if p.split == "val" and p.person not in known]
-    return strangers[:: max(1, len(strangers) // count)][:count]
-
-
-def pictures(images: list[np.ndarray], device: torch.device | str) -> Tensor:
-    """Pictures (H, W, 3) uint8 as (B, 3, H, W) float in [0, 1]."""
-    stacked = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).to(device)
-    return stacked.float().div(255).contiguous(memory_format=torch.channels_last)
-
-
-def detail(picture: Tensor) -> float:
-    """Mean gradient of grey values of (B, 3, H, W)."""
-    grey = picture.mean(1)
-    return float(grey.diff(dim=1).abs().mean() + grey.diff(dim=2).abs().mean())

@@ -24,7 +24,6 @@ from talkface.face.tfjs import TfjsGraph
 logger = logging.getLogger(__name__)
 
 HEADS = ("glasses", "beard", "hat", "bald", *HAIR)
-FEATURES = 1024
 _PIXELS = 224
 _ROOM = 0.1  # around the face
 _OUTPUTS = ("gender_pred/Sigmoid", "age_pred/Softmax", "global_pooling/Mean")

@@ -19,6 +19,7 @@ from talkface.face.crop import MOUTH, cut, part_matrix, transform
 from talkface.face.draw import MAP_CHANNELS, mesh_maps
 from talkface.face.masks import around_lips, lower_face_outline
 from talkface.face.warp import MeshWarp, with_ring
+from talkface.nn.blocks import ResidualBlock
 from talkface.nn.threads import shared_cores
 
 PIXELS = 64  # side of what the network looks at
@@ -116,21 +117,8 @@ class OcclusionConfig:
     blocks: tuple[int, int, int] = (1, 1, 2)
 
 
-class _Block(nn.Module):
-    """Residual block."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.first = nn.Conv2d(width, width, 3, padding=1)
-        self.second = nn.Conv2d(width, width, 3, padding=1)
-        nn.init.normal_(self.second.weight, std=1e-2)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.second(F.silu(self.first(F.silu(x))))
-
-
 def _stage(width: int, count: int) -> nn.Sequential:
-    return nn.Sequential(*(_Block(width) for _ in range(count)))
+    return nn.Sequential(*(ResidualBlock(width) for _ in range(count)))
 
 
 class OcclusionNet(nn.Module):

@@ -1,5 +1,7 @@
-"""Distances between pictures under a weight."""
+"""Pictures as tensors, and distances between them under a weight."""
 
+import numpy as np
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -19,3 +21,15 @@ def gradient_loss(a: Tensor, b: Tensor, weight: Tensor, scales: int = 3) -> Tens
             )
         a, b, weight = (F.avg_pool2d(t, 2) for t in (a, b, weight))
     return total / scales
+
+
+def pictures(images: list[np.ndarray], device: torch.device | str) -> Tensor:
+    """Pictures (H, W, 3) uint8 as (B, 3, H, W) float in [0, 1]."""
+    stacked = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).to(device)
+    return stacked.float().div(255).contiguous(memory_format=torch.channels_last)
+
+
+def detail(picture: Tensor) -> float:
+    """Mean gradient of grey values of (B, 3, H, W)."""
+    grey = picture.mean(1)
+    return float(grey.diff(dim=1).abs().mean() + grey.diff(dim=2).abs().mean())

@@ -15,12 +15,12 @@ import torch
 from talkface.data.faces import PIXELS, portrait_matrix
 from talkface.data.prepare import Item, Manifest
 from talkface.diffusion.autoencoder import FaceAutoencoder
-from talkface.diffusion.train_autoencoder import pictures
 from talkface.face.crop import cut, transform
 from talkface.face.masks import face_mask
 from talkface.face.model import FaceModel, estimate_pose
 from talkface.face.warp import MeshWarp, move_ring, resample, with_ring
 from talkface.media.video import VideoReader
+from talkface.nn.picture import pictures
 
 logger = logging.getLogger(__name__)
 
@@ -182,7 +182,7 @@ def _look(path: Path, points: np.ndarray, frames: np.ndarray, wanted: set[int], 
     """Cut the wanted frames through a window that suits the median face."""
     neutral = face.fit(points[:: max(1, len(points) // 50)]).neutral
     number = {int(frames[k]): k for k in wanted}
-    images, matrix = {}, None
+    images = {}
     with VideoReader(path) as reader:
         matrix = portrait_matrix(np.median(points, 0), reader.size)
         for index, frame in enumerate(reader):

@@ -9,13 +9,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from talkface.data.faces import PIXELS, portraits, weights
+from talkface.data.faces import PIXELS, held_out, portraits, weights
 from talkface.data.prepare import Manifest
 from talkface.diffusion.album import LatentAlbum, weights_mark
 from talkface.diffusion.autoencoder import FaceAutoencoder
 from talkface.diffusion.captions import PSEUDO_WORDS, Attributes, caption, tokenize
 from talkface.diffusion.model import FaceDiffusion
-from talkface.diffusion.train_autoencoder import held_out
 from talkface.face.attributes import described, looks
 from talkface.face.draw import draw_mesh
 from talkface.face.masks import face_mask

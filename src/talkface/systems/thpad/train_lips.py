@@ -57,7 +57,6 @@ class LipsTask(MotionTask):
             for member in members:
                 own[member] = new[member]
             self.modules[name] = nn.ModuleList(own[member] for member in members)
-        self.first = config.first
 
     def training_step(self, batch: dict[str, Tensor], optimizer_index: int, step: int) -> dict[str, Tensor]:
         """Losses of the members that are trained, each with its own."""

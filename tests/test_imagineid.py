@@ -224,7 +224,7 @@ def test_pseudo_words_stand_where_their_tokens_are():
     with torch.no_grad():
         pseudo = adapter(torch.randn(1, 8), torch.randn(1, 4))
         words = model.text.embed(ids)
-        found = with_pseudo_words(words, ids, pseudo)
+        found = with_pseudo_words(words, ids, pseudo, model.pseudo_words)
     assert pseudo.shape == (1, len(PSEUDO_WORDS), model.config.text)
     torch.testing.assert_close(found[:, 1 : 1 + len(PSEUDO_WORDS)], pseudo)
     torch.testing.assert_close(found[:, 0], words[:, 0])
@@ -250,13 +250,16 @@ def test_spatial_adapter_begins_without_effect_and_sees_only_what_is_known():
         meaning, mesh = model.read(torch.from_numpy(tokenize("").ids)[None]), model.see(hint.drawing)
         plain = model(noisy, time, meaning, mesh)
         torch.testing.assert_close(
-            model(noisy, time, meaning, mesh, **adapter(noisy, time, meaning, mesh, hint)), plain
+            model(noisy, time, meaning, mesh, **adapter(*model.inputs(noisy, time, mesh), meaning, hint)),
+            plain,
         )
         for parameter in adapter.parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))
 
         def shown(hint: Hint) -> torch.Tensor:
-            return model(noisy, time, meaning, mesh, **adapter(noisy, time, meaning, mesh, hint))
+            return model(
+                noisy, time, meaning, mesh, **adapter(*model.inputs(noisy, time, mesh), meaning, hint)
+            )
 
         assert (shown(hint) != plain).any()
         hidden = replace(hint, known=torch.zeros(1, 2))
@@ -292,12 +295,12 @@ def frozen(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     small = AutoencoderConfig(encoder=(8, 16), decoder=(16, 8, 8), blocks=(1, 1, 1))
     pad = PadConfig(width=16, layers=1, heads=2, semantic=8)
     for name, module, config in (
-        ("autoencoder", FaceAutoencoder(small), small),
-        ("diffusion", (model := FaceDiffusion.debug()), model.config),
+        ("face-autoencoder", FaceAutoencoder(small), small),
+        ("face-diffusion", (model := FaceDiffusion.debug()), model.config),
         ("pad", Pad(pad), pad),
     ):
         save_pretrained(folder / name, {"model": asdict(config), "metrics": {}}, module.state_dict())
-    return {name: str(folder / name) for name in ("autoencoder", "diffusion", "pad")}
+    return {"base": str(folder), "pad": str(folder / "pad")}
 
 
 @pytest.mark.parametrize(("task_class", "lr"), [(TiaTask, 1e-2), (ScaTask, 1e-2), (MbaTask, 3e-4)])

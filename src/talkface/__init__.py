@@ -1,8 +1,9 @@
-"""Talking people from speech: from one portrait, or in an existing video.
+"""Talking people from speech: from one portrait, in an existing video, or out of nothing but the voice.
 
 >>> import talkface
 >>> talkface.animate("portrait.jpg", "speech.wav", seed=3).save("out.mp4")
 >>> talkface.dub("interview.mp4", "spanish.wav").save("dubbed.mp4")
+>>> talkface.imagine("speech.wav", takes=4).save("people.mp4")
 """
 
 from __future__ import annotations
@@ -14,13 +15,15 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from talkface.generation import Generation
+    from talkface.generation import Generation, Takes
     from talkface.systems.g4g.dubbing import Dubbing
     from talkface.systems.g4g.pipeline import G4GPipeline
+    from talkface.systems.imagineid.imagination import Imagination
+    from talkface.systems.imagineid.pipeline import ImaginePipeline
     from talkface.systems.thpad.pipeline import ThpadPipeline
 
 __version__ = "0.1.0"
-__all__ = ["animate", "dub", "example_portrait", "example_speech"]
+__all__ = ["animate", "dub", "example_portrait", "example_speech", "imagine"]
 
 _EXAMPLES = Path(__file__).parent / "examples"
 
@@ -132,6 +135,65 @@ def dub(
     )
 
 
+def imagine(
+    audio: str | Path,
+    *,
+    takes: int = 1,
+    seed: int = 0,
+    prompt: str = "",
+    emotion: str = "auto",
+    identity_from: str | Path = "voice",
+    emotion_from: str | Path | None = None,
+    size: int = 256,
+    steps: int = 8,
+    guidance: float = 3.0,
+    renderer: str = "auto",
+    base: str = "compact",
+    device: str = "auto",
+) -> Takes[Imagination]:
+    """Imagine people who could have a voice, saying the speech.
+
+    Nobody is recognised, and nobody's picture is used.
+
+    Args:
+        audio: The speech: any file with an audio stream, of any language and length.
+        takes: How many people; they have seeds ``seed``, ``seed + 1``, ...
+        seed: Draws another person.
+        prompt: What the voice does not tell, or is to be otherwise: "a woman with red hair and glasses".
+        emotion: ``"auto"`` hears the mood as it changes; a mood (neutral, calm, happy, sad, angry, fearful,
+            disgust, surprised) holds it throughout.
+        identity_from: ``"voice"`` for the speech's own, or a recording of another voice.
+        emotion_from: A recording whose mood is taken, instead of the speech's.
+        size: Side of the video in pixels, 256 or 512.
+        steps: Steps in which a person is imagined, 1 to 100.
+        guidance: How much voice and prompt count; 1 is as trained, 0 leaves them out.
+        renderer: ``"diffusion"`` draws every frame by the diffusion model; ``"warp"`` moves the first one,
+            which is faster; ``"auto"`` takes the one with the better measures.
+        base: ``"compact"``, or a directory or hub id of another latent diffusion model, such as Stable
+            Diffusion 1.5.
+        device: ``"auto"``, ``"cpu"``, ``"cuda"``, ``"mps"`` or another torch device.
+
+    Returns:
+        The takes, each computed while it is iterated or saved; memory does not grow with its length.
+
+    Raises:
+        TalkfaceError: What is wrong with the input, in one line.
+    """
+    return _imagineid(base, device)(
+        audio,
+        takes=takes,
+        seed=seed,
+        prompt=prompt,
+        emotion=emotion,
+        identity_from=identity_from,
+        emotion_from=emotion_from,
+        size=size,
+        steps=steps,
+        guidance=guidance,
+        renderer=renderer,
+    )
+
+
 @cache
 def _thpad(device: str) -> ThpadPipeline:
     from talkface.systems.thpad.pipeline import ThpadPipeline
@@ -144,6 +206,13 @@ def _g4g(device: str) -> G4GPipeline:
     from talkface.systems.g4g.pipeline import G4GPipeline
 
     return G4GPipeline.from_pretrained("compact", device=device)
+
+
+@cache
+def _imagineid(base: str, device: str) -> ImaginePipeline:
+    from talkface.systems.imagineid.pipeline import ImaginePipeline
+
+    return ImaginePipeline.from_pretrained("compact", base=base, device=device)
 
 
 def example_portrait() -> Path:

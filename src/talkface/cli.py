@@ -26,7 +26,7 @@ Number = TypeVar("Number", int, float)
 
 app = typer.Typer(
     name="talkface",
-    help="Faces that talk: from one portrait and speech, or in an existing video.",
+    help="Faces that talk: from one portrait and speech, in an existing video, or from speech alone.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -35,6 +35,7 @@ app = typer.Typer(
 models = typer.Typer(help="List or fetch the models that others made.", no_args_is_help=False)
 app.add_typer(models, name="models")
 
+_PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 ProgressOption = Annotated[Mode, typer.Option(help="Bars in a terminal, JSON lines, or nothing.")]
 
 
@@ -223,6 +224,75 @@ def dub(
         print(output)
 
 
+@app.command()
+def imagine(
+    audio: Annotated[Path, typer.Argument(metavar="SPEECH", help="Any file with an audio stream.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The video to write.")],
+    takes: Annotated[int, typer.Option(help="People to imagine, with seeds from --seed on.")] = 1,
+    seed: Annotated[int, typer.Option(help="Draws another person.")] = 0,
+    prompt: Annotated[str, typer.Option(help="What the voice does not tell: 'red hair, glasses'.")] = "",
+    emotion: Annotated[str, typer.Option(help="auto, or a mood such as happy for all of it.")] = "auto",
+    identity_from: Annotated[
+        str, typer.Option(metavar="voice|FILE", help="Whose face: the speech's own voice, or another one.")
+    ] = "voice",
+    emotion_from: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Take the mood of this recording.")
+    ] = None,
+    size: Annotated[int, typer.Option(help="Side of the video in pixels: 256 or 512.")] = 256,
+    steps: Annotated[int, typer.Option(help="Steps in which the person is imagined.")] = 8,
+    guidance: Annotated[float, typer.Option(help="How much voice and prompt count; 1 is as trained.")] = 3.0,
+    renderer: Annotated[str, typer.Option(help="auto, diffusion or warp.")] = "auto",
+    portrait_out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the imagined portrait here, too.")
+    ] = None,
+    explain: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write what was heard here, as JSON.")
+    ] = None,
+    base: Annotated[
+        str, typer.Option(metavar="DIR|ID", help="Another latent diffusion model, say Stable Diffusion 1.5.")
+    ] = "compact",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing files.")] = False,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")] = "auto",
+    progress: ProgressOption = Mode.auto,
+) -> None:
+    """Imagine people who could have a voice, saying the speech."""
+    outputs, portraits, heard = (_takes(path, takes) for path in (output, portrait_out, explain))
+    if portrait_out and portrait_out.suffix.lower() not in _PICTURES:
+        raise OutputError(f"{portrait_out} is no name of a picture; choose {', '.join(_PICTURES)}")
+    other = [Path(identity_from)] if identity_from != "voice" else []
+    inputs = [audio, *other, *([emotion_from] if emotion_from else [])]
+    _check_outputs([*outputs, *portraits, *heard], inputs, overwrite)
+    with Reporter(progress) as report:
+        _fetch("imagine", report)
+        import talkface
+
+        imagined = talkface.imagine(
+            audio,
+            takes=takes,
+            seed=seed,
+            prompt=prompt,
+            emotion=emotion,
+            identity_from=identity_from,
+            emotion_from=emotion_from,
+            size=size,
+            steps=steps,
+            guidance=guidance,
+            renderer=renderer,
+            base=base,
+            device=device,
+        )
+        for number, (take, target) in enumerate(zip(imagined, outputs, strict=True)):
+            if number == 0 and take.imagined.ignored:
+                report.warn(f"words that are not known and were ignored: {', '.join(take.imagined.ignored)}")
+            _save(take, target, None, overwrite, report)
+            if portraits:
+                take.save_portrait(portraits[number])
+            if heard:
+                take.save_explanation(heard[number])
+    if progress is Mode.auto:
+        print(*outputs, sep="\n")
+
+
 def _audio_tracks(texts: list[str]) -> dict[int, Path]:
     """Files by face of ``face0=a.wav`` and the like."""
     tracks: dict[int, Path] = {}
@@ -241,9 +311,9 @@ def _takes(path: Path | None, takes: int) -> list[Path]:
     """The names of the takes: ``out.mp4``, or ``out.take1.mp4``, ``out.take2.mp4``, ..."""
     if takes < 1:
         raise InvalidOption(f"--takes must be 1 or more, not {takes}")
-    if path is None or takes == 1:
-        return [] if path is None else [path]
-    return [path.with_name(f"{path.stem}.take{number}{path.suffix}") for number in range(1, takes + 1)]
+    from talkface.generation import take_paths
+
+    return [] if path is None else take_paths(path, takes)
 
 
 def _check_outputs(outputs: list[Path], inputs: list[Path], overwrite: bool) -> None:

@@ -1,9 +1,9 @@
 """Generation: a video that is computed while it is looked at or saved."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar, overload
 
 import numpy as np
 
@@ -109,3 +109,49 @@ class Generation:
         model = self.provenance.get("model", "")
         comment = f"Synthetic video, made by talkface {__version__} {model} with seed {self.seed}"
         return {**self.provenance, "comment": " ".join(comment.split())}
+
+
+Take = TypeVar("Take", bound=Generation)
+
+
+class Takes(Sequence[Take]):
+    """Several videos of one speech; :meth:`save` writes them all."""
+
+    def __init__(self, takes: Sequence[Take]) -> None:
+        self._takes = list(takes)
+
+    @overload
+    def __getitem__(self, index: int) -> Take: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Take]: ...
+    def __getitem__(self, index: int | slice) -> Take | Sequence[Take]:
+        return self._takes[index]
+
+    def __len__(self) -> int:
+        return len(self._takes)
+
+    def save(
+        self,
+        path: str | Path,
+        overwrite: bool = False,
+        progress: Callable[[str, int, int], None] | None = None,
+    ) -> list[Path]:
+        """Compute and write all takes: one as ``path``, several as :func:`take_paths` names them.
+
+        Raises:
+            OutputError, TalkfaceError: As :meth:`Generation.save`; found before anything is computed, if
+                possible.
+        """
+        from talkface.media.files import check_output
+
+        paths = take_paths(Path(path), len(self))
+        for target in paths:
+            check_output(target, overwrite)
+        return [take.save(target, overwrite, progress) for take, target in zip(self, paths, strict=True)]
+
+
+def take_paths(path: Path, takes: int) -> list[Path]:
+    """The names of the takes: ``out.mp4``, or ``out.take1.mp4``, ``out.take2.mp4``, ..."""
+    if takes == 1:
+        return [path]
+    return [path.with_name(f"{path.stem}.take{number}{path.suffix}") for number in range(1, takes + 1)]

@@ -25,14 +25,16 @@ from contextlib import suppress
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import talkface
 from talkface.errors import ModelUnavailable
 
 if TYPE_CHECKING:
     import torch
-    from torch import Tensor
+    from torch import Tensor, nn
+
+    Module = TypeVar("Module", bound=nn.Module)
 
 logger = logging.getLogger(__name__)
 
@@ -123,6 +125,23 @@ def load_pretrained(
     return config, {name: t.float() if t.is_floating_point() else t for name, t in state.items()}
 
 
+def build_pretrained(
+    module: "Callable[[Any], Module]", config: Callable[..., Any], name_or_path: str | Path
+) -> "Module":
+    """A model of a class, with the sizes and weights of :func:`load_pretrained`, in evaluation mode.
+
+    Raises:
+        ModelUnavailable: As there.
+    """
+    settings, state = load_pretrained(name_or_path)
+    sizes = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in settings["model"].items()
+    }
+    model = module(config(**sizes))
+    model.load_state_dict(state)
+    return model.eval()
+
+
 def _model_directory(name: str, subfolder: str | None, revision: str | None) -> Path:
     """The directory of a bundled model, else a local one, else one of the hub."""
     inside = subfolder or ""
@@ -137,15 +156,24 @@ def _model_directory(name: str, subfolder: str | None, revision: str | None) -> 
 
 
 def _hub_directory(repository: str, inside: str, revision: str | None) -> Path:
+    patterns = [f"{inside}/{name}".lstrip("/") for name in (CONFIG, WEIGHTS, CARD)]
+    return hub_snapshot(repository, patterns, revision) / inside
+
+
+def hub_snapshot(repository: str, patterns: list[str], revision: str | None = None) -> Path:
+    """Files of a repository of the hub that match patterns, in a directory of its client's cache.
+
+    Raises:
+        ModelUnavailable: The hub's client is not installed, or gave nothing.
+    """
     try:
         from huggingface_hub import snapshot_download
     except ImportError as error:
         raise ModelUnavailable(
             f"no model at {repository!r} on this machine; to look on the hub: pip install huggingface_hub"
         ) from error
-    patterns = [f"{inside}/{name}".lstrip("/") for name in (CONFIG, WEIGHTS, CARD)]
     try:
-        return Path(snapshot_download(repository, revision=revision, allow_patterns=patterns)) / inside
+        return Path(snapshot_download(repository, revision=revision, allow_patterns=patterns))
     except Exception as error:  # the hub's client raises errors of several libraries
         raise ModelUnavailable(f"the hub gave no model {repository!r}: {_one_line(error)}") from error
 

@@ -12,6 +12,7 @@ from torch import nn
 
 from talkface.data.faces import PIXELS, Portrait
 from talkface.diffusion.autoencoder import FaceAutoencoder
+from talkface.diffusion.stable import StableAutoencoder
 from talkface.face.crop import transform
 
 logger = logging.getLogger(__name__)
@@ -33,7 +34,12 @@ class LatentAlbum:
 
     @classmethod
     def of(
-        cls, album: list[Portrait], autoencoder: FaceAutoencoder, variants: int, folder: Path, seed: int = 0
+        cls,
+        album: list[Portrait],
+        autoencoder: FaceAutoencoder | StableAutoencoder,
+        variants: int,
+        folder: Path,
+        seed: int = 0,
     ) -> "LatentAlbum":
         """Encode portraits, the first variant as they are, the others augmented; kept in ``folder``."""
         path = folder / f"latents-{_mark(album, autoencoder, variants, seed)}.npz"
@@ -64,7 +70,7 @@ def vary(
 
 
 def _encode(
-    album: list[Portrait], autoencoder: FaceAutoencoder, variants: int, seed: int
+    album: list[Portrait], autoencoder: FaceAutoencoder | StableAutoencoder, variants: int, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
     from talkface.nn.picture import pictures
 
@@ -88,7 +94,7 @@ def _encode(
     return found, np.concatenate(points).reshape(*shape, -1, 3)
 
 
-def _mark(album: list[Portrait], autoencoder: FaceAutoencoder, variants: int, seed: int) -> str:
+def _mark(album: list[Portrait], autoencoder: nn.Module, variants: int, seed: int) -> str:
     """Tells which portraits were encoded, and how."""
     text = f"{variants} {seed} {[p.key for p in album]} {weights_mark(autoencoder)}"
     return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -1,7 +1,6 @@
 """The face LDM's autoencoder: f8, four channels, without normalisation layers, with a small fast decoder."""
 
 from itertools import pairwise
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -63,13 +62,9 @@ class FaceAutoencoder(nn.Module):
     @classmethod
     def from_pretrained(cls, name_or_path: str) -> "FaceAutoencoder":
         """Load the shipped model, or one from a directory or hub id."""
-        from talkface.hub import load_pretrained
+        from talkface.hub import build_pretrained
 
-        config, state = load_pretrained(name_or_path)
-        given: dict[str, Any] = {name: _tuple(value) for name, value in config["model"].items()}
-        model = cls(AutoencoderConfig(**given))
-        model.load_state_dict(state)
-        return model.eval()
+        return build_pretrained(cls, AutoencoderConfig, name_or_path)
 
     def distribution(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log variance (B, 4, H/8, W/8) of unscaled latents of pictures (B, 3, H, W) in [0, 1]."""
@@ -104,7 +99,3 @@ class FaceAutoencoder(nn.Module):
 def divergence(mean: Tensor, log_variance: Tensor) -> Tensor:
     """Kullback-Leibler divergence from the standard normal distribution, mean over elements."""
     return 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).mean()
-
-
-def _tuple(value: object) -> object:
-    return tuple(value) if isinstance(value, list) else value

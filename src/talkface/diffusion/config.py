@@ -19,7 +19,7 @@ class AutoencoderConfig:
 
     channels: int = 4
     encoder: tuple[int, int] = (64, 128)
-    decoder: tuple[int, int, int] = (192, 96, 32)
+    decoder: tuple[int, ...] = (192, 96, 32)
     blocks: tuple[int, int, int] = (3, 2, 1)
 
 
@@ -36,6 +36,8 @@ class DiffusionConfig:
         text: width of the tokens.
         text_layers: of the text encoder.
         mesh: channels that the mesh encoder adds to the latents; 0 for none.
+        mirrored: whether the latents' mirror image lies beside them: two eyes that see each other in the
+            smallest layers only come out unlike each other.
     """
 
     widths: tuple[int, ...] = (64, 128, 256)
@@ -46,3 +48,9 @@ class DiffusionConfig:
     text: int = 192
     text_layers: int = 2
     mesh: int = 16
+    mirrored: bool = True
+
+    @property
+    def inputs(self) -> int:
+        """Channels that the U-Net is given."""
+        return self.channels * (2 if self.mirrored else 1) + self.mesh

@@ -5,7 +5,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from talkface.diffusion.captions import LENGTH, VOCABULARY
+from talkface.diffusion.captions import LENGTH, PSEUDO_WORDS, VOCABULARY, Tokens, tokenize
 from talkface.diffusion.config import DiffusionConfig
 from talkface.face.draw import MESH_CHANNELS, MESH_PIXELS
 
@@ -75,16 +75,18 @@ class FaceDiffusion(nn.Module):
     @classmethod
     def from_pretrained(cls, name_or_path: str) -> "FaceDiffusion":
         """Load the shipped model, or one from a directory or hub id."""
-        from talkface.hub import load_pretrained
+        from talkface.hub import build_pretrained
 
-        config, state = load_pretrained(name_or_path)
-        given: dict[str, Any] = {
-            name: tuple(value) if isinstance(value, list) else value
-            for name, value in config["model"].items()
-        }
-        model = cls(DiffusionConfig(**given))
-        model.load_state_dict(state)
-        return model.eval()
+        return build_pretrained(cls, DiffusionConfig, name_or_path)
+
+    def tokenize(self, prompt: str, voice: bool = False) -> Tokens:
+        """Read a prompt; with ``voice``, places for pseudo-words come first."""
+        return tokenize(prompt, PSEUDO_WORDS if voice else ())
+
+    @property
+    def pseudo_words(self) -> tuple[int, ...]:
+        """Numbers of the pseudo-words."""
+        return tuple(VOCABULARY.index(word) for word in PSEUDO_WORDS)
 
     def read(self, ids: Tensor) -> Tensor:
         """Meaning (B, LENGTH, C) of tokens (B, LENGTH)."""
@@ -107,8 +109,14 @@ class FaceDiffusion(nn.Module):
             mesh: (B, M, h, w) from :meth:`see`; zeros show no mesh.
             control: residuals of adapters, as diffusers' U-Net takes them.
         """
-        given = noisy if mesh is None else torch.cat([noisy, mesh], 1)
-        return self.unet(given, time * 1000, meaning, return_dict=False, **control)[0]
+        return self.unet(*self.inputs(noisy, time, mesh), meaning, return_dict=False, **control)[0]
+
+    def inputs(self, noisy: Tensor, time: Tensor, mesh: Tensor | None) -> tuple[Tensor, Tensor]:
+        """What the U-Net takes: latents, mesh and mirrored latents, and the time as a step of a thousand."""
+        parts = [noisy] if mesh is None else [noisy, mesh]
+        if self.config.mirrored:
+            parts.append(noisy.flip(-1))
+        return torch.cat(parts, 1), time * 1000
 
 
 def build_unet(config: DiffusionConfig) -> nn.Module:
@@ -118,7 +126,7 @@ def build_unet(config: DiffusionConfig) -> nn.Module:
     kinds = ["CrossAttn" if attention else "" for attention in config.attention]
     unet = UNet2DConditionModel(
         sample_size=MESH_PIXELS // _PATCH,
-        in_channels=config.channels + config.mesh,
+        in_channels=config.inputs,
         out_channels=config.channels,
         layers_per_block=config.layers,
         block_out_channels=config.widths,

@@ -7,11 +7,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from talkface.diffusion.captions import tokenize
 from talkface.diffusion.model import FaceDiffusion
+from talkface.diffusion.stable import StableDiffusion
 
 Velocity = Callable[[Tensor, Tensor], Tensor]
 """Velocity (B, 4, h, w) of noisy latents at times (B,), 0 for latents to 1 for noise."""
+Control = Callable[[Tensor, Tensor, Tensor], dict[str, Any]]
+"""Residuals of an adapter, of what the U-Net takes: latents, step and meaning."""
 
 
 def sample(velocity: Velocity, noisy: Tensor, steps: int, begin: float = 1.0, shift: float = 1.0) -> Tensor:
@@ -36,16 +38,27 @@ def sample(velocity: Velocity, noisy: Tensor, steps: int, begin: float = 1.0, sh
     return noisy
 
 
-def guided(model: FaceDiffusion, meaning: Tensor, mesh: Tensor | None, guidance: float) -> Velocity:
+def guided(
+    model: FaceDiffusion | StableDiffusion,
+    meaning: Tensor,
+    mesh: Tensor | None,
+    guidance: float,
+    control: Control | None = None,
+) -> Velocity:
     """The velocity with the caption's influence times ``guidance``; 1 is as trained (Ho, Salimans, 2022)."""
+
+    def plain(x: Tensor, time: Tensor, meaning: Tensor, mesh: Tensor | None) -> Tensor:
+        added = control(*model.inputs(x, time, mesh), meaning) if control else {}
+        return model(x, time, meaning, mesh, **added)
+
     if guidance == 1:
-        return lambda x, time: model(x, time, meaning, mesh)
-    nothing = model.read(torch.from_numpy(tokenize("").ids)[None].to(meaning.device)).expand_as(meaning)
-    both = torch.cat([meaning, nothing])
-    twice = None if mesh is None else torch.cat([mesh, mesh])
+        return lambda x, time: plain(x, time, meaning.expand(len(x), -1, -1), mesh)
+    nothing = model.read(torch.from_numpy(model.tokenize("").ids)[None].to(meaning.device))
 
     def velocity(x: Tensor, time: Tensor) -> Tensor:
-        said, unsaid = model(torch.cat([x, x]), torch.cat([time, time]), both, twice).chunk(2)
+        both = torch.cat([part.expand(len(x), -1, -1) for part in (meaning, nothing)])
+        twice = None if mesh is None else torch.cat([mesh, mesh])
+        said, unsaid = plain(torch.cat([x, x]), torch.cat([time, time]), both, twice).chunk(2)
         return unsaid + guidance * (said - unsaid)
 
     return velocity

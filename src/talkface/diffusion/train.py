@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from talkface.data.faces import PIXELS, Portrait, held_out, portraits, weights
@@ -41,6 +41,7 @@ class DiffusionTrainConfig:
         keep: share of a caption's phrases that are said.
         turned: yaw in radians from which portraits are left out.
         sharpness: mean Laplacian below which portraits are left out.
+        face: how much more the face counts than what is around it.
         held_out: portraits on which it is validated.
     """
 
@@ -54,6 +55,7 @@ class DiffusionTrainConfig:
     keep: float = 0.75
     turned: float = 0.9
     sharpness: float = 3.6
+    face: float = 2.0
     held_out: int = 64
 
 
@@ -78,9 +80,6 @@ class DiffusionTask(Task):
         self.album = LatentAlbum.of(train, self.autoencoder, config.variants, manifest.directory, seed)
         torch.manual_seed(seed)
         model = FaceDiffusion(config.model)
-        for module in model.modules():  # faster convolutions on processors
-            if isinstance(module, nn.Conv2d):
-                module.weight.data = module.weight.data.contiguous(memory_format=torch.channels_last)
         self.model = model.to(self.device)
         self.modules = {"diffusion": self.model}
         self._hold_out(held_out(usable, config.held_out), known, manifest.directory)
@@ -127,14 +126,24 @@ class DiffusionTask(Task):
     def training_step(self, batch: dict[str, Tensor], optimizer_index: int, step: int) -> dict[str, Tensor]:
         """Squared error of the velocity."""
         time = torch.randn(len(batch["latents"]), device=self.device).sigmoid()
-        return {"loss": self._error(batch, time, torch.randn_like(batch["latents"])).mean()}
+        error = self._error(batch, time, torch.randn_like(batch["latents"]))
+        weight = 1 + self.config.face * self._faces(batch["drawing"], error.shape[2:])
+        return {
+            "loss": (error * weight).sum() / weight.sum() / error.shape[1],
+            "plain": error.mean().detach(),
+        }
+
+    @staticmethod
+    def _faces(drawing: Tensor, size: torch.Size) -> Tensor:
+        """Where meshes are, (B, 1, h, w): their normals are of unit length, beside them they are zero."""
+        return F.interpolate(drawing[:, :3].square().sum(1, keepdim=True), size, mode="area")
 
     def _error(self, batch: dict[str, Tensor], time: Tensor, noise: Tensor) -> Tensor:
-        """Squared error of each picture (B,)."""
+        """Squared errors (B, 4, h, w)."""
         clean, part = batch["latents"], time[:, None, None, None]
         mesh = self.model.see(batch["drawing"]) if self.model.mesh else None
         velocity = self.model((1 - part) * clean + part * noise, time, self.model.read(batch["ids"]), mesh)
-        return F.mse_loss(velocity, noise - clean, reduction="none").mean((1, 2, 3))
+        return F.mse_loss(velocity, noise - clean, reduction="none")
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
@@ -146,7 +155,7 @@ class DiffusionTask(Task):
                 part = slice(start, start + self.config.batch)
                 batch = {name: values[part] for name, values in self.fixed.items()}
                 now = torch.full((len(batch["ids"]),), time, device=self.device)
-                rows.append(self._error(batch, now, noise[part]))
+                rows.append(self._error(batch, now, noise[part]).mean((1, 2, 3)))
             found[f"val_loss_{time:g}"] = float(torch.cat(rows).mean())
         return {"val_loss": float(np.mean(list(found.values()))), **found}
 

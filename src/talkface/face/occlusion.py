@@ -148,13 +148,9 @@ class OcclusionNet(nn.Module):
     @classmethod
     def from_pretrained(cls, name_or_path: str = "occlusion") -> "OcclusionNet":
         """Load the shipped network, or one from a directory or hub id."""
-        from talkface.hub import load_pretrained
+        from talkface.hub import build_pretrained
 
-        config, state = load_pretrained(name_or_path)
-        sizes = {name: tuple(value) for name, value in config["model"].items()}
-        model = cls(OcclusionConfig(**sizes))
-        model.load_state_dict(state)
-        return model.eval()
+        return build_pretrained(cls, OcclusionConfig, name_or_path)
 
     def config_dict(self) -> dict[str, Any]:
         """What ``config.json`` holds."""

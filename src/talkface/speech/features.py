@@ -67,12 +67,9 @@ class ContentEncoder(nn.Module):
     @classmethod
     def from_pretrained(cls, name_or_path: str = "speech") -> "ContentEncoder":
         """Load the shipped encoder, or one from a directory or hub id."""
-        from talkface.hub import load_pretrained
+        from talkface.hub import build_pretrained
 
-        config, state = load_pretrained(name_or_path)
-        model = cls(ContentEncoderConfig(**config["model"]))
-        model.load_state_dict(state)
-        return model.eval()
+        return build_pretrained(cls, ContentEncoderConfig, name_or_path)
 
     def config_dict(self) -> dict:
         """What ``config.json`` holds."""

@@ -97,7 +97,7 @@ class Run:
         ]
         self.rates = [spec.lr for spec in task.optimizers_spec()]
         optimizers = [
-            torch.optim.AdamW(g, config.lr, config.betas, weight_decay=config.weight_decay)
+            torch.optim.AdamW(g, config.lr, config.betas, weight_decay=config.weight_decay, fused=True)
             for g in self.groups
         ]
         self.optimizers = [self.accelerator.prepare(optimizer) for optimizer in optimizers]

@@ -104,13 +104,9 @@ class SyncExpert(nn.Module):
     @classmethod
     def from_pretrained(cls, name_or_path: str = "sync-evaluation") -> "SyncExpert":
         """Load the shipped evaluation expert, or one from a directory or hub id."""
-        from talkface.hub import load_pretrained
+        from talkface.hub import build_pretrained
 
-        config, state = load_pretrained(name_or_path)
-        settings = config["model"] | {"widths": tuple(config["model"]["widths"])}
-        model = cls(SyncExpertConfig(**settings))
-        model.load_state_dict(state)
-        return model.eval()
+        return build_pretrained(cls, SyncExpertConfig, name_or_path)
 
     def config_dict(self) -> dict:
         """What ``config.json`` holds."""

@@ -274,13 +274,9 @@ class Generator(nn.Module):
     @classmethod
     def from_pretrained(cls, name_or_path: str = "g4g") -> "Generator":
         """Load the shipped generator, or one from a directory or hub id."""
-        from talkface.hub import load_pretrained
+        from talkface.hub import build_pretrained
 
-        config, state = load_pretrained(name_or_path)
-        settings = config["model"] | {"widths": tuple(config["model"]["widths"])}
-        model = cls(GeneratorConfig(**settings))
-        model.load_state_dict(state)
-        return model.eval()
+        return build_pretrained(cls, GeneratorConfig, name_or_path)
 
     def config_dict(self) -> dict:
         """What ``config.json`` holds."""

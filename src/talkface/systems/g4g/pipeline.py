@@ -18,12 +18,12 @@ from talkface.face.motion import FaceMotion
 from talkface.face.occlusion import OcclusionFinder, OcclusionNet
 from talkface.face.people import Cast, Follower, Person, Sighting, scan, speaking
 from talkface.face.tracker import FaceTracker
-from talkface.hub import load_pretrained
 from talkface.media.audio import AudioInfo, probe_audio, stream_audio
 from talkface.media.decode import TOLERANCE
 from talkface.media.source import SourceVideo
 from talkface.media.timeline import Timeline
 from talkface.media.video import Frame
+from talkface.options import resolve_device
 from talkface.prefetch import prefetched
 from talkface.speech.features import ContentEncoder, FeatureStream
 from talkface.systems.g4g.actors import TURNED, Actor
@@ -33,10 +33,8 @@ from talkface.systems.g4g.geometry import MouthRange, Retargeter, mouth_shape
 from talkface.systems.g4g.lips import LipTrack
 from talkface.systems.g4g.model import Generator
 from talkface.systems.g4g.renderer import Bank, Cut, MouthRenderer
-from talkface.systems.thpad.config import MotionConfig
 from talkface.systems.thpad.lips import SpeechToLips
 from talkface.systems.thpad.model import MotionModel
-from talkface.systems.thpad.pipeline import resolve_device
 
 logger = logging.getLogger(__name__)
 
@@ -88,13 +86,10 @@ class G4GPipeline:
         target = resolve_device(device)
         compact = name_or_path == "compact"
         place = (lambda part: part) if compact else (lambda part: str(Path(name_or_path).resolve() / part))
-        settings, state = load_pretrained(place("thpad-motion"))
-        motion = MotionModel(MotionConfig(**settings["model"]))
-        motion.load_state_dict(state)
         return cls(
             face=FaceModel.from_pretrained(place("face")),
             features=FeatureStream(ContentEncoder.from_pretrained(place("speech")), device=target),
-            motion=motion.eval(),
+            motion=MotionModel.from_pretrained(place("thpad-motion")),
             generator=Generator.from_pretrained(place("g4g")),
             occlusion=OcclusionNet.from_pretrained(place("occlusion")),
             device=target,

@@ -8,7 +8,7 @@ They are trained one after another; the LDM never changes.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, cast
 
 import torch
@@ -16,9 +16,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from talkface.diffusion.autoencoder import FaceAutoencoder
-from talkface.diffusion.captions import PSEUDO_WORDS, VOCABULARY
+from talkface.diffusion.captions import PSEUDO_WORDS
 from talkface.diffusion.config import DiffusionConfig
 from talkface.diffusion.model import FaceDiffusion, MeshEncoder
+from talkface.diffusion.stable import StableAutoencoder, StableDiffusion
 from talkface.systems.imagineid.config import CcfConfig
 
 
@@ -40,11 +41,10 @@ class TextualInversionAdapter(nn.Module):
         return words.unflatten(1, (len(PSEUDO_WORDS), -1))
 
 
-def with_pseudo_words(words: Tensor, ids: Tensor, pseudo: Tensor) -> Tensor:
-    """Words (B, L, C) of tokens (B, L) in which pseudo-words (B, 4, C) stand where their tokens are."""
-    for number, word in enumerate(PSEUDO_WORDS):
-        place = (ids == VOCABULARY.index(word))[..., None]
-        words = torch.where(place, pseudo[:, number, None], words)
+def with_pseudo_words(words: Tensor, ids: Tensor, pseudo: Tensor, numbers: Sequence[int]) -> Tensor:
+    """Words (B, L, C) of tokens (B, L) in which pseudo-words (B, 4, C) stand where their ``numbers`` are."""
+    for place, number in enumerate(numbers):
+        words = torch.where((ids == number)[..., None], pseudo[:, place, None], words)
     return words
 
 
@@ -66,11 +66,20 @@ class Hint:
     hidden: Tensor
     known: Tensor
 
+    def expanded(self, count: int) -> "Hint":
+        """The same hint for ``count`` pictures."""
+        return Hint(
+            *(
+                getattr(self, f.name).expand(count, -1, *(-1,) * (getattr(self, f.name).ndim - 2))
+                for f in fields(self)
+            )
+        )
+
 
 class SpatialConditionalAdapter(nn.Module):
     """SCA: a copy of the U-Net's first half that sees the hint, joined through zero convolutions."""
 
-    def __init__(self, config: DiffusionConfig, base: FaceDiffusion | None = None) -> None:
+    def __init__(self, config: DiffusionConfig, base: FaceDiffusion | StableDiffusion | None = None) -> None:
         super().__init__()
         self.mesh = MeshEncoder(16)
         self.inlet = nn.Sequential(
@@ -86,10 +95,8 @@ class SpatialConditionalAdapter(nn.Module):
             own = {k: v for k, v in base.unet.state_dict().items() if k in self.control.state_dict()}
             self.control.load_state_dict(own, strict=False)
 
-    def forward(
-        self, noisy: Tensor, time: Tensor, meaning: Tensor, mesh: Tensor | None, hint: Hint
-    ) -> dict[str, Any]:
-        """Residuals for :meth:`FaceDiffusion.forward`, whose first arguments these are."""
+    def forward(self, given: Tensor, step: Tensor, meaning: Tensor, hint: Hint) -> dict[str, Any]:
+        """Residuals for the base's forward; ``given`` and ``step`` are its ``inputs``."""
         known = hint.known[..., None, None].expand(-1, -1, *hint.hidden.shape[2:])
         shown = torch.cat(
             [
@@ -101,8 +108,7 @@ class SpatialConditionalAdapter(nn.Module):
             ],
             1,
         )
-        given = noisy if mesh is None else torch.cat([noisy, mesh], 1)
-        down, middle = self.control(given, time * 1000, meaning, self.inlet(shown), return_dict=False)
+        down, middle = self.control(given, step, meaning, self.inlet(shown), return_dict=False)
         return {"down_block_additional_residuals": down, "mid_block_additional_residual": middle}
 
 
@@ -112,7 +118,7 @@ def build_control(config: DiffusionConfig) -> nn.Module:
 
     kinds = ["CrossAttn" if attention else "" for attention in config.attention]
     control: Any = ControlNetModel(
-        in_channels=config.channels + config.mesh,
+        in_channels=config.inputs,
         layers_per_block=config.layers,
         block_out_channels=config.widths,
         down_block_types=tuple(f"{kind}DownBlock2D" for kind in kinds),
@@ -143,7 +149,7 @@ class MaskBlendingAdapter(nn.Module):
 
 
 def decode_blended(
-    autoencoder: FaceAutoencoder,
+    autoencoder: FaceAutoencoder | StableAutoencoder,
     adapter: MaskBlendingAdapter,
     latents: Tensor,
     background: Tensor,

@@ -15,6 +15,7 @@ import torch
 from talkface.data.faces import PIXELS, portrait_matrix
 from talkface.data.prepare import Item, Manifest
 from talkface.diffusion.autoencoder import FaceAutoencoder
+from talkface.diffusion.stable import StableAutoencoder
 from talkface.face.crop import cut, transform
 from talkface.face.masks import face_mask
 from talkface.face.model import FaceModel, estimate_pose
@@ -56,7 +57,7 @@ class Footage:
         manifest: Manifest,
         split: str,
         face: FaceModel,
-        autoencoder: FaceAutoencoder,
+        autoencoder: FaceAutoencoder | StableAutoencoder,
         frames: int,
         mark: str,
         seed: int = 0,
@@ -116,7 +117,12 @@ class _Window:
 
 
 def _collect(
-    manifest: Manifest, split: str, face: FaceModel, autoencoder: FaceAutoencoder, frames: int, seed: int
+    manifest: Manifest,
+    split: str,
+    face: FaceModel,
+    autoencoder: FaceAutoencoder | StableAutoencoder,
+    frames: int,
+    seed: int,
 ) -> Footage:
     warp, generator = face.mesh_warp(), np.random.default_rng(seed)
     columns: dict[str, list[np.ndarray]] = {field.name: [] for field in fields(Footage)}

@@ -151,19 +151,25 @@ class FaceProjection(nn.Module):
 
 
 class ContentEncoder(nn.Module):
-    """Stage 2: mouth coefficients of what is said, given who says it (paper, Sec. 3.1, "content")."""
+    """Stage 2: mouth coefficients of what is said, given who says it (paper, Sec. 3.1, "content").
+
+    ``gain`` makes up for the calm that the mean of several guesses has.
+    """
+
+    gain: Tensor
 
     def __init__(self, config: PadConfig, members: int = 2) -> None:
         super().__init__()
         self.members = nn.ModuleList(_ContentMember(config) for _ in range(members))
+        self.register_buffer("gain", torch.ones(()))
 
     def forward(self, speech: Speech, identity: Tensor) -> list[Tensor]:
         """beta_mouth (B, T / 2, M) of each member, from speech (B, T, ...) and identity codes (B, K + S)."""
         return [member(speech, identity) for member in self.members]
 
     def mean(self, speech: Speech, identity: Tensor) -> Tensor:
-        """beta_mouth (B, T / 2, M), the members' mean."""
-        return torch.stack(self(speech, identity)).mean(0)
+        """beta_mouth (B, T / 2, M), the members' mean, as lively as people are."""
+        return torch.stack(self(speech, identity)).mean(0) * self.gain
 
 
 class _ContentMember(nn.Module):
@@ -253,9 +259,6 @@ class Pad(nn.Module):
     @classmethod
     def from_pretrained(cls, name_or_path: str) -> "Pad":
         """Load the shipped model, or one from a directory or hub id."""
-        from talkface.hub import load_pretrained
+        from talkface.hub import build_pretrained
 
-        config, state = load_pretrained(name_or_path)
-        model = cls(PadConfig(**config["model"]))
-        model.load_state_dict(state)
-        return model.eval()
+        return build_pretrained(cls, PadConfig, name_or_path)

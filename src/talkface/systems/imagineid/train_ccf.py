@@ -12,9 +12,8 @@ from torch.nn import functional as F
 from talkface.data.faces import PIXELS, held_out, portraits, weights
 from talkface.data.prepare import Manifest
 from talkface.diffusion.album import LatentAlbum, weights_mark
-from talkface.diffusion.autoencoder import FaceAutoencoder
-from talkface.diffusion.captions import PSEUDO_WORDS, Attributes, caption, tokenize
-from talkface.diffusion.model import FaceDiffusion
+from talkface.diffusion.base import COMPACT, Base
+from talkface.diffusion.captions import Attributes, caption
 from talkface.face.attributes import described, looks
 from talkface.face.draw import draw_mesh
 from talkface.face.masks import face_mask
@@ -29,7 +28,7 @@ from talkface.systems.imagineid.ccf import (
     decode_blended,
     with_pseudo_words,
 )
-from talkface.systems.imagineid.config import CcfConfig
+from talkface.systems.imagineid.config import EMOTIONS, CcfConfig
 from talkface.systems.imagineid.footage import Footage, hidden_cells
 from talkface.systems.imagineid.pad import Pad
 from talkface.training import Task
@@ -43,7 +42,7 @@ class CcfTrainConfig:
 
     Attributes:
         model: sizes.
-        autoencoder, diffusion, pad: names or directories of what is frozen.
+        base, pad: names or directories of what is frozen; ``base`` may be a Stable Diffusion.
         face_model: name or directory of the 3DMM.
         batch: pictures.
         variants: of each portrait, for TIA.
@@ -54,8 +53,7 @@ class CcfTrainConfig:
     """
 
     model: CcfConfig = field(default_factory=CcfConfig)
-    autoencoder: str = "face-autoencoder"
-    diffusion: str = "face-diffusion"
+    base: str = COMPACT
     pad: str = "pad"
     face_model: str = "face"
     batch: int = 12
@@ -79,10 +77,8 @@ class CcfTask(Task):
         self.manifest = Manifest.load(data)
         self.face = FaceModel.from_pretrained(config.face_model)
         self.warp = self.face.mesh_warp()
-        self.autoencoder = FaceAutoencoder.from_pretrained(config.autoencoder).to(self.device)
-        self.base = FaceDiffusion.from_pretrained(config.diffusion).to(self.device)
-        for frozen in (self.autoencoder, self.base):
-            frozen.requires_grad_(False).eval()
+        frozen = Base.from_pretrained(config.base, self.device)
+        self.base, self.autoencoder = frozen.model, frozen.autoencoder
         torch.manual_seed(seed)
         self.modules = {self.adapter: self.build().to(self.device)}
         self.prepare(seed)
@@ -136,14 +132,18 @@ class TiaTask(CcfTask):
         train = [portrait for portrait in album if portrait.split == "train"]
         strangers = held_out(album, self.config.held_out)
         pad = Pad.from_pretrained(self.config.pad).to(self.device).requires_grad_(False)
-        self.mood = pad.emotion.embedding.weight[:1]
+        embedding = pad.emotion.embedding.weight
+
+        def mood(chosen: list) -> Tensor:
+            smiles = [known[portrait.key].expression == "smiling" for portrait in chosen]
+            return embedding[[EMOTIONS.index("happy" if smile else "neutral") for smile in smiles]]
 
         def semantic(chosen: list) -> Tensor:
             features = np.stack([seen[portrait.key].features for portrait in chosen]).astype(np.float32)
             return pad.faces(torch.from_numpy(features).to(self.device))
 
         self.attributes = [known[portrait.key] for portrait in train]
-        self.weights, self.semantic = weights(train), semantic(train)
+        self.weights, self.semantic, self.moods = weights(train), semantic(train), mood(train)
         folder = self.manifest.directory
         self.album = LatentAlbum.of(train, self.autoencoder, self.config.variants, folder, seed)
         kept = LatentAlbum.of(strangers, self.autoencoder, 1, folder)
@@ -151,7 +151,8 @@ class TiaTask(CcfTask):
             "clean": torch.from_numpy(kept.latents[:, 0]).float().to(self.device),
             "drawing": self.drawings(kept.points[:, 0]),
             "semantic": semantic(strangers),
-            "ids": torch.from_numpy(tokenize("", PSEUDO_WORDS).ids)
+            "mood": mood(strangers),
+            "ids": torch.from_numpy(self.base.tokenize("", voice=True).ids)
             .to(self.device)
             .expand(len(strangers), -1),
         }
@@ -169,6 +170,7 @@ class TiaTask(CcfTask):
                     "clean": torch.from_numpy(self.album.latents[chosen, variant]).float().to(self.device),
                     "drawing": self.drawings(self.album.points[chosen, variant]),
                     "semantic": self.semantic[torch.from_numpy(chosen)],
+                    "mood": self.moods[torch.from_numpy(chosen)],
                     "ids": torch.from_numpy(np.stack(said)).to(self.device),
                 }
 
@@ -177,7 +179,7 @@ class TiaTask(CcfTask):
     def _said(self, attributes: Attributes, generator: np.random.Generator) -> np.ndarray:
         """The pseudo-words, and at times a few phrases after them."""
         nothing = generator.random() < self.config.no_caption
-        return tokenize("" if nothing else caption(attributes, generator, 0.4), PSEUDO_WORDS).ids
+        return self.base.tokenize("" if nothing else caption(attributes, generator, 0.4), voice=True).ids
 
     def training_step(self, batch: dict[str, Tensor], optimizer_index: int, step: int) -> dict[str, Tensor]:
         """Squared error of the frozen LDM's velocity."""
@@ -187,9 +189,8 @@ class TiaTask(CcfTask):
 
     def _error(self, batch: dict[str, Tensor], time: Tensor, noise: Tensor) -> Tensor:
         words = self.base.text.embed(batch["ids"])
-        mood = self.mood.expand(len(words), -1)
-        pseudo = self.modules["tia"](batch["semantic"], mood)
-        meaning = self.base.text(with_pseudo_words(words, batch["ids"], pseudo))
+        pseudo = self.modules["tia"](batch["semantic"], batch["mood"])
+        meaning = self.base.text(with_pseudo_words(words, batch["ids"], pseudo, self.base.pseudo_words))
         mesh = self.base.see(batch["drawing"]) if self.base.mesh else None
         velocity = self.base(self.noised(batch["clean"], time, noise), time, meaning, mesh)
         return F.mse_loss(velocity, noise - batch["clean"])
@@ -272,13 +273,13 @@ class ScaTask(FootageTask):
 
     def _error(self, batch: dict[str, Tensor], known: Tensor, time: Tensor, noise: Tensor) -> Tensor:
         """Squared error of each frame (B,), the face's counting more."""
-        ids = torch.from_numpy(tokenize("").ids)[None].expand(len(time), -1).to(self.device)
+        ids = torch.from_numpy(self.base.tokenize("").ids)[None].expand(len(time), -1).to(self.device)
         meaning = self.base.read(ids)
         mesh = self.base.see(batch["drawing"]) if self.base.mesh else None
         before = batch["before"] * (1 - batch["hidden_before"])
         hint = Hint(batch["drawing"], batch["moved"], before, batch["hidden"], known)
         noisy = self.noised(batch["target"], time, noise)
-        control = self.modules["sca"](noisy, time, meaning, mesh, hint)
+        control = self.modules["sca"](*self.base.inputs(noisy, time, mesh), meaning, hint)
         velocity = self.base(noisy, time, meaning, mesh, **control)
         weight = 1 + self.config.face * batch["hidden"]
         error = (velocity - noise + batch["target"]).square() * weight

@@ -1,6 +1,6 @@
 """The lip path: speech to mouth coefficients, as a stream, with lips at rest where nobody speaks."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +15,9 @@ STEP = 100  # frames of a stretch
 _CONTEXT = 25  # frames that E_a sees to either side
 _QUIET = -30.0  # dB below the loudest
 _BEFORE, _AFTER = 5, 4  # frames for which lips may move before and after a voice is heard
+
+
+LipPath = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -43,11 +46,18 @@ class SpeechToLips:
         features: the content encoder's stream.
         model: E_a and the lip path.
         device: where they run.
+        lips: beta_mouth (1, T, M) of content (1, 2T, C) and level (1, 2T), instead of the model's own.
     """
 
-    def __init__(self, features: FeatureStream, model: MotionModel, device: str | torch.device) -> None:
+    def __init__(
+        self,
+        features: FeatureStream,
+        model: MotionModel,
+        device: str | torch.device,
+        lips: LipPath | None = None,
+    ) -> None:
         self.features, self.device = features, torch.device(device)
-        self.model = model.to(self.device).eval()
+        self.model, self.lips = model.to(self.device).eval(), lips
 
     def __call__(self, blocks: Iterable[np.ndarray]) -> Iterator[Spoken]:
         """Turn blocks of samples (N,), 16 kHz mono, into stretches, ceil(samples / 640) frames in all."""
@@ -83,7 +93,10 @@ class SpeechToLips:
     ) -> Spoken:
         low = max(first, start - _CONTEXT)
         part = slice(2 * (low - first), 2 * (stop + _CONTEXT - first))
-        lips, f_a = self.model.speak(content[part][None].to(self.device), level[part][None].to(self.device))
+        given = content[part][None].to(self.device), level[part][None].to(self.device)
+        lips, f_a = self.model.speak(*given)
+        if self.lips is not None:
+            lips = self.lips(*given)
         heard = activity.probability(2 * low, 2 * low + len(level[part]))
         inside = slice(start - low, stop - low)
         gate = speech_gate(heard, level[part].numpy())[inside]

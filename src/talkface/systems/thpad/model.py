@@ -110,12 +110,9 @@ class MotionModel(nn.Module):
     @classmethod
     def from_pretrained(cls, name_or_path: str) -> "MotionModel":
         """Load the shipped model, or one from a directory or hub id."""
-        from talkface.hub import load_pretrained
+        from talkface.hub import build_pretrained
 
-        config, state = load_pretrained(name_or_path)
-        model = cls(MotionConfig(**config["model"]))
-        model.load_state_dict(state)
-        return model.eval()
+        return build_pretrained(cls, MotionConfig, name_or_path)
 
     def encode_audio(self, content: Tensor, level: Tensor) -> list[Tensor]:
         """f^a of each member, (B, T, audio), from content (B, 2T, C) and level (B, 2T)."""

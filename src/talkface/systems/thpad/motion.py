@@ -16,7 +16,7 @@ from talkface.face.motion import FaceMotion
 from talkface.speech.features import FeatureStream
 from talkface.systems.thpad.blinks import BlinkClock
 from talkface.systems.thpad.config import FRAME_RATE
-from talkface.systems.thpad.lips import SpeechToLips
+from talkface.systems.thpad.lips import LipPath, SpeechToLips
 from talkface.systems.thpad.model import DiffusionPrior, MotionModel
 from talkface.systems.thpad.sampler import sample
 
@@ -50,6 +50,7 @@ class SpeechToMotion:
         prior: P_a2nl.
         face: the 3DMM, for what closes an eye.
         device: where the prior and E_a run.
+        lips: what moves the lips instead of the model's own path; see :class:`SpeechToLips`.
     """
 
     def __init__(
@@ -59,9 +60,10 @@ class SpeechToMotion:
         prior: DiffusionPrior,
         face: FaceModel,
         device: str | torch.device,
+        lips: LipPath | None = None,
     ) -> None:
         self.device = torch.device(device)
-        self.speech_to_lips = SpeechToLips(features, model, self.device)
+        self.speech_to_lips = SpeechToLips(features, model, self.device, lips)
         self.model, self.prior = self.speech_to_lips.model, prior.to(self.device).eval()
         self.eyes = face.eyelids()
 
@@ -199,3 +201,19 @@ def resample_stream(motions: Iterable[FaceMotion], fps: float, count: int) -> It
             done = stop
     if held is not None and done < count:
         yield replace(held.resample(np.arange(done, count) / fps - held_from / held.fps), fps=fps)
+
+
+def exactly(motions: Iterator[FaceMotion], count: int, made: list[FaceMotion]) -> Iterator[FaceMotion]:
+    """Cut or hold a stream of motion to ``count`` frames, keeping a copy of what is played."""
+    done = 0
+    last: FaceMotion | None = None
+    for motion in motions:
+        part = motion[: count - done]
+        if len(part):
+            made.append(part)
+            yield part
+            done, last = done + len(part), part
+    while done < count and last is not None:
+        made.append(last[-1:])
+        yield last[-1:]
+        done += 1

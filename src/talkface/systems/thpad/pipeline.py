@@ -16,14 +16,15 @@ from talkface.face.model import FaceModel
 from talkface.face.motion import FaceMotion
 from talkface.face.tracker import FaceMesh, FaceTracker
 from talkface.generation import Generation
-from talkface.hub import load_pretrained
+from talkface.hub import build_pretrained
 from talkface.media.audio import probe_audio, stream_audio
 from talkface.media.image import load_image
 from talkface.media.video import exact_fps, frame_count
+from talkface.options import number_within, resolve_device, whole_seed
 from talkface.speech.features import ContentEncoder, FeatureStream
-from talkface.systems.thpad.config import FRAME_RATE, MotionConfig, PriorConfig
+from talkface.systems.thpad.config import FRAME_RATE, PriorConfig
 from talkface.systems.thpad.model import DiffusionPrior, MotionModel
-from talkface.systems.thpad.motion import SpeechToMotion, Style, resample_stream
+from talkface.systems.thpad.motion import SpeechToMotion, Style, exactly, resample_stream
 from talkface.systems.thpad.refiner import Refiner, RefinerConfig
 from talkface.systems.thpad.renderer import PortraitRenderer
 
@@ -70,18 +71,12 @@ class ThpadPipeline:
             else (lambda part: str(Path(name_or_path) / part))
         )
 
-        def build(part: str, model, config):
-            settings, state = load_pretrained(place(part))
-            module = model(config(**settings["model"]))
-            module.load_state_dict(state)
-            return module.eval()
-
         return cls(
             face=FaceModel.from_pretrained(place("face")),
             features=FeatureStream(ContentEncoder.from_pretrained(place("speech")), device=target),
-            motion=build("thpad-motion", MotionModel, MotionConfig),
-            prior=build("thpad-prior", DiffusionPrior, PriorConfig),
-            refiner=build("thpad-refiner", Refiner, RefinerConfig),
+            motion=MotionModel.from_pretrained(place("thpad-motion")),
+            prior=build_pretrained(DiffusionPrior, PriorConfig, place("thpad-prior")),
+            refiner=build_pretrained(Refiner, RefinerConfig, place("thpad-refiner")),
             device=target,
         )
 
@@ -109,14 +104,15 @@ class ThpadPipeline:
         face: int | None = None,
     ) -> Generation:
         """Make the person in a portrait say the speech; the options are those of :func:`talkface.animate`."""
-        rate = exact_fps(FRAME_RATE if fps == "source" else _number("fps", fps, low=1.0, high=240.0))
-        if seed < 0 or seed >= 2**63:
-            raise InvalidOption(f"seed is {seed}; choose a whole number from 0")
+        rate = exact_fps(FRAME_RATE if fps == "source" else number_within("fps", fps, low=1.0, high=240.0))
+        seed = whole_seed(seed)
         strengths = {"pose": pose, "blink": blink, "gaze": gaze, "expression": expression, "lips": lips}
-        style = Style(**{name: _number(name, value, low=0.0, high=3.0) for name, value in strengths.items()})
+        style = Style(
+            **{name: number_within(name, value, low=0.0, high=3.0) for name, value in strengths.items()}
+        )
         if still:
             style = Style(pose=0.0, blink=style.blink, gaze=0.0, expression=style.expression, lips=style.lips)
-        side = None if size == "source" else int(_number("size", size, low=64, high=4096))
+        side = None if size == "source" else int(number_within("size", size, low=64, high=4096))
         picture = load_image(image)
         info = probe_audio(audio)
         count = frame_count(info.duration, rate)
@@ -135,7 +131,7 @@ class ThpadPipeline:
             motions = self.speech_to_motion(blocks, seed, style)
             if rate != FRAME_RATE:
                 motions = resample_stream(motions, float(rate), count)
-            yield from renderer.frames(_exactly(motions, count, made))
+            yield from renderer.frames(exactly(motions, count, made))
 
         height, width = picture.shape[:2]
         return Generation(
@@ -183,32 +179,6 @@ class ThpadPipeline:
         return mesh
 
 
-def resolve_device(device: str) -> torch.device:
-    """Turn "auto" or a device's name into a device.
-
-    Raises:
-        InvalidOption: there is no such device here.
-    """
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        target = torch.device(device)
-        torch.empty(1, device=target)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise InvalidOption(f"device {device} is not available here; choose auto or cpu") from error
-    return target
-
-
-def _number(name: str, value: float | str, low: float, high: float) -> float:
-    try:
-        number = float(value)
-    except ValueError:
-        number = math.nan
-    if not low <= number <= high:
-        raise InvalidOption(f"{name} is {value}; choose a number from {low:g} to {high:g}")
-    return number
-
-
 def _resize(picture: np.ndarray, points: np.ndarray, side: int | None) -> tuple[np.ndarray, np.ndarray]:
     """Picture and mesh with a longer side of ``side`` pixels; None keeps them.
 
@@ -251,19 +221,3 @@ def _check_usable(mesh: FaceMesh, name: str) -> None:
         logger.warning(
             "the face in %s is turned about %.0f degrees: expect a weaker result", name, math.degrees(turned)
         )
-
-
-def _exactly(motions: Iterator[FaceMotion], count: int, made: list[FaceMotion]) -> Iterator[FaceMotion]:
-    """Cut or hold a stream of motion to ``count`` frames, keeping a copy of what is played."""
-    done = 0
-    last: FaceMotion | None = None
-    for motion in motions:
-        part = motion[: count - done]
-        if len(part):
-            made.append(part)
-            yield part
-            done, last = done + len(part), part
-    while done < count and last is not None:
-        made.append(last[-1:])
-        yield last[-1:]
-        done += 1

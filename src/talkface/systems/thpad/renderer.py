@@ -163,6 +163,11 @@ class PortraitRenderer:
                 self._refine(self._refiner, drawn)
             yield from (d.image for d in drawn)
 
+    def moved(self, motion: FaceMotion) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """The portrait moved to each frame's mesh, not refined: picture (H, W, 3) uint8, mesh (478, 3)."""
+        for rigid, target in zip(*self.meshes(motion), strict=True):
+            yield self._draw(rigid, target, np.zeros(0)).image, target[: len(self.fit.neutral)]
+
     def _drawn(self, motions: Iterable[FaceMotion], batch: int) -> Iterator[list[Drawn]]:
         """Warped frames with the refiner's inputs, in batches."""
         for motion in motions:

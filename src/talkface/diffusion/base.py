@@ -1,0 +1,97 @@
+"""The latent diffusion model that the adapters stand on: the compact face LDM, or a Stable Diffusion 1.x."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from talkface.diffusion.autoencoder import FaceAutoencoder
+from talkface.diffusion.config import PIXELS
+from talkface.diffusion.model import FaceDiffusion
+from talkface.diffusion.stable import PARTS, StableAutoencoder, StableDiffusion, load_stable_diffusion
+from talkface.errors import ModelUnavailable
+
+COMPACT = "compact"
+
+
+@dataclass(frozen=True)
+class Base:
+    """A frozen latent diffusion model.
+
+    Attributes:
+        name: "compact", or where it came from.
+        model: the velocity of noisy latents.
+        autoencoder: pictures to latents and back.
+        pixels: side of its pictures.
+    """
+
+    name: str
+    model: FaceDiffusion | StableDiffusion
+    autoencoder: FaceAutoencoder | StableAutoencoder
+    pixels: int
+
+    @classmethod
+    def from_pretrained(cls, name_or_path: str = COMPACT, device: str | torch.device = "cpu") -> "Base":
+        """Load the shipped LDM, or one from a directory or hub id.
+
+        A directory holds ``face-autoencoder`` and ``face-diffusion``, or a Stable Diffusion as diffusers
+        lays it out.
+
+        Raises:
+            ModelUnavailable: nothing of that name can be found, or it is incomplete or damaged.
+        """
+        if name_or_path != COMPACT and _is_stable(name_or_path):
+            base = cls(name_or_path, *load_stable_diffusion(_folder(name_or_path)))
+        else:
+            place = Path("" if name_or_path == COMPACT else name_or_path)
+            base = cls(
+                name_or_path,
+                FaceDiffusion.from_pretrained(str(place / "face-diffusion")),
+                FaceAutoencoder.from_pretrained(str(place / "face-autoencoder")),
+                PIXELS,
+            )
+        for module in base.modules():
+            module.to(device).requires_grad_(False).eval()
+        return base
+
+    def modules(self) -> list[nn.Module]:
+        """Both parts."""
+        return [self.model, self.autoencoder]
+
+    @property
+    def compact(self) -> bool:
+        """Whether it is a face LDM of ours, which sees meshes by itself."""
+        return isinstance(self.model, FaceDiffusion)
+
+    def meaning(self, prompt: str) -> tuple[Tensor, list[str]]:
+        """Meaning (1, L, C) of a prompt, and its words that were ignored."""
+        tokens = self.model.tokenize(prompt)
+        ids = torch.from_numpy(tokens.ids)[None].to(next(self.model.parameters()).device)
+        return self.model.read(ids), tokens.ignored
+
+
+def _is_stable(name: str) -> bool:
+    """Whether a name is that of a Stable Diffusion: a directory that looks like one, or a hub id."""
+    folder = Path(name)
+    if folder.is_dir():
+        ours = (folder / "face-diffusion").is_dir()
+        like_it = (folder / "model_index.json").is_file() or any((folder / part).is_dir() for part in PARTS)
+        if not ours and not like_it:
+            raise ModelUnavailable(f"{name} holds neither face-diffusion nor a Stable Diffusion's folders")
+        return not ours
+    if name.count("/") == 1 and not name.startswith((".", "/", "~")):
+        return True
+    raise ModelUnavailable(f"there is no base model {name}: give a directory or a hub id (owner/name)")
+
+
+def _folder(name: str) -> Path:
+    if Path(name).is_dir():
+        return Path(name)
+    from talkface.hub import hub_snapshot
+
+    patterns = ["*.json", "*/*.json", "*/*.txt"]
+    patterns += [
+        f"{part}/{stem}.safetensors" for part in PARTS for stem in ("model", "diffusion_pytorch_model")
+    ]
+    return hub_snapshot(name, patterns)

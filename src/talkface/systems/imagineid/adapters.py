@@ -1,0 +1,71 @@
+"""CCF's three adapters as they were trained for one base."""
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from talkface.diffusion.base import COMPACT, Base
+from talkface.systems.imagineid.ccf import (
+    MaskBlendingAdapter,
+    SpatialConditionalAdapter,
+    TextualInversionAdapter,
+)
+from talkface.systems.imagineid.config import CcfConfig
+
+
+@dataclass(frozen=True)
+class Adapters:
+    """TIA, SCA and MBA; None where a base has none."""
+
+    tia: TextualInversionAdapter | None = None
+    sca: SpatialConditionalAdapter | None = None
+    mba: MaskBlendingAdapter | None = None
+
+    @classmethod
+    def from_pretrained(
+        cls, base: Base, name_or_path: str = COMPACT, device: str | torch.device = "cpu"
+    ) -> "Adapters":
+        """Load those that are shipped for a base, or lie in a directory as imagineid-tia and so on.
+
+        Raises:
+            ModelUnavailable: a directory is damaged, or an adapter was trained for another base.
+        """
+        built = {
+            "tia": lambda config: TextualInversionAdapter(CcfConfig(**config), base.model.config.text),
+            "sca": lambda _: SpatialConditionalAdapter(base.model.config),
+            "mba": lambda _: MaskBlendingAdapter(base.autoencoder.config.decoder),
+        }
+        found = {name: _load(name_or_path, f"imagineid-{name}", build) for name, build in built.items()}
+        for adapter in found.values():
+            if adapter is not None:
+                adapter.to(device).requires_grad_(False).eval()
+        return cls(**found)
+
+    def complete(self) -> bool:
+        """Whether frames can be drawn by diffusion."""
+        return all(getattr(self, field.name) is not None for field in fields(self))
+
+
+def _load(place: str, name: str, build: Any) -> Any:
+    """An adapter, or None if there is none of that name."""
+    from talkface.errors import ModelUnavailable
+    from talkface.hub import CONFIG, bundled_models, load_pretrained
+
+    if place == COMPACT:
+        if f"{COMPACT}/{name}" not in {model.id for model in bundled_models()}:
+            return None
+        source = name
+    elif (Path(place) / name / CONFIG).is_file():
+        source = str(Path(place) / name)
+    else:
+        return None
+    config, state = load_pretrained(source)
+    module: nn.Module = build(config["model"])
+    try:
+        module.load_state_dict(state)
+    except RuntimeError as error:
+        raise ModelUnavailable(f"{source} was trained for another base") from error
+    return module

@@ -1,0 +1,256 @@
+"""One imagined person saying a speech: a video that is computed while it is looked at or saved."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from PIL import Image
+
+import talkface
+from talkface.errors import OutputError
+from talkface.face import topology as tp
+from talkface.face.model import FaceModel
+from talkface.face.motion import FaceMotion
+from talkface.generation import Generation
+from talkface.media.audio import AudioInfo, stream_audio
+from talkface.media.files import replacing
+from talkface.media.video import exact_fps, frame_count
+from talkface.speech.features import FeatureStream
+from talkface.systems.imagineid.config import EMOTIONS
+from talkface.systems.imagineid.portrait import Imagined, PortraitImaginer, Wish
+from talkface.systems.imagineid.renderer import DiffusionRenderer
+from talkface.systems.imagineid.voice import Listener, Speaker
+from talkface.systems.thpad.config import FRAME_RATE
+from talkface.systems.thpad.model import DiffusionPrior, MotionModel
+from talkface.systems.thpad.motion import SpeechToMotion, exactly
+from talkface.systems.thpad.refiner import Refiner
+from talkface.systems.thpad.renderer import PortraitRenderer
+
+_PICTURES = (".png", ".jpg", ".jpeg", ".webp")
+_MOODS_EVERY = 5  # frames between the moods that are written down
+
+
+@dataclass(frozen=True)
+class Models:
+    """What imagines, listens, moves and draws."""
+
+    imaginer: PortraitImaginer
+    listener: Listener
+    face: FaceModel
+    features: FeatureStream
+    motion: MotionModel
+    prior: DiffusionPrior
+    refiner: Refiner
+    device: torch.device
+
+
+@dataclass(frozen=True)
+class Script:
+    """What all takes share.
+
+    Attributes:
+        audio, info: the speech.
+        speaker: whose face is imagined.
+        mood: (8,) probabilities of EMOTIONS for all of it; None to hear them from the speech.
+        wish: what is asked for beside the voice.
+        size: side of the video in pixels.
+        renderer: "diffusion" or "warp".
+    """
+
+    audio: Path
+    info: AudioInfo
+    speaker: Speaker
+    mood: np.ndarray | None
+    wish: Wish
+    size: int
+    renderer: str
+
+
+class Imagination(Generation):
+    """A take: one person from the first frame to the last.
+
+    Args:
+        models: what makes it.
+        script: what it is made from.
+        seed: another one gives another person.
+    """
+
+    def __init__(self, models: Models, script: Script, seed: int) -> None:
+        self.models, self.script = models, script
+        self._made: list[FaceMotion] = []
+        self._moods: list[np.ndarray] = []
+        rate = exact_fps(FRAME_RATE)
+        super().__init__(
+            self._compute,
+            frame_count=frame_count(script.info.duration, rate),
+            fps=rate,
+            size=(script.size, script.size),
+            audio=script.audio,
+            seed=seed,
+            provenance={
+                "synthetic": "true",
+                "software": f"talkface {talkface.__version__}",
+                "model": f"imagineid-{models.imaginer.base.name}",
+            },
+            motion=lambda: FaceMotion.concatenate(self._made) if self._made else None,
+        )
+
+    @cached_property
+    def imagined(self) -> Imagined:
+        """The portrait as the LDM drew it; imagined when it is first asked for.
+
+        Raises:
+            NoFaceFound: none came out.
+        """
+        mood = self.script.mood
+        if mood is None:
+            mood = self.models.listener.overall_mood(self.script.audio, self.script.speaker)
+        return self.models.imaginer(self.script.speaker, mood, self.seed, self.script.wish)
+
+    @property
+    def portrait(self) -> np.ndarray:
+        """The portrait (size, size, 3) uint8 RGB."""
+        return _scaled(self.imagined.image, self.script.size)
+
+    # -- frames ------------------------------------------------------------------------------------
+
+    def _compute(self) -> Iterator[np.ndarray]:
+        self._made.clear()
+        self._moods.clear()
+        motions = exactly(self._performance(), self.frame_count, self._made)
+        if self.script.renderer == "diffusion":
+            yield from self._by_diffusion(motions)
+        else:
+            yield from self._by_warping(motions)
+
+    def _by_diffusion(self, motions: Iterator[FaceMotion]) -> Iterator[np.ndarray]:
+        imaginer = self.models.imaginer
+        renderer = DiffusionRenderer(
+            imaginer.base, imaginer.adapters, self.imagined, self.models.face, self.seed
+        )
+        for frame in renderer.frames(motions):
+            yield _scaled(frame, self.script.size)
+
+    def _by_warping(self, motions: Iterator[FaceMotion]) -> Iterator[np.ndarray]:
+        imagined, size = self.imagined, self.script.size
+        scale = size / len(imagined.image)
+        middle = np.array([0.5, 0.5, 0.0])  # pixels are centred on whole numbers
+        points = (imagined.points + middle) * scale - middle
+        renderer = PortraitRenderer(
+            self.portrait,
+            points.astype(np.float32),
+            self.models.face,
+            self.models.refiner,
+            self.models.device,
+        )
+        yield from renderer.frames(motions)
+
+    def _performance(self) -> Iterator[FaceMotion]:
+        """Lips by PAD, head, eyes and blinks by TH-PAD's prior, and the mood's expression over them."""
+        models, script = self.models, self.script
+        lips = partial(models.listener.lips, script.speaker)
+        to_motion = SpeechToMotion(
+            models.features, models.motion, models.prior, models.face, models.device, lips
+        )
+        moods, held = self._mood_stream(), np.zeros((0, len(EMOTIONS)))
+        for motion in to_motion(self._blocks(), self.seed):
+            while len(held) < len(motion):
+                held = np.concatenate([held, next(moods)])
+            now, held = held[: len(motion)], held[len(motion) :]
+            self._moods.append(now)
+            upper, mouth = models.listener.expression(now)
+            yield replace(motion, beta_upper=motion.beta_upper + upper, beta_mouth=motion.beta_mouth + mouth)
+
+    def _mood_stream(self) -> Iterator[np.ndarray]:
+        """Probabilities (T, 8) of EMOTIONS at the video's rate, in stretches, without end."""
+        if self.script.mood is None:
+            yield from self.models.listener.moods(self._blocks(), self.script.speaker)
+            return
+        while True:
+            yield np.repeat(self.script.mood[None], FRAME_RATE, 0)
+
+    def _blocks(self) -> Iterator[np.ndarray]:
+        return stream_audio(self.script.audio, gain=self.script.info.gain())
+
+    # -- what was heard ----------------------------------------------------------------------------
+
+    def explain(self) -> dict[str, Any]:
+        """What was heard and what was made of it; emotion and content of the frames computed so far."""
+        speaker, imagined = self.script.speaker, self.imagined
+        moods = np.concatenate(self._moods)[: self._length()] if self._moods else np.zeros((0, len(EMOTIONS)))
+        return {
+            "format": "talkface.Imagination/1",
+            "audio": self.script.audio.name,
+            "seed": self.seed,
+            "identity": {
+                "seconds_of_voice": round(speaker.seconds, 2),
+                "male": {"probability": round(speaker.male, 3), "spread": round(speaker.male_spread, 3)},
+                "age": {"years": round(speaker.age, 1), "spread": round(speaker.age_spread, 1)},
+                "shape": {"alpha": _rounded(speaker.shape), "spread": _rounded(speaker.shape_spread)},
+                "semantic": _rounded(speaker.semantic),
+            },
+            "portrait": {
+                "caption": imagined.caption,
+                "ignored_words": imagined.ignored,
+                "mesh_adherence": imagined.adherence,
+                "tries": imagined.tries,
+            },
+            "emotion": {
+                "names": list(EMOTIONS),
+                "fps": self.fps / _MOODS_EVERY,
+                "probabilities": _rounded(moods[::_MOODS_EVERY], 3),
+            },
+            "content": {"fps": self.fps, "opening": _rounded(self._opening(), 4)},
+        }
+
+    def save_portrait(self, path: str | Path) -> Path:
+        """Write the portrait as a picture.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
+        path = Path(path)
+        if path.suffix.lower() not in _PICTURES:
+            raise OutputError(f"{path} is no name of a picture; choose {', '.join(_PICTURES)}")
+        with replacing(path) as partial:
+            Image.fromarray(self.portrait).save(partial)
+        return path
+
+    def save_explanation(self, path: str | Path) -> Path:
+        """Write :meth:`explain` as JSON.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
+        with replacing(path) as partial:
+            partial.write_text(json.dumps(self.explain(), indent=1) + "\n")
+        return Path(path)
+
+    def _length(self) -> int:
+        return sum(map(len, self._made))
+
+    def _opening(self) -> np.ndarray:
+        """Inner-lip opening of the mean face over inter-ocular distance, (T,)."""
+        motion = self.motion
+        if motion is None:
+            return np.zeros(0)
+        face = self.models.face
+        return tp.aperture(face.mean + face.expression(motion))
+
+
+def _scaled(image: np.ndarray, size: int) -> np.ndarray:
+    """A square picture with sides of ``size`` pixels."""
+    if len(image) == size:
+        return image
+    method = cv2.INTER_AREA if size < len(image) else cv2.INTER_LANCZOS4
+    return cv2.resize(image, (size, size), interpolation=method)
+
+
+def _rounded(values: np.ndarray, digits: int = 4) -> list:
+    return np.round(values.astype(float), digits).tolist()

@@ -1,0 +1,145 @@
+"""``imagine``: speech alone to people who could have that voice, saying it."""
+
+import logging
+from pathlib import Path
+
+import torch
+
+from talkface.diffusion.base import COMPACT, Base
+from talkface.errors import AudioTooShort, InvalidOption
+from talkface.face.model import FaceModel
+from talkface.face.tracker import FaceTracker
+from talkface.generation import Takes
+from talkface.hub import build_pretrained
+from talkface.media.audio import probe_audio
+from talkface.media.video import exact_fps, frame_count
+from talkface.options import number_within, resolve_device, whole_seed
+from talkface.speech.features import ContentEncoder, FeatureStream
+from talkface.systems.imagineid.adapters import Adapters
+from talkface.systems.imagineid.imagination import Imagination, Models, Script
+from talkface.systems.imagineid.pad import Pad
+from talkface.systems.imagineid.portrait import PortraitImaginer, Wish
+from talkface.systems.imagineid.voice import Listener, one_mood
+from talkface.systems.thpad.config import FRAME_RATE, PriorConfig
+from talkface.systems.thpad.model import DiffusionPrior, MotionModel
+from talkface.systems.thpad.refiner import Refiner, RefinerConfig
+
+logger = logging.getLogger(__name__)
+
+RENDERERS = ("diffusion", "warp")
+SIZES = (256, 512)
+_MOST_TAKES = 64
+
+
+class ImaginePipeline:
+    """ImagineID's compact preset: PAD, the face LDM with its adapters, and TH-PAD's head motion.
+
+    Build it with :meth:`from_pretrained`; then ``pipe(audio=..., takes=4)`` gives
+    :class:`~talkface.generation.Takes` of :class:`Imagination`.
+    """
+
+    def __init__(
+        self,
+        base: Base,
+        adapters: Adapters,
+        pad: Pad,
+        face: FaceModel,
+        features: FeatureStream,
+        motion: MotionModel,
+        prior: DiffusionPrior,
+        refiner: Refiner,
+        device: str | torch.device = "cpu",
+    ) -> None:
+        self.base, self.adapters = base, adapters
+        self.listener = Listener(pad, features, device)
+        imaginer = PortraitImaginer(base, adapters, pad, face, FaceTracker(threads=2))
+        self.models = Models(
+            imaginer, self.listener, face, features, motion, prior, refiner, torch.device(device)
+        )
+
+    @classmethod
+    def from_pretrained(
+        cls, name_or_path: str = COMPACT, base: str = COMPACT, device: str = "auto"
+    ) -> "ImaginePipeline":
+        """Load the shipped models, or those of a directory with the same folders.
+
+        Args:
+            name_or_path: "compact", or a directory holding pad/, face/, speech/, thpad-motion/,
+                thpad-prior/ and thpad-refiner/.
+            base: "compact", or a directory or hub id of another LDM: one of ours, or a Stable Diffusion 1.x;
+                adapters trained for it lie in the same directory.
+            device: "auto" takes a GPU when there is one.
+
+        Raises:
+            ModelUnavailable: one of them is missing or damaged.
+        """
+        target = resolve_device(device)
+
+        def place(part: str) -> str:
+            return part if name_or_path == COMPACT else str(Path(name_or_path).resolve() / part)
+
+        ldm = Base.from_pretrained(base, target)
+        return cls(
+            base=ldm,
+            adapters=Adapters.from_pretrained(ldm, base, target),
+            pad=Pad.from_pretrained(place("pad")),
+            face=FaceModel.from_pretrained(place("face")),
+            features=FeatureStream(ContentEncoder.from_pretrained(place("speech")), device=target),
+            motion=MotionModel.from_pretrained(place("thpad-motion")),
+            prior=build_pretrained(DiffusionPrior, PriorConfig, place("thpad-prior")),
+            refiner=build_pretrained(Refiner, RefinerConfig, place("thpad-refiner")),
+            device=target,
+        )
+
+    def __call__(
+        self,
+        audio: str | Path,
+        *,
+        takes: int = 1,
+        seed: int = 0,
+        prompt: str = "",
+        emotion: str = "auto",
+        identity_from: str | Path = "voice",
+        emotion_from: str | Path | None = None,
+        size: int = 256,
+        steps: int = 8,
+        guidance: float = 3.0,
+        renderer: str = "auto",
+    ) -> Takes[Imagination]:
+        """Imagine people who say the speech; the options are those of :func:`talkface.imagine`."""
+        if renderer not in ("auto", *RENDERERS):
+            raise InvalidOption(f"renderer is {renderer}; choose auto, {' or '.join(RENDERERS)}")
+        if size not in SIZES:
+            raise InvalidOption(f"size is {size}; choose {SIZES[0]} or {SIZES[1]}")
+        if emotion != "auto" and emotion_from is not None:
+            raise InvalidOption("give either an emotion or a recording to take it from, not both")
+        takes = int(number_within("takes", takes, 1, _MOST_TAKES))
+        wish = Wish(
+            prompt,
+            int(number_within("steps", steps, 1, 100)),
+            number_within("guidance", guidance, 0.0, 15.0),
+        )
+        path, info = Path(audio), probe_audio(audio)
+        if frame_count(info.duration, exact_fps(FRAME_RATE)) < 1:
+            raise AudioTooShort(f"{path.name} lasts {info.duration:.3f} s; give at least a second of speech")
+        told = self.listener.speaker(path if identity_from == "voice" else Path(identity_from))
+        mood = one_mood(emotion) if emotion != "auto" else None
+        if emotion_from is not None:
+            mood = self.listener.overall_mood(Path(emotion_from), told)
+        script = Script(path, info, told, mood, wish, size, self._renderer(renderer))
+        return Takes([Imagination(self.models, script, whole_seed(seed + take)) for take in range(takes)])
+
+    def _renderer(self, renderer: str) -> str:
+        """The renderer to use.
+
+        Raises:
+            InvalidOption: the base has no adapters for it.
+        """
+        if renderer == "auto":
+            return "warp"
+        if renderer == "diffusion" and not self.adapters.complete():
+            raise InvalidOption(
+                f"there are no adapters for the base {self.base.name}: choose --renderer warp, or train them "
+                "(docs/imagine.md)"
+            )
+        return renderer

@@ -1,0 +1,252 @@
+"""The first frame: a face that could belong to a voice, imagined by the LDM over a mesh of PAD's shape."""
+
+import logging
+from dataclasses import dataclass, field
+
+import cv2
+import numpy as np
+import torch
+from scipy.spatial.transform import Rotation
+from torch import Tensor
+
+from talkface.data.faces import SIDE
+from talkface.diffusion.base import Base
+from talkface.diffusion.captions import Attributes, phrases
+from talkface.diffusion.sampling import guided, sample
+from talkface.errors import NoFaceFound
+from talkface.face import topology as tp
+from talkface.face.crop import face_unit
+from talkface.face.draw import draw_mesh
+from talkface.face.model import FaceModel
+from talkface.face.tracker import FaceMesh, FaceTracker
+from talkface.systems.imagineid.adapters import Adapters
+from talkface.systems.imagineid.ccf import Hint, with_pseudo_words
+from talkface.systems.imagineid.pad import Pad
+from talkface.systems.imagineid.voice import Speaker
+
+logger = logging.getLogger(__name__)
+
+SHIFT = 1.0  # of the sampler's times
+_NOSE = 0.58  # of the picture's height, where the tip of the nose is
+_TURNS = np.radians([2.0, 5.0, 2.0])  # standard deviation of pitch, yaw and roll
+_VARIETY = 0.8  # of the spread that a voice leaves to the shape
+_MOST_TRIES = 12
+_CLOSE = 0.06  # of the inter-ocular distance, within which the face lies on the mesh
+_SURE = 0.65  # probability from which on the caption says woman or man
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What is asked for, beside the voice.
+
+    Attributes:
+        prompt: the user's words.
+        steps: of the sampler.
+        guidance: how much the caption counts; 1 is as trained.
+        candidates: portraits to choose the best of.
+    """
+
+    prompt: str = ""
+    steps: int = 8
+    guidance: float = 3.0
+    candidates: int = 3
+
+
+@dataclass(frozen=True)
+class Imagined:
+    """A portrait of nobody.
+
+    Attributes:
+        image: (H, W, 3) uint8 RGB.
+        points: (478, 3) its tracked mesh, pixels.
+        adherence: mean distance of the face from the mesh that was asked for, over the inter-ocular
+            distance; None where the base does not see meshes.
+        caption: what the LDM was told.
+        ignored: words of the prompt that it does not know.
+        tries: portraits that were drawn.
+    """
+
+    image: np.ndarray
+    points: np.ndarray
+    adherence: float | None
+    caption: str
+    ignored: list[str] = field(default_factory=list)
+    tries: int = 1
+
+
+class PortraitImaginer:
+    """Draws portraits for voices.
+
+    Args:
+        base: the frozen LDM.
+        adapters: those over it; TIA and SCA are used if they are there.
+        pad: for the embeddings of moods.
+        face: the 3DMM.
+        tracker: checks that there is a face, and where.
+    """
+
+    def __init__(
+        self, base: Base, adapters: Adapters, pad: Pad, face: FaceModel, tracker: FaceTracker
+    ) -> None:
+        self.base, self.adapters, self.face, self.tracker = base, adapters, face, tracker
+        self.moods = pad.emotion.embedding.weight.detach()
+        self.device = next(base.model.parameters()).device
+        self.warp = face.mesh_warp()
+
+    def __call__(self, speaker: Speaker, mood: np.ndarray, seed: int, wish: Wish) -> Imagined:
+        """Imagine a portrait, the best of some candidates.
+
+        Args:
+            speaker: what the voice tells.
+            mood: (8,) probabilities of EMOTIONS.
+            seed: another one gives another person.
+            wish: what is asked for.
+
+        Raises:
+            NoFaceFound: no candidate shows a face.
+        """
+        generator = np.random.default_rng(seed)
+        mesh = resting_mesh(self.face, speaker, generator, self.base.pixels)
+        caption = self._caption(speaker, wish.prompt)
+        meaning, ignored = self._meaning(speaker, mood, caption, wish.prompt)
+        best: Imagined | None = None
+        for tried in range(1, _MOST_TRIES + 1):
+            image = self._draw(meaning, mesh, generator, wish)
+            found = self._check(image, mesh, caption, ignored)
+            if found and (best is None or _better(found, best)):
+                best = found
+            if best and tried >= wish.candidates and (best.adherence is None or best.adherence < _CLOSE):
+                return Imagined(**{**best.__dict__, "tries": tried})
+        if best is None:
+            raise NoFaceFound(
+                f"no face came out of {_MOST_TRIES} tries with seed {seed}; choose another --seed or prompt"
+            )
+        return Imagined(**{**best.__dict__, "tries": _MOST_TRIES})
+
+    # -- what the LDM is told --------------------------------------------------------------------
+
+    def _caption(self, speaker: Speaker, prompt: str) -> str:
+        """The user's words, after those that the voice tells and they do not."""
+        heard = ", ".join(told_words(speaker, prompt))
+        if self.base.compact:
+            return ", ".join(filter(None, [heard, prompt.strip()]))
+        subject = " ".join(["a", *told_words(speaker, prompt)]) if heard else "a person"
+        return ", ".join(
+            filter(None, [f"portrait photo of {subject}", prompt.strip(), "looking at the camera"])
+        )
+
+    def _meaning(
+        self, speaker: Speaker, mood: np.ndarray, caption: str, prompt: str
+    ) -> tuple[Tensor, list[str]]:
+        """Meaning (1, L, C) of a caption, with the voice's pseudo-words unless the prompt contradicts it."""
+        model, tia = self.base.model, self.adapters.tia
+        if tia is None or contradicts(speaker, prompt):
+            return self.base.meaning(caption)
+        tokens = model.tokenize(caption, voice=True)
+        ids = torch.from_numpy(tokens.ids)[None].to(self.device)
+        semantic = torch.from_numpy(speaker.semantic).float()[None].to(self.device)
+        emotion = torch.from_numpy(mood).float()[None].to(self.device) @ self.moods.to(self.device)
+        with torch.inference_mode():
+            words = with_pseudo_words(model.text.embed(ids), ids, tia(semantic, emotion), model.pseudo_words)
+            return model.text(words), tokens.ignored
+
+    # -- drawing -----------------------------------------------------------------------------------
+
+    @torch.inference_mode()
+    def _draw(
+        self, meaning: Tensor, mesh: np.ndarray, generator: np.random.Generator, wish: Wish
+    ) -> np.ndarray:
+        """A picture (H, W, 3) uint8."""
+        model, side = self.base.model, self.base.pixels // 8
+        noise = generator.standard_normal((1, 4, side, side)).astype(np.float32)
+        drawing = self.drawing(mesh)
+        seen = model.see(drawing)
+        velocity = guided(model, meaning, seen, wish.guidance, self._control(drawing, mesh))
+        latents = sample(velocity, torch.from_numpy(noise).to(self.device), wish.steps, shift=SHIFT)
+        picture = self.base.autoencoder.decode(latents)[0].permute(1, 2, 0)
+        return (picture * 255).round().byte().cpu().numpy()
+
+    def drawing(self, mesh: np.ndarray) -> Tensor:
+        """Drawing (1, 6, H/2, W/2) of a mesh (478, 3) in pixels of the base's pictures."""
+        pixels = self.base.pixels
+        return torch.from_numpy(draw_mesh(self.warp, mesh, pixels, pixels // 2))[None].to(self.device)
+
+    def _control(self, drawing: Tensor, mesh: np.ndarray):
+        """SCA shows the mesh to a base that does not see it by itself."""
+        sca = self.adapters.sca
+        if self.base.compact or sca is None:
+            return None
+        side = self.base.pixels // 8
+        nothing = torch.zeros(1, 4, side, side, device=self.device)
+        hidden, known = nothing[:, :1], torch.zeros(1, 2, device=self.device)
+        hint = Hint(drawing, nothing, nothing, hidden, known)
+        return lambda given, step, meaning: sca(given, step, meaning, hint.expanded(len(given)))
+
+    # -- choosing ------------------------------------------------------------------------------------
+
+    def _check(
+        self, image: np.ndarray, mesh: np.ndarray, caption: str, ignored: list[str]
+    ) -> Imagined | None:
+        """The portrait, if there is a face in it."""
+        meshes: list[FaceMesh] = self.tracker.track_image(image)
+        if not meshes:
+            return None
+        points = meshes[0].points
+        apart = adherence(points, mesh) if self.base.compact or self.adapters.sca else None
+        return Imagined(image, points, apart, caption, ignored)
+
+
+def resting_mesh(
+    face: FaceModel, speaker: Speaker, generator: np.random.Generator, pixels: int
+) -> np.ndarray:
+    """A mesh (478, 3) at rest, in pixels of a picture, of the voice's shape and what it leaves open."""
+    alpha = speaker.shape + _VARIETY * speaker.shape_spread * generator.standard_normal(len(speaker.shape))
+    neutral = face.mean + np.tensordot(alpha.astype(np.float32), face.identity, 1)
+    turn = Rotation.from_rotvec(_TURNS * generator.standard_normal(3)).as_matrix()
+    points = (neutral @ turn.T).astype(np.float32)
+    points *= pixels / (SIDE * face_unit(points))
+    middle = np.array([(pixels - 1) / 2, _NOSE * pixels], np.float32)
+    points[:, :2] += middle - points[tp.NOSE_TIP, :2]
+    return points
+
+
+def adherence(found: np.ndarray, mesh: np.ndarray) -> float:
+    """Mean distance of two meshes (478, 3) of a picture, over the inter-ocular distance."""
+    apart = np.linalg.norm((found - mesh)[: tp.FACE_VERTICES, :2], axis=1).mean()
+    return float(apart / tp.inter_ocular(mesh))
+
+
+def told_words(speaker: Speaker, prompt: str) -> list[str]:
+    """Words for the sex and age that a voice tells, unless a prompt says something of its own."""
+    said = set(known_words(prompt))
+    male = None if said & {"woman", "man"} or max(speaker.male, 1 - speaker.male) < _SURE else speaker.male
+    age = None if said & {"young", "middle-aged", "old"} else speaker.age
+    return phrases(Attributes(male=male, age=age))
+
+
+def contradicts(speaker: Speaker, prompt: str) -> bool:
+    """Whether a prompt asks for a sex that the voice does not tell."""
+    said = set(known_words(prompt))
+    return bool(said & {"woman"} and speaker.male > 0.5) or bool(said & {"man"} and speaker.male < 0.5)
+
+
+def known_words(prompt: str) -> list[str]:
+    """Words of a prompt that the compact LDM knows."""
+    from talkface.diffusion.captions import VOCABULARY, tokenize
+
+    return [VOCABULARY[number] for number in tokenize(prompt).ids if number]
+
+
+def _better(one: Imagined, other: Imagined) -> bool:
+    """Whether a portrait is to be preferred: on its mesh before not, then sharp before blurred."""
+
+    def score(portrait: Imagined) -> tuple[bool, float]:
+        return (portrait.adherence or 0.0) < _CLOSE, _detail(portrait)
+
+    return score(one) > score(other)
+
+
+def _detail(portrait: Imagined) -> float:
+    """Mean absolute Laplacian of the picture."""
+    grey = cv2.cvtColor(portrait.image, cv2.COLOR_RGB2GRAY)
+    return float(np.abs(cv2.Laplacian(grey, cv2.CV_32F)).mean())

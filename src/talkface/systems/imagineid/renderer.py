@@ -1,0 +1,98 @@
+"""Frame after frame by diffusion: shared noise, moved reference, frame before (paper, Sec. 3.2)."""
+
+from collections.abc import Iterable, Iterator
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from talkface.diffusion.base import Base
+from talkface.diffusion.sampling import Control, guided, sample
+from talkface.face.draw import draw_mesh
+from talkface.face.masks import face_mask
+from talkface.face.model import FaceModel
+from talkface.face.motion import FaceMotion
+from talkface.nn.picture import pictures
+from talkface.prefetch import prefetched
+from talkface.systems.imagineid.adapters import Adapters
+from talkface.systems.imagineid.ccf import Hint, decode_blended
+from talkface.systems.imagineid.portrait import Imagined
+from talkface.systems.thpad.renderer import PortraitRenderer
+
+STEPS = 3
+BEGIN = 0.6
+"""Time at which a frame begins: how much of the moved reference is drawn anew; 1 is all of it."""
+
+
+class DiffusionRenderer:
+    """Draws an imagined person in any motion.
+
+    A frame starts from the reference moved to its mesh, noisy with the same noise as every other, so that
+    what moves takes its texture along and what rests stays as it is.
+
+    Args:
+        base: the frozen LDM.
+        adapters: SCA and MBA.
+        imagined: the reference, as large as the base's pictures.
+        face: the 3DMM.
+        seed: of the shared noise.
+        steps: of the sampler for a frame.
+        begin: time at which a frame begins, above 0 to 1.
+    """
+
+    def __init__(
+        self,
+        base: Base,
+        adapters: Adapters,
+        imagined: Imagined,
+        face: FaceModel,
+        seed: int = 0,
+        steps: int = STEPS,
+        begin: float = BEGIN,
+    ) -> None:
+        self.base, self.adapters, self.steps, self.begin = base, adapters, steps, begin
+        self.device = next(base.model.parameters()).device
+        self.portrait = PortraitRenderer(imagined.image, imagined.points, face, None)
+        self.warp = face.mesh_warp()
+        side = base.pixels // 8
+        noise = np.random.default_rng(seed).standard_normal((1, 4, side, side)).astype(np.float32)
+        self.noise = torch.from_numpy(noise).to(self.device)
+        self.meaning, _ = base.meaning("")
+
+    def frames(self, motions: Iterable[FaceMotion]) -> Iterator[np.ndarray]:
+        """Frames (H, W, 3) uint8 for stretches of motion; warping works ahead in a thread."""
+        before: Tensor | None = None
+        moved = (pair for motion in motions for pair in self.portrait.moved(motion))
+        for picture, mesh in prefetched(moved):
+            before, image = self._frame(picture, mesh, before)
+            yield image
+
+    @torch.inference_mode()
+    def _frame(
+        self, picture: np.ndarray, mesh: np.ndarray, before: Tensor | None
+    ) -> tuple[Tensor, np.ndarray]:
+        """Latents of a frame without the face, for the next one, and the frame."""
+        base, pixels = self.base, self.base.pixels
+        assert self.adapters.mba is not None
+        reference = base.autoencoder.encode(pictures([picture], self.device))
+        mask = face_mask(mesh, (pixels, pixels))
+        cells = cv2.resize(mask, (pixels // 8, pixels // 8), interpolation=cv2.INTER_AREA)
+        hidden = torch.from_numpy(cells)[None, None].to(self.device)
+        drawing = torch.from_numpy(draw_mesh(self.warp, mesh, pixels, pixels // 2))[None].to(self.device)
+        known = torch.tensor([[1.0, float(before is not None)]], device=self.device)
+        hint = Hint(
+            drawing, reference, torch.zeros_like(reference) if before is None else before, hidden, known
+        )
+        velocity = guided(base.model, self.meaning, base.model.see(drawing), 1.0, self._control(hint))
+        noisy = (1 - self.begin) * reference + self.begin * self.noise
+        latents = sample(velocity, noisy, self.steps, self.begin)
+        blend = torch.from_numpy(mask)[None, None].to(self.device)
+        drawn = decode_blended(base.autoencoder, self.adapters.mba, latents, reference, blend)
+        image = (drawn[0].permute(1, 2, 0) * 255).round().byte().cpu().numpy()
+        return latents * (1 - hidden), image
+
+    def _control(self, hint: Hint) -> Control:
+        sca = self.adapters.sca
+        assert sca is not None
+        return lambda given, step, meaning: sca(given, step, meaning, hint)

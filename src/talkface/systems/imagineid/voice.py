@@ -1,0 +1,228 @@
+"""What PAD tells of recordings of any length: who speaks, what the lips do, and in which mood."""
+
+import logging
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from talkface.errors import AudioTooShort, InvalidOption
+from talkface.media.audio import probe_audio, stream_audio
+from talkface.speech.activity import VoiceActivity
+from talkface.speech.features import FEATURE_RATE, FeatureStream
+from talkface.speech.mel import SAMPLE_RATE
+from talkface.systems.imagineid.config import EMOTIONS
+from talkface.systems.imagineid.hearing import Heard, hear
+from talkface.systems.imagineid.pad import Pad, Speech
+from talkface.systems.thpad.config import FRAME_RATE
+
+logger = logging.getLogger(__name__)
+
+_LISTENED = 30.0  # seconds with a voice that tell who speaks
+_LEAST = 1.0  # seconds of voice without which nobody can be told
+_WINDOW = 250  # features that PAD's first stage hears at once
+_BLOCK = 3.0  # seconds in which a mood is told
+_VOICED = 0.5  # probability of a voice
+_SOME_VOICE = 0.25  # share of a block with a voice, from which on it counts
+_SEVERAL = 0.3  # spread of the probability of a man's voice over windows, above which there are several
+
+
+@dataclass(frozen=True)
+class Speaker:
+    """What a voice tells of its speaker; a face that could belong to it, not a person.
+
+    Attributes:
+        shape, shape_spread: (K,) expected alpha of the 3DMM and its standard deviation.
+        semantic: (S,) identity embedding.
+        male: probability of a man's voice, 0 to 1.
+        male_spread: its standard deviation over the windows listened to.
+        age, age_spread: years, expected and standard deviation.
+        seconds: of voice listened to.
+    """
+
+    shape: np.ndarray
+    shape_spread: np.ndarray
+    semantic: np.ndarray
+    male: float
+    male_spread: float
+    age: float
+    age_spread: float
+    seconds: float
+
+    @property
+    def code(self) -> np.ndarray:
+        """What PAD's later stages are given, (K + S,)."""
+        return np.concatenate([self.shape, self.semantic])
+
+
+class Listener:
+    """PAD's stages over files.
+
+    Args:
+        pad: the three stages.
+        stream: the content encoder's.
+        device: where they run.
+    """
+
+    def __init__(self, pad: Pad, stream: FeatureStream, device: str | torch.device = "cpu") -> None:
+        self.device = torch.device(device)
+        self.pad, self.stream = pad.to(self.device).eval(), stream
+
+    # -- who ---------------------------------------------------------------------------------------
+
+    def speaker(self, path: Path) -> Speaker:
+        """Who speaks, from the first half minute with a voice.
+
+        Raises:
+            AudioTooShort: there is less than a second of voice.
+            UnreadableMedia: the file cannot be read.
+        """
+        samples, seconds = _voiced(path)
+        if seconds < _LEAST:
+            raise AudioTooShort(
+                f"{path.name} holds {seconds:.1f} s of voice; give at least {_LEAST:g} s of speech "
+                "(silence, music and noise have no speaker)"
+            )
+        told = self.tell(hear(samples, self.stream), seconds)
+        if told.male_spread > _SEVERAL:
+            logger.warning("several voices in %s: one face is imagined from all of them", path.name)
+        return told
+
+    @torch.inference_mode()
+    def tell(self, heard: Heard, seconds: float) -> Speaker:
+        """Who speaks, from what was heard: the mean over windows of five seconds."""
+        count = max(1, len(heard) // _WINDOW)
+        length = max(4, len(heard) // count // 4 * 4)
+        parts = [heard.part(k * length, (k + 1) * length) for k in range(count)]
+        told = self.pad.identity(self.speech(parts))
+        male = told.male.sigmoid().cpu().numpy()
+        semantic = told.semantic.mean(0)
+        return Speaker(
+            shape=told.shape.mean(0).cpu().numpy(),
+            shape_spread=told.shape_spread.mean(0).cpu().numpy(),
+            semantic=(semantic / semantic.norm()).cpu().numpy(),
+            male=float(told.male.mean().sigmoid()),
+            male_spread=float(male.std()),
+            age=10 * float(told.age.mean()),
+            age_spread=10 * float((told.age_spread.square().mean() + told.age.var(unbiased=False)).sqrt()),
+            seconds=seconds,
+        )
+
+    def speech(self, parts: list[Heard]) -> Speech:
+        """Stretches of equal length as a batch."""
+        content, level, prosody = (
+            torch.from_numpy(np.stack([getattr(part, name) for part in parts])).float().to(self.device)
+            for name in ("content", "level", "prosody")
+        )
+        return Speech(content, level, prosody)
+
+    # -- what --------------------------------------------------------------------------------------
+
+    def lips(self, speaker: Speaker, content: Tensor, level: Tensor) -> Tensor:
+        """beta_mouth (1, T, M) of content (1, 2T, C) and level (1, 2T), as this speaker would say it."""
+        silent = torch.zeros(*level.shape, self.pad.config.prosody, device=self.device)
+        return self.pad.content.mean(Speech(content, level, silent), self._code(speaker))
+
+    def _code(self, speaker: Speaker) -> Tensor:
+        return torch.from_numpy(speaker.code).float()[None].to(self.device)
+
+    # -- how ---------------------------------------------------------------------------------------
+
+    def moods(self, blocks: Iterable[np.ndarray], speaker: Speaker) -> Iterator[np.ndarray]:
+        """Probabilities (T, 8) of EMOTIONS at 25 fps, in stretches, of blocks of samples at 16 kHz.
+
+        Each three seconds have a mood, and in between it changes evenly; where nobody speaks it stays.
+        """
+        length = round(_BLOCK * FRAME_RATE)
+        weight = (np.arange(length)[:, None] + 0.5) / length
+        last: np.ndarray | None = None
+        for mood in self._block_moods(blocks, speaker):
+            if last is None:
+                yield np.repeat(mood[None], length // 2, 0)
+            else:
+                yield (1 - weight) * last + weight * mood
+            last = mood
+        while last is not None:
+            yield np.repeat(last[None], length, 0)
+
+    def overall_mood(self, path: Path, speaker: Speaker) -> np.ndarray:
+        """Mean probabilities (8,) of EMOTIONS over the first minute of a recording."""
+        found = []
+        for number, mood in enumerate(self._block_moods(stream_audio(path), speaker)):
+            found.append(mood)
+            if number * _BLOCK > 60:
+                break
+        return np.mean(found, 0) if found else _neutral()
+
+    def _block_moods(self, blocks: Iterable[np.ndarray], speaker: Speaker) -> Iterator[np.ndarray]:
+        activity, done = VoiceActivity(), 0
+        mood = _neutral()
+        for samples in _regular(blocks, round(_BLOCK * SAMPLE_RATE)):
+            activity.feed(samples)
+            count = len(samples) * FEATURE_RATE // SAMPLE_RATE
+            voiced = activity.probability(done, done + count) > _VOICED
+            done += count
+            if count >= FEATURE_RATE and voiced.mean() > _SOME_VOICE:
+                mood = self._mood(hear(samples, self.stream), speaker)
+            yield mood
+
+    @torch.inference_mode()
+    def _mood(self, heard: Heard, speaker: Speaker) -> np.ndarray:
+        speech = self.speech([heard.part(0, len(heard) // 4 * 4)])
+        code = self._code(speaker)
+        mouth = self.pad.content.mean(speech, code)
+        return self.pad.emotion.logits(speech, code, mouth)[0].mean(0).softmax(-1).cpu().numpy()
+
+    @torch.inference_mode()
+    def expression(self, moods: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """beta_upper (T, U) and residual of beta_mouth (T, M) of probabilities (T, 8)."""
+        upper, mouth = self.pad.emotion.express(torch.from_numpy(moods).float().to(self.device))
+        return upper.cpu().numpy(), mouth.cpu().numpy()
+
+
+def one_mood(name: str) -> np.ndarray:
+    """Probabilities (8,) of a mood that is sure.
+
+    Raises:
+        InvalidOption: there is no such mood.
+    """
+    if name not in EMOTIONS:
+        raise InvalidOption(f"emotion is {name}; choose auto, {', '.join(EMOTIONS)}")
+    return np.eye(len(EMOTIONS), dtype=np.float32)[EMOTIONS.index(name)]
+
+
+def _neutral() -> np.ndarray:
+    return one_mood("neutral")
+
+
+def _voiced(path: Path) -> tuple[np.ndarray, float]:
+    """Samples (N,) of the first blocks of a file in which somebody speaks, and seconds of voice in them."""
+    info = probe_audio(path)
+    kept: list[np.ndarray] = []
+    activity, done, seconds = VoiceActivity(), 0, 0.0
+    for block in stream_audio(path, block_seconds=2.0, gain=info.gain()):
+        activity.feed(block)
+        count = len(block) * FEATURE_RATE // SAMPLE_RATE
+        voiced = activity.probability(done, done + count) > _VOICED
+        done += count
+        if count and voiced.mean() > _SOME_VOICE:
+            kept.append(block)
+            seconds += float(voiced.sum()) / FEATURE_RATE
+        if seconds >= _LISTENED:
+            break
+    return np.concatenate(kept) if kept else np.zeros(0, np.float32), seconds
+
+
+def _regular(blocks: Iterable[np.ndarray], size: int) -> Iterator[np.ndarray]:
+    """The same samples in blocks of one size; the last one may be shorter."""
+    held = np.zeros(0, np.float32)
+    for block in blocks:
+        held = np.concatenate([held, block])
+        while len(held) >= size:
+            yield held[:size]
+            held = held[size:]
+    if len(held):
+        yield held

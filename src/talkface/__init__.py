@@ -148,6 +148,7 @@ def imagine(
     steps: int = 8,
     guidance: float = 3.0,
     renderer: str = "auto",
+    still: bool = False,
     base: str = "compact",
     device: str = "auto",
 ) -> Takes[Imagination]:
@@ -169,6 +170,7 @@ def imagine(
         guidance: How much voice and prompt count; 1 is as trained, 0 leaves them out.
         renderer: ``"diffusion"`` draws every frame by the diffusion model; ``"warp"`` moves the first one,
             which is faster; ``"auto"`` takes the one with the better measures.
+        still: Keep head and gaze still; lips and blinks go on.
         base: ``"compact"``, or a directory or hub id of another latent diffusion model, such as Stable
             Diffusion 1.5.
         device: ``"auto"``, ``"cpu"``, ``"cuda"``, ``"mps"`` or another torch device.
@@ -191,6 +193,7 @@ def imagine(
         steps=steps,
         guidance=guidance,
         renderer=renderer,
+        still=still,
     )
 
 

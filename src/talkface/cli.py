@@ -242,6 +242,7 @@ def imagine(
     steps: Annotated[int, typer.Option(help="Steps in which the person is imagined.")] = 8,
     guidance: Annotated[float, typer.Option(help="How much voice and prompt count; 1 is as trained.")] = 3.0,
     renderer: Annotated[str, typer.Option(help="auto, diffusion or warp.")] = "auto",
+    still: Annotated[bool, typer.Option("--still", help="Keep head and gaze still.")] = False,
     portrait_out: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write the imagined portrait here, too.")
     ] = None,
@@ -278,6 +279,7 @@ def imagine(
             steps=steps,
             guidance=guidance,
             renderer=renderer,
+            still=still,
             base=base,
             device=device,
         )
@@ -470,17 +472,20 @@ def evaluate(
         Path | None,
         typer.Argument(metavar="GENERATED", help="What a tool made of it; in folders, by the same names."),
     ] = None,
-    system: Annotated[str, typer.Option(help="What to evaluate with --data: animate or dub.")] = "animate",
+    system: Annotated[
+        str, typer.Option(help="What to evaluate with --data: animate, dub, imagine.")
+    ] = "animate",
     data: Annotated[Path | None, typer.Option(help="Evaluation data, to generate videos from.")] = None,
     split: Annotated[str, typer.Option(help="Part of the data.")] = "val",
     limit: Annotated[int | None, typer.Option(help="At most so many clips.")] = None,
-    seed: Annotated[int, typer.Option(help="Seed of animate.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of animate and imagine.")] = 0,
     syncnet: Annotated[
         Path | None, typer.Option(help="File with SyncNet's original weights, for its figures, too.")
     ] = None,
     own_models: Annotated[
-        Path | None, typer.Option("--models", metavar="DIR", help="Models of your own, for --system dub.")
+        Path | None, typer.Option("--models", metavar="DIR", help="Models of your own, for dub or imagine.")
     ] = None,
+    renderer: Annotated[str, typer.Option(help="Of imagine: auto, diffusion or warp.")] = "auto",
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the report.")] = Path(
         "evaluation"
     ),
@@ -488,8 +493,8 @@ def evaluate(
     """Measure generated videos beside real ones, or a system on data: table, JSON, CSV, pages of pictures."""
     if bool(data) == bool(real) or bool(real) != bool(generated):
         raise InvalidOption("give either REAL and GENERATED, or --data (and --system)")
-    if own_models and not (data and system == "dub"):
-        raise InvalidOption("--models goes with --data and --system dub")
+    if own_models and not (data and system in ("dub", "imagine")):
+        raise InvalidOption("--models goes with --data and --system dub or imagine")
     from rich.table import Table
 
     from talkface.evaluation import evaluate_pairs, evaluate_system, tables_of
@@ -497,7 +502,15 @@ def evaluate(
     _log_progress()
     if data:
         figures = evaluate_system(
-            system, data, output, split=split, limit=limit, seed=seed, syncnet=syncnet, models=own_models
+            system,
+            data,
+            output,
+            split=split,
+            limit=limit,
+            seed=seed,
+            syncnet=syncnet,
+            models=own_models,
+            renderer=renderer,
         )
     elif real and generated:
         figures = evaluate_pairs(real, generated, output, syncnet=syncnet)

@@ -85,7 +85,7 @@ class StableDiffusion(nn.Module):
         length = self.tokenizer.model_max_length
         start, end = self.tokenizer.bos_token_id, self.tokenizer.eos_token_id
         ids = [start, *(self.pseudo_words if voice else ())]
-        said = self.tokenizer(prompt, add_special_tokens=False)["input_ids"]
+        said = self.tokenizer(prompt, add_special_tokens=False, verbose=False)["input_ids"]
         room = length - len(ids) - 1
         ids += [*said[:room], end]
         ignored = self.tokenizer.decode(said[room:]).split() if len(said) > room else []

@@ -4,7 +4,7 @@ import csv
 import hashlib
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +55,7 @@ def write(
     folder: Path,
     result: dict[str, Any],
     rows: Sequence[dict[str, Any]],
-    strips: dict[str, Sequence[np.ndarray]],
+    strips: Mapping[str, Sequence[np.ndarray]],
 ) -> None:
     """Write report.json, clips.csv, sheets/*.png and report.html.
 

@@ -10,6 +10,7 @@ from talkface.evaluation.animate import evaluate_animate
 from talkface.evaluation.clips import Clip, same_names
 from talkface.evaluation.dub import evaluate_dub
 from talkface.evaluation.expert import experts
+from talkface.evaluation.imagine import evaluate_imagine
 from talkface.evaluation.pair import PairScorer
 from talkface.evaluation.performance import track_file
 from talkface.evaluation.scores import Scores
@@ -27,20 +28,22 @@ def evaluate_system(
     seed: int = 0,
     syncnet: Path | None = None,
     models: Path | None = None,
+    renderer: str = "auto",
 ) -> dict[str, Any]:
     """Generate videos from every clip of a split, score them, write a report.
 
     Args:
-        system: "animate" (from the clip's first frame and sound) or "dub" (from the clip and its own sound,
-            and from the clip and another one's sound).
+        system: "animate" (from the clip's first frame and sound), "dub" (from the clip and its own sound,
+            and from the clip and another one's sound) or "imagine" (from the clip's sound alone).
         data: what ``talkface prepare`` wrote, or a folder of talking-face videos (tracked on the way).
         output: report.json, report.html, clips.csv, sheets/, videos/ go here; videos already there are scored
             as they are.
         split: "val" or "train".
         limit: at most so many clips, spread over the list.
-        seed: seed of the generated videos, of "animate".
+        seed: seed of the generated videos, of "animate" and "imagine".
         syncnet: file with SyncNet's original weights, of "dub".
-        models: folder of the models to use, of "dub"; by default those shipped.
+        models: folder of the models to use, of "dub" and "imagine"; by default those shipped.
+        renderer: of "imagine": "auto", "warp" or "diffusion".
 
     Returns:
         What report.json holds.
@@ -53,7 +56,11 @@ def evaluate_system(
         return evaluate_animate(data, output, split=split, limit=limit, seed=seed)
     if system == "dub":
         return evaluate_dub(data, output, split=split, limit=limit, syncnet=syncnet, models=models)
-    raise InvalidOption(f"system is {system!r}; choose animate or dub")
+    if system == "imagine":
+        return evaluate_imagine(
+            data, output, split=split, limit=limit, seed=seed, renderer=renderer, models=models
+        )
+    raise InvalidOption(f"system is {system!r}; choose animate, dub or imagine")
 
 
 def evaluate_pairs(

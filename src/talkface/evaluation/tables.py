@@ -72,6 +72,30 @@ _MOTION = (
     Figure("real_blinks_per_minute", "", "blinks a minute of the real video", 1),
     Figure("blink_depth", "", "lid gap in blinks"),
 )
+_IMAGINED = (
+    Figure("mesh_adherence", "↓", "distance of the face from the frame's mesh, of the eye distance"),
+    Figure("csim_within", "↑", "cosine of face descriptors, first frame and others"),
+    Figure("flicker", "→1", "change of the skin that motion does not explain, generated over real"),
+    Figure("background_drift", "↓", "difference from the first frame beside a still head, levels of 255"),
+    Figure("sex_heard", "↑", "share of voices whose sex is told"),
+    Figure("sex_shown", "↑", "share of portraits that show it"),
+    Figure("age_group_heard", "↑", "share of voices whose age group of three is told"),
+    Figure("age_group_shown", "↑", "share of portraits that show it"),
+    Figure("age_error_heard", "↓", "years", 1),
+    Figure("r1", "↑", "share of voices to whose speaker's face the voice is closest"),
+    Figure("r5", "↑", "share of which it is among the five closest"),
+    Figure("r10", "↑", "share of which it is among the ten closest"),
+    Figure("csim_between_seeds", "↓", "cosine of face descriptors of two portraits of one voice"),
+    Figure("csim_between_seeds_centred", "↓", "the same, from the mean of real people"),
+    Figure("portrait_adherence", "↓", "distance of portraits from their mesh, of the eye distance"),
+    Figure("tries", "", "portraits drawn to choose from", 1),
+    Figure("emotion_heard", "↑", "share of acted sentences whose mood is heard"),
+    Figure("csim_kept", "", "cosine of face descriptors, after the exchange with before"),
+    Figure("opening_kept", "", "correlation of the mouth's opening"),
+    Figure("expression_kept", "", "cosine of the mood's expression"),
+    Figure("aperture_r_before", "", "correlation with the real lips, before the exchange"),
+    Figure("aperture_r_after", "", "after it"),
+)
 _EXPERTS = _expert("lse", "own expert") + _expert("syncnet_lse", "SyncNet")
 
 
@@ -94,7 +118,7 @@ def tables_of(result: dict[str, Any]) -> list[Table]:
     """The tables of a report: one, or one for each test; a column for each group of clips."""
     if "tests" in result:  # dubbed heads move as they did in the source
         return [
-            _table(test, part["groups"], _SYNC + _EXPERTS + _PICTURE)
+            _table(test, part["groups"], _SYNC + _EXPERTS + _PICTURE + _IMAGINED)
             for test, part in result["tests"].items()
         ]
     return [_table(result["settings"]["system"], result["groups"], _SYNC + _EXPERTS + _PICTURE + _MOTION)]
@@ -103,7 +127,17 @@ def tables_of(result: dict[str, Any]) -> list[Table]:
 def _table(title: str, groups: dict[str, dict[str, Any]], figures: tuple[Figure, ...]) -> Table:
     # A single group is all there is.
     shown = groups if len(groups) > 2 else dict(list(groups.items())[:1])
-    counts = [round(group.get("seconds", {}).get("count", 0)) for group in shown.values()]
+    counts = [
+        max(
+            (
+                round(value["count"])
+                for value in group.values()
+                if isinstance(value, dict) and "count" in value
+            ),
+            default=0,
+        )
+        for group in shown.values()
+    ]
     columns = [f"{name} ({count})" for name, count in zip(shown, counts, strict=True)]
     rows = [(figure, [_cell(group, figure) for group in shown.values()]) for figure in figures]
     return Table(title, columns, [row for row in rows if any(row[1])])

@@ -28,7 +28,7 @@ from talkface.systems.imagineid.renderer import DiffusionRenderer
 from talkface.systems.imagineid.voice import Listener, Speaker
 from talkface.systems.thpad.config import FRAME_RATE
 from talkface.systems.thpad.model import DiffusionPrior, MotionModel
-from talkface.systems.thpad.motion import SpeechToMotion, exactly
+from talkface.systems.thpad.motion import SpeechToMotion, Style, exactly
 from talkface.systems.thpad.refiner import Refiner
 from talkface.systems.thpad.renderer import PortraitRenderer
 
@@ -61,6 +61,7 @@ class Script:
         wish: what is asked for beside the voice.
         size: side of the video in pixels.
         renderer: "diffusion" or "warp".
+        still: whether head and gaze keep still.
     """
 
     audio: Path
@@ -70,6 +71,7 @@ class Script:
     wish: Wish
     size: int
     renderer: str
+    still: bool = False
 
 
 class Imagination(Generation):
@@ -127,7 +129,7 @@ class Imagination(Generation):
         if self.script.renderer == "diffusion":
             yield from self._by_diffusion(motions)
         else:
-            yield from self._by_warping(motions)
+            yield from self._portrait_renderer(self.models.refiner).frames(motions)
 
     def _by_diffusion(self, motions: Iterator[FaceMotion]) -> Iterator[np.ndarray]:
         imaginer = self.models.imaginer
@@ -137,19 +139,20 @@ class Imagination(Generation):
         for frame in renderer.frames(motions):
             yield _scaled(frame, self.script.size)
 
-    def _by_warping(self, motions: Iterator[FaceMotion]) -> Iterator[np.ndarray]:
-        imagined, size = self.imagined, self.script.size
-        scale = size / len(imagined.image)
+    def meshes(self) -> np.ndarray:
+        """Meshes (T, 478, 3), in pixels of the video, that the frames computed so far were drawn over."""
+        motion = self.motion
+        if motion is None:
+            return np.zeros((0, len(self.imagined.points), 3), np.float32)
+        return self._portrait_renderer(None).meshes(motion)[1][:, : len(self.imagined.points)]
+
+    def _portrait_renderer(self, refiner: Refiner | None) -> PortraitRenderer:
+        """Moves the portrait, as large as the video."""
+        imagined = self.imagined
+        scale = self.script.size / len(imagined.image)
         middle = np.array([0.5, 0.5, 0.0])  # pixels are centred on whole numbers
-        points = (imagined.points + middle) * scale - middle
-        renderer = PortraitRenderer(
-            self.portrait,
-            points.astype(np.float32),
-            self.models.face,
-            self.models.refiner,
-            self.models.device,
-        )
-        yield from renderer.frames(motions)
+        points = ((imagined.points + middle) * scale - middle).astype(np.float32)
+        return PortraitRenderer(self.portrait, points, self.models.face, refiner, self.models.device)
 
     def _performance(self) -> Iterator[FaceMotion]:
         """Lips by PAD, head, eyes and blinks by TH-PAD's prior, and the mood's expression over them."""
@@ -159,7 +162,8 @@ class Imagination(Generation):
             models.features, models.motion, models.prior, models.face, models.device, lips
         )
         moods, held = self._mood_stream(), np.zeros((0, len(EMOTIONS)))
-        for motion in to_motion(self._blocks(), self.seed):
+        style = Style(pose=0.0, gaze=0.0) if script.still else Style()
+        for motion in to_motion(self._blocks(), self.seed, style):
             while len(held) < len(motion):
                 held = np.concatenate([held, next(moods)])
             now, held = held[: len(motion)], held[len(motion) :]

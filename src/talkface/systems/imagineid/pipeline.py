@@ -105,6 +105,7 @@ class ImaginePipeline:
         steps: int = 8,
         guidance: float = 3.0,
         renderer: str = "auto",
+        still: bool = False,
     ) -> Takes[Imagination]:
         """Imagine people who say the speech; the options are those of :func:`talkface.imagine`."""
         if renderer not in ("auto", *RENDERERS):
@@ -126,7 +127,7 @@ class ImaginePipeline:
         mood = one_mood(emotion) if emotion != "auto" else None
         if emotion_from is not None:
             mood = self.listener.overall_mood(Path(emotion_from), told)
-        script = Script(path, info, told, mood, wish, size, self._renderer(renderer))
+        script = Script(path, info, told, mood, wish, size, self._renderer(renderer), still)
         return Takes([Imagination(self.models, script, whole_seed(seed + take)) for take in range(takes)])
 
     def _renderer(self, renderer: str) -> str:

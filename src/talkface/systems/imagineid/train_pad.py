@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from talkface.data.faces import Portrait, portraits
+from talkface.data.faces import portraits
 from talkface.data.prepare import Item, Manifest
 from talkface.face.attributes import Look, looks
 from talkface.face.model import FaceModel
@@ -21,6 +21,7 @@ from talkface.systems.imagineid.config import EMOTIONS, PadConfig
 from talkface.systems.imagineid.hearing import Heard, heard
 from talkface.systems.imagineid.losses import gaussian, voice_to_face
 from talkface.systems.imagineid.pad import Pad, Speech
+from talkface.systems.imagineid.pairs import VoiceAndFace, strangers, voices_with_faces
 from talkface.systems.thpad.losses import LipLoss
 from talkface.systems.thpad.train import ClipReader, Example, best_lag_correlation
 from talkface.training import Task
@@ -152,18 +153,11 @@ class IdentityTask(PadTask):
     def prepare(self, generator: np.random.Generator) -> None:
         """Voices whose speaker's face is known."""
         album = portraits(self.manifest)
-        known = looks(self.manifest, album)
-        pictures: dict[str, list[Portrait]] = {}
-        for portrait in album:
-            pictures.setdefault(portrait.key.split("@")[0], []).append(portrait)
-        voices = [
-            self._voice(item, pictures[name][0], known)
-            for item in self.manifest.items
-            if item.has_speech and (name := _picture_of(item)) in pictures
-        ]
-        self.voices = [voice for voice in voices if voice.split == "train"]
+        known, pairs = looks(self.manifest, album), list(voices_with_faces(self.manifest))
+        train = [pair for pair in pairs if pair.item.split == "train"]
+        self.voices = [self._voice(pair, known) for pair in train]
+        self.held_out = [self._voice(pair, known) for pair in strangers(pairs)]
         trained = {voice.person for voice in self.voices}
-        self.held_out = [v for v in voices if v.split == "val" and v.person not in trained]
         faces = np.stack([voice.face for voice in self.voices if voice.face is not None])
         self.pad.faces.mean.copy_(torch.from_numpy(faces.mean(0)))
         self.pad.faces.scale.copy_(torch.from_numpy(faces.std(0) + 1e-2))
@@ -171,14 +165,14 @@ class IdentityTask(PadTask):
         weight = np.array([1 / counts[voice.person] for voice in self.voices])
         self.weights = weight / weight.sum()
 
-    def _voice(self, item: Item, portrait: Portrait, known: dict[str, Look]) -> _Voice:
-        look = known[portrait.key]
+    def _voice(self, pair: VoiceAndFace, known: dict[str, Look]) -> _Voice:
+        look = known[pair.portrait.key]
         return _Voice(
-            heard(self.manifest, item, self.stream),
-            item.corpus + item.speaker,
-            item.split,
+            heard(self.manifest, pair.item, self.stream),
+            pair.person,
+            pair.item.split,
             look.features.astype(np.float32),
-            self.face.fit(portrait.points[None]).alpha.astype(np.float32),
+            self.face.fit(pair.portrait.points[None]).alpha.astype(np.float32),
             look.male,
             look.age / 10,
         )
@@ -242,11 +236,6 @@ class IdentityTask(PadTask):
             "val_shape_explained": float(1 - (alpha - expected).square().sum() / alpha.square().sum()),
         }
         return {"val_identity": scores["val_r10"] + scores["val_sex"] + 0.5 * scores["val_age_r"], **scores}
-
-
-def _picture_of(item: Item) -> str:
-    """Key of the portraits of an item's speaker, without the frame's number."""
-    return item.key if item.has_video else str(Path(item.file.replace("voices", "faces")).with_suffix(""))
 
 
 class ContentTask(PadTask):

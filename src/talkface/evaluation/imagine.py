@@ -1,0 +1,176 @@
+"""How well ``talkface imagine`` makes people of voices: what is heard, who is shown, and how they speak."""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from talkface.errors import TalkfaceError
+from talkface.evaluation import motion as motion_figures
+from talkface.evaluation import picture, report, sync
+from talkface.evaluation.clips import Clip, Library, frames_at, spread, talking_items, voice
+from talkface.evaluation.performance import RATE, perform, track_file
+from talkface.evaluation.steadiness import drift, unexplained_change
+from talkface.evaluation.voices import judge_moods, judge_swaps, judge_voices
+from talkface.face.model import FaceModel
+from talkface.face.tracker import FaceTrack, FaceTracker
+from talkface.systems.imagineid.pipeline import ImaginePipeline
+from talkface.systems.imagineid.portrait import adherence
+
+logger = logging.getLogger(__name__)
+
+REVISION = 1  # of what the figures mean: part of the protocol, raised when one is defined otherwise
+_SHOWN = 6  # frames of each clip in the contact sheets
+_STILL_EVERY = 8  # every so many clips are made a second time with a still head
+
+
+@dataclass(frozen=True)
+class Made:
+    """A generated video, and the meshes (T, 478, 2) that its frames were asked to show, in its pixels."""
+
+    path: Path
+    meshes: np.ndarray
+
+
+class VideoScorer:
+    """Makes and scores videos of imagined people who say what real ones said.
+
+    Args:
+        pipeline: what is evaluated.
+        folder: the videos lie here; those that are there already are scored as they are.
+        renderer: "warp" or "diffusion".
+        seed: of the first video; each clip has the next one.
+    """
+
+    def __init__(self, pipeline: ImaginePipeline, folder: Path, renderer: str, seed: int) -> None:
+        self.pipeline, self.folder, self.renderer, self.seed = pipeline, folder, renderer, seed
+        self.tracker, self.face = FaceTracker(threads=2), FaceModel.from_pretrained()
+        self.rows: list[dict[str, Any]] = []
+        self.strips: list[np.ndarray] = []
+
+    def __call__(self, clip: Clip, number: int) -> None:
+        """Add a clip's speech."""
+        made = self._make(clip, number, still=False)
+        track = track_file(made.path, self.tracker)
+        start, stop = (float(clip.track.times[k]) for k in (0, -1))
+        mine, true = perform(track, self.face, start, stop), perform(clip.track, self.face, start, stop)
+        length = min(len(mine), len(true))
+        mine, true = mine.first(length), true.first(length)
+        speaks, sounds = voice(clip.path, start, length)
+        row: dict[str, Any] = {"name": clip.name, "group": clip.group, "seconds": length / RATE}
+        row["face_found"] = float(track.found.sum() / len(made.meshes))
+        row |= sync.lip_sync(mine, true, sounds) | sync.silence(mine, true, speaks)
+        row.pop("mouth_lmd", None)  # two people's mouths are not at the same place
+        row |= motion_figures.head_and_eyes(mine)
+        row |= {f"real_{name}": value for name, value in motion_figures.head_and_eyes(true).items()}
+        row |= self._against_mesh(track, made) | self._looks(made, track)
+        row["flicker"] = unexplained_change(made.path, track) / max(
+            unexplained_change(clip.path, clip.track), 1e-6
+        )
+        if number % _STILL_EVERY == 0:
+            still = self._make(clip, number, still=True)
+            row["background_drift"] = drift(still.path, still.meshes)
+        self.rows.append(row)
+
+    def _make(self, clip: Clip, number: int, still: bool) -> Made:
+        path = self.folder / f"{clip.name}{'_still' if still else ''}.mp4"
+        meshes = path.with_suffix(".npz")
+        if not (path.exists() and meshes.exists()):
+            take = self.pipeline(clip.path, seed=self.seed + number, renderer=self.renderer, still=still)[0]
+            take.save(path, overwrite=True)
+            np.savez_compressed(meshes, points=take.meshes()[..., :2].astype(np.float16))
+        with np.load(meshes) as arrays:
+            return Made(path, arrays["points"].astype(np.float32))
+
+    @staticmethod
+    def _against_mesh(track: FaceTrack, made: Made) -> dict[str, float]:
+        """How far the tracked face lies from the mesh that the frame was drawn over."""
+        numbers = np.minimum(track.frames, len(made.meshes) - 1)
+        apart = [
+            adherence(found, made.meshes[number])
+            for found, number, seen in zip(track.points, numbers, track.found, strict=True)
+            if seen
+        ]
+        return {"mesh_adherence": float(np.mean(apart))} if apart else {}
+
+    def _looks(self, made: Made, track: FaceTrack) -> dict[str, float]:
+        """Whether it stays one person, from frames spread over the video."""
+        numbers = spread(made.path, _SHOWN)
+        shown = list(frames_at(made.path, [0, *numbers]))
+        self.strips.append(report.strip(shown))
+        describe = picture.recogniser()
+        places = [int(np.clip(n - track.frames[0], 0, len(track.points) - 1)) for n in [0, *numbers]]
+        if not describe:
+            return {}
+        faces = [describe(image, track.points[place]) for image, place in zip(shown, places, strict=True)]
+        alike = [picture.likeness(faces[0], other) for other in faces[1:]]
+        return {f"{name}_within": float(np.mean([one[name] for one in alike])) for name in alike[0]}
+
+
+def evaluate_imagine(
+    data: Path,
+    output: Path,
+    *,
+    split: str = "val",
+    limit: int | None = None,
+    seed: int = 0,
+    renderer: str = "auto",
+    models: Path | None = None,
+) -> dict[str, Any]:
+    """Imagine people for held-out voices, score what is heard and shown, write a report.
+
+    Args:
+        data: what ``talkface prepare`` wrote.
+        output: report, contact sheets and videos go here; videos already there are scored as they are.
+        split: "val" or "train".
+        limit: at most so many clips and voices, spread over the lists.
+        seed: seed of the first person.
+        renderer: "auto", "warp" or "diffusion".
+        models: folder of the models to use; by default those shipped.
+
+    Raises:
+        UnreadableMedia: there is nothing to evaluate on.
+    """
+    manifest, items = talking_items(data, split, limit)
+    pipeline = _pipeline(models)
+    folder = Path(output) / "videos"
+    folder.mkdir(parents=True, exist_ok=True)
+    scorer = VideoScorer(pipeline, folder, renderer, seed)
+    library = Library(manifest, items, scorer.tracker)
+    for number, item in enumerate(items):
+        logger.info("%d/%d %s", number + 1, len(items), item.key)
+        try:
+            scorer(library.clip(item), number)
+        except TalkfaceError as error:
+            logger.warning("%s: left out: %s", item.key, error)
+    voices = judge_voices(pipeline, manifest, limit, seed)
+    tests = {
+        "videos": scorer.rows,
+        "voices": voices.rows,
+        "moods": judge_moods(pipeline.listener, manifest, limit),
+        "swaps": judge_swaps(pipeline, manifest, items, seed),
+    }
+    settings = {"system": "imagine", "split": split, "seed": seed, "renderer": renderer, "revision": REVISION}
+    settings["face_recogniser"] = "dlib_face_recognition_resnet_model_v1" if picture.recogniser() else None
+    rows = [{"test": test, **row} for test, part in tests.items() for row in part]
+    result = report.headed(settings, [f"{row['test']}/{row['name']}" for row in rows])
+    result["tests"] = {test: {"groups": _groups(part)} for test, part in tests.items() if part}
+    result |= voices.whole
+    strips = {"videos": scorer.strips, "portraits": voices.strips, "nearest": voices.nearest}
+    report.write(Path(output), result, rows, strips)
+    return result
+
+
+def _pipeline(models: Path | None) -> ImaginePipeline:
+    if models is None:
+        return ImaginePipeline.from_pretrained()
+    return ImaginePipeline.from_pretrained(str(models), base=str(models))
+
+
+def _groups(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Summaries of all rows and of each group."""
+    names = sorted({row["group"] for row in rows})
+    parts = {"all": rows, **{name: [row for row in rows if row["group"] == name] for name in names}}
+    return {name: report.summarise(part) for name, part in parts.items()}

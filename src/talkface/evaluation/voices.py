@@ -1,0 +1,316 @@
+"""What PAD hears of held-out voices, whom the LDM shows for them, and which recording decides what."""
+
+import csv
+import logging
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from talkface.data.faces import Portrait, portraits
+from talkface.data.prepare import Item, Manifest
+from talkface.errors import TalkfaceError
+from talkface.evaluation import picture, report, sync
+from talkface.evaluation.clips import group_of
+from talkface.evaluation.motion import frechet
+from talkface.evaluation.performance import Performance, perform, track_file
+from talkface.face.attributes import FaceRes, Look, looks
+from talkface.face.tracker import FaceTrack
+from talkface.systems.imagineid.config import EMOTIONS
+from talkface.systems.imagineid.imagination import Imagination
+from talkface.systems.imagineid.pairs import VoiceAndFace, strangers, voices_with_faces
+from talkface.systems.imagineid.pipeline import ImaginePipeline
+from talkface.systems.imagineid.portrait import Imagined, Wish
+from talkface.systems.imagineid.voice import Listener, Speaker, one_mood
+
+logger = logging.getLogger(__name__)
+
+_SEEDS = 2  # portraits of each voice
+_ACTORS = 160  # recordings of acted moods
+_TRIPLES = 8  # of recordings that are exchanged
+_AGES = (30, 52)  # years at which age groups end
+
+
+@dataclass
+class Voices:
+    """Figures and pictures of held-out voices.
+
+    Attributes:
+        rows: figures of each voice.
+        whole: figures of all voices together.
+        strips: portraits of each voice.
+        nearest: portraits, each beside the training picture that is most alike.
+    """
+
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    whole: dict[str, Any] = field(default_factory=dict)
+    strips: list[np.ndarray] = field(default_factory=list)
+    nearest: list[np.ndarray] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class _Subject:
+    """A held-out person: what the voice tells, how the person looks, and who was imagined."""
+
+    pair: VoiceAndFace
+    speaker: Speaker
+    look: Look
+    imagined: list[Imagined]
+    looks: list[Look]
+
+
+def judge_voices(pipeline: ImaginePipeline, manifest: Manifest, limit: int | None, seed: int) -> Voices:
+    """Imagine portraits for voices of held-out people, one recording each; compare them with the people."""
+    album, look = portraits(manifest), FaceRes()
+    known = looks(manifest, album)
+    pairs = list({pair.person: pair for pair in strangers(list(voices_with_faces(manifest)))}.values())
+    pairs = pairs if not limit else pairs[:: max(1, len(pairs) // limit)][:limit]
+    subjects = []
+    for number, pair in enumerate(pairs):
+        logger.info("voice %d/%d", number + 1, len(pairs))
+        try:
+            subjects.append(_imagine(pipeline, manifest, pair, known, look, seed + _SEEDS * number))
+        except TalkfaceError as error:
+            logger.warning("%s: left out: %s", pair.item.key, error)
+    if not subjects:
+        return Voices()
+    rows = [_row(subject) for subject in subjects]
+    for row, ranks in zip(rows, _ranks(pipeline.listener, subjects), strict=True):
+        row |= {f"r{reach}": float(ranks < reach) for reach in (1, 5, 10)}
+    voices = Voices(rows, _chances(subjects))
+    voices.whole |= _faces(subjects, rows)
+    train = [portrait for portrait in album if portrait.split == "train"]
+    voices.whole |= _copies(subjects, train, known, voices)
+    voices.strips = [
+        report.strip([subject.pair.portrait.image(), *(i.image for i in subject.imagined)])
+        for subject in subjects
+    ]
+    return voices
+
+
+def _imagine(
+    pipeline: ImaginePipeline,
+    manifest: Manifest,
+    pair: VoiceAndFace,
+    known: dict[str, Look],
+    look: FaceRes,
+    seed: int,
+) -> _Subject:
+    speaker = pipeline.listener.speaker(manifest.file(pair.item))
+    imagined = [
+        pipeline.models.imaginer(speaker, one_mood("neutral"), seed + take, Wish()) for take in range(_SEEDS)
+    ]
+    seen = [look(one.image, one.points) for one in imagined]
+    return _Subject(pair, speaker, known[pair.portrait.key], imagined, seen)
+
+
+def _row(subject: _Subject) -> dict[str, Any]:
+    """What one voice told and what was shown, beside what FaceRes sees in the person's picture."""
+    man, years = subject.look.male > 0.5, subject.look.age
+    row: dict[str, Any] = {"name": subject.pair.item.key, "group": "man" if man else "woman"}
+    row["sex_heard"] = float((subject.speaker.male > 0.5) == man)
+    row["sex_shown"] = float(np.mean([(look.male > 0.5) == man for look in subject.looks]))
+    row["age_group_heard"] = float(_age_group(subject.speaker.age) == _age_group(years))
+    row["age_group_shown"] = float(
+        np.mean([_age_group(look.age) == _age_group(years) for look in subject.looks])
+    )
+    row["age_error_heard"] = abs(subject.speaker.age - years)
+    row["portrait_adherence"] = float(
+        np.mean([one.adherence for one in subject.imagined if one.adherence is not None])
+    )
+    row["tries"] = float(np.mean([one.tries for one in subject.imagined]))
+    return row
+
+
+def _age_group(years: float) -> int:
+    return sum(years >= end for end in _AGES)
+
+
+def _ranks(listener: Listener, subjects: list[_Subject]) -> np.ndarray:
+    """How many other people's faces suit each voice better than its own person's, (N,)."""
+    features = torch.from_numpy(np.stack([s.look.features for s in subjects])).float().to(listener.device)
+    with torch.inference_mode():
+        faces = listener.pad.faces(features).cpu().numpy()
+    likeness = np.stack([s.speaker.semantic for s in subjects]) @ faces.T
+    return (likeness > likeness.diagonal()[:, None]).sum(1)
+
+
+def _chances(subjects: list[_Subject]) -> dict[str, Any]:
+    """What guessing would give."""
+    count = len(subjects)
+    sexes = Counter(subject.look.male > 0.5 for subject in subjects)
+    ages = Counter(_age_group(subject.look.age) for subject in subjects)
+    return {
+        "voices": count,
+        "sex_chance": max(sexes.values()) / count,
+        "age_group_chance": max(ages.values()) / count,
+        "r1_chance": 1 / count,
+        "r10_chance": min(1.0, 10 / count),
+        "emotion_chance": 1 / len(EMOTIONS),
+    }
+
+
+def _faces(subjects: list[_Subject], rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Likeness between seeds and between real people, and the distance of the two sets of faces.
+
+    Cosines of these descriptors lie near one another for all people; ``centred`` is taken from the real
+    people's mean.
+    """
+    describe = picture.recogniser()
+    if not describe:
+        return {}
+    real = np.stack([describe(s.pair.portrait.image(), s.pair.portrait.points) for s in subjects])
+    made = np.stack([[describe(one.image, one.points) for one in s.imagined] for s in subjects])
+    middle = real.mean(0)
+    for row, (a, b) in zip(rows, made[:, :2], strict=True):
+        row["csim_between_seeds"] = picture.likeness(a, b)["csim"]
+        row["csim_between_seeds_centred"] = picture.likeness(a - middle, b - middle)["csim"]
+    neighbours = list(pairwise([*real, real[0]]))
+    found: dict[str, Any] = {
+        "csim_between_people": float(np.mean([picture.likeness(a, b)["csim"] for a, b in neighbours])),
+        "csim_between_people_centred": float(
+            np.mean([picture.likeness(a - middle, b - middle)["csim"] for a, b in neighbours])
+        ),
+    }
+    flat = made.reshape(-1, made.shape[-1])
+    if min(len(flat), len(real)) > 100:
+        found["fd_dlib128"] = frechet(flat, real)
+        half = len(real) // 2
+        found["fd_dlib128_of_halves_of_real"] = frechet(real[:half], real[half:])
+    return found
+
+
+def _copies(
+    subjects: list[_Subject], train: list[Portrait], known: dict[str, Look], voices: Voices
+) -> dict[str, Any]:
+    """How like the most similar training picture is, by FaceRes's features; for real strangers likewise."""
+    features = np.stack([known[portrait.key].features for portrait in train]).astype(np.float32)
+    middle = features.mean(0)
+    unit = lambda x: (x - middle) / np.linalg.norm(x - middle, axis=-1, keepdims=True)  # noqa: E731
+    candidates = unit(features)
+    alike = [unit(look.features.astype(np.float32)) @ candidates.T for s in subjects for look in s.looks]
+    real = [unit(s.look.features.astype(np.float32)) @ candidates.T for s in subjects]
+    images = [one.image for s in subjects for one in s.imagined]
+    beside = [[image, train[int(row.argmax())].image()] for image, row in zip(images, alike, strict=True)]
+    voices.nearest = [
+        report.strip([image for pair in beside[k : k + 5] for image in pair])
+        for k in range(0, min(65, len(beside)), 5)
+    ]
+    return {
+        "nearest_training_picture": float(np.mean([row.max() for row in alike])),
+        "nearest_training_picture_at_most": float(np.max([row.max() for row in alike])),
+        "nearest_training_picture_of_real": float(np.mean([row.max() for row in real])),
+        "nearest_training_picture_of_real_at_most": float(np.max([row.max() for row in real])),
+    }
+
+
+# -- moods -----------------------------------------------------------------------------------------
+
+
+def judge_moods(listener: Listener, manifest: Manifest, limit: int | None) -> list[dict[str, Any]]:
+    """Whether the mood of acted sentences of held-out actors is heard; empty where the data have none."""
+    path = manifest.root / "emotion.tsv"
+    if not path.is_file():
+        return []
+    with path.open(newline="") as file:
+        acted = {row["file"]: row["emotion"] for row in csv.DictReader(file, delimiter="\t")}
+    items = [i for i in manifest.items if i.split == "val" and acted.get(i.file) in EMOTIONS]
+    count = min(len(items), limit or _ACTORS)
+    rows = []
+    for item in (items[k] for k in np.linspace(0, len(items) - 1, count).round().astype(int)):
+        try:
+            speaker = listener.speaker(manifest.file(item))
+        except TalkfaceError as error:
+            logger.warning("%s: left out: %s", item.key, error)
+            continue
+        mood = listener.overall_mood(manifest.file(item), speaker)
+        right = EMOTIONS[int(mood.argmax())] == acted[item.file]
+        rows.append({"name": item.key, "group": acted[item.file], "emotion_heard": float(right)})
+    return rows
+
+
+# -- which recording decides what ------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """A video's person, lips and expression."""
+
+    face: np.ndarray | None
+    lips: Performance
+    expression: np.ndarray
+
+
+def judge_swaps(
+    pipeline: ImaginePipeline, manifest: Manifest, items: list[Item], seed: int
+) -> list[dict[str, Any]]:
+    """Exchange one of three recordings after the other: what changes, and what does not?
+
+    Every row compares a video with the one before the exchange: CSIM, correlation of the mouth's opening, and
+    cosine of the mood's expression.
+    """
+    wild = [item for item in items if group_of(item) == "wild"] or items
+    rows = []
+    for number in range(min(_TRIPLES, len(wild) // 2)):
+        own, other = wild[2 * number], wild[2 * number + 1]
+        try:
+            rows += list(_swaps(pipeline, manifest, own, other, seed + number))
+        except TalkfaceError as error:
+            logger.warning("%s: left out: %s", own.key, error)
+    return rows
+
+
+def _swaps(
+    pipeline: ImaginePipeline, manifest: Manifest, own: Item, other: Item, seed: int
+) -> Iterator[dict[str, Any]]:
+    mine, theirs = manifest.file(own), manifest.file(other)
+    before = _show(pipeline, mine, mine, mine, seed)
+    real = manifest.track(own)
+    track = FaceTrack(0, real.times, real.points, real.found, real.frames)
+    true = perform(track, pipeline.models.face)
+    for swapped, given in (
+        ("identity", (mine, theirs, mine)),
+        ("content", (theirs, mine, mine)),
+        ("emotion", (mine, mine, theirs)),
+    ):
+        after = _show(pipeline, *given, seed)
+        row: dict[str, Any] = {"name": f"{own.key}/{other.key}", "group": f"{swapped} swapped"}
+        if before.face is not None and after.face is not None:
+            row["csim_kept"] = picture.likeness(before.face, after.face)["csim"]
+        row["opening_kept"] = _alike(before.lips, after.lips)
+        row["expression_kept"] = _cosine(before.expression, after.expression)
+        if swapped == "identity":
+            row["aperture_r_before"], row["aperture_r_after"] = (
+                _alike(shown.lips, true) for shown in (before, after)
+            )
+        yield row
+
+
+def _show(pipeline: ImaginePipeline, content: Path, identity: Path, emotion: Path, seed: int) -> _Shown:
+    take: Imagination = pipeline(
+        content, seed=seed, identity_from=identity, emotion_from=emotion, renderer="warp"
+    )[0]
+    with tempfile.TemporaryDirectory() as folder:
+        path = take.save(Path(folder) / "take.mp4")
+        track = track_file(path, pipeline.models.imaginer.tracker)
+    describe = picture.recogniser()
+    imagined = take.imagined
+    face = describe(imagined.image, imagined.points) if describe else None
+    assert take.script.mood is not None
+    expression = np.concatenate(pipeline.listener.expression(take.script.mood[None]), 1)[0]
+    return _Shown(face, perform(track, pipeline.models.face), expression)
+
+
+def _alike(a: Performance, b: Performance) -> float:
+    length = min(len(a), len(b))
+    return sync.best_correlation(a.opening[:length], b.opening[:length])
+
+
+def _cosine(a: np.ndarray, b: np.ndarray) -> float:
+    return float(a @ b / max(np.linalg.norm(a) * np.linalg.norm(b), 1e-6))

@@ -39,7 +39,11 @@ from talkface.systems.imagineid.hearing import PROSODY, hear
 from talkface.systems.imagineid.losses import gaussian, voice_to_face
 from talkface.systems.imagineid.pad import Pad, Speech
 from talkface.systems.imagineid.train_ccf import CcfTask, CcfTrainConfig, MbaTask, ScaTask, TiaTask
-from talkface.systems.imagineid.train_pad import ContentTask, EmotionTask, IdentityTask, PadTrainConfig
+from talkface.systems.imagineid.train_content import ContentTask
+from talkface.systems.imagineid.train_emotion import EmotionTask
+from talkface.systems.imagineid.train_identity import IdentityTask
+from talkface.systems.imagineid.train_joint import JointTask
+from talkface.systems.imagineid.train_pad import PadTrainConfig
 from talkface.training import TrainerConfig, overfit_one_batch
 
 TINY = PadConfig(width=16, layers=1, heads=2, semantic=8)
@@ -338,3 +342,18 @@ def test_moved_portrait_has_the_other_face(talking_frames: list[np.ndarray]):
     cells = hidden_cells(other)
     assert cells.shape == (1, 32, 32)
     assert 0.05 < cells.mean() < 0.6
+
+
+def test_joint_training_reaches_all_stages_and_progress_does_not(prepared: Path):
+    config = PadTrainConfig(model=TINY, batch=2, seconds=(1.0, 2.0), variants=1, noise=0.0)
+    for task_class, reached in ((JointTask, True), (ContentTask, False)):
+        task = task_class(config, prepared)
+        content = task.parts[1] if isinstance(task, JointTask) else task
+        batch = next(content.batches(np.random.default_rng(0)))
+        content.training_step(batch, 0, 0)["loss"].backward()
+        assert any(p.grad is not None for p in task.pad.content.parameters())
+        assert any(p.grad is not None for p in task.pad.identity.parameters()) == reached
+    joint = JointTask(config, prepared)
+    first, last = overfit_one_batch(joint, QUICK, 30)
+    assert last < first
+    assert np.isfinite(list(joint.validate().values())).all()

@@ -486,6 +486,9 @@ def evaluate(
         Path | None, typer.Option("--models", metavar="DIR", help="Models of your own, for dub or imagine.")
     ] = None,
     renderer: Annotated[str, typer.Option(help="Of imagine: auto, diffusion or warp.")] = "auto",
+    without: Annotated[
+        list[str] | None, typer.Option(help="Of imagine: leave out tia, reference, mba or before.")
+    ] = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the report.")] = Path(
         "evaluation"
     ),
@@ -511,6 +514,7 @@ def evaluate(
             syncnet=syncnet,
             models=own_models,
             renderer=renderer,
+            without=without or [],
         )
     elif real and generated:
         figures = evaluate_pairs(real, generated, output, syncnet=syncnet)

@@ -1,6 +1,7 @@
 """How well ``talkface imagine`` makes people of voices: what is heard, who is shown, and how they speak."""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from talkface.evaluation.voices import judge_moods, judge_swaps, judge_voices
 from talkface.face.model import FaceModel
 from talkface.face.tracker import FaceTrack, FaceTracker
 from talkface.systems.imagineid.pipeline import ImaginePipeline
-from talkface.systems.imagineid.portrait import adherence
+from talkface.systems.imagineid.portrait import Wish, adherence
 
 logger = logging.getLogger(__name__)
 
@@ -40,12 +41,12 @@ class VideoScorer:
     Args:
         pipeline: what is evaluated.
         folder: the videos lie here; those that are there already are scored as they are.
-        renderer: "warp" or "diffusion".
         seed: of the first video; each clip has the next one.
+        options: of the pipeline.
     """
 
-    def __init__(self, pipeline: ImaginePipeline, folder: Path, renderer: str, seed: int) -> None:
-        self.pipeline, self.folder, self.renderer, self.seed = pipeline, folder, renderer, seed
+    def __init__(self, pipeline: ImaginePipeline, folder: Path, seed: int, **options: Any) -> None:
+        self.pipeline, self.folder, self.seed, self.options = pipeline, folder, seed, options
         self.tracker, self.face = FaceTracker(threads=2), FaceModel.from_pretrained()
         self.rows: list[dict[str, Any]] = []
         self.strips: list[np.ndarray] = []
@@ -78,7 +79,7 @@ class VideoScorer:
         path = self.folder / f"{clip.name}{'_still' if still else ''}.mp4"
         meshes = path.with_suffix(".npz")
         if not (path.exists() and meshes.exists()):
-            take = self.pipeline(clip.path, seed=self.seed + number, renderer=self.renderer, still=still)[0]
+            take = self.pipeline(clip.path, seed=self.seed + number, still=still, **self.options)[0]
             take.save(path, overwrite=True)
             np.savez_compressed(meshes, points=take.meshes()[..., :2].astype(np.float16))
         with np.load(meshes) as arrays:
@@ -118,6 +119,7 @@ def evaluate_imagine(
     seed: int = 0,
     renderer: str = "auto",
     models: Path | None = None,
+    without: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Imagine people for held-out voices, score what is heard and shown, write a report.
 
@@ -129,6 +131,7 @@ def evaluate_imagine(
         seed: seed of the first person.
         renderer: "auto", "warp" or "diffusion".
         models: folder of the models to use; by default those shipped.
+        without: parts to leave out: "tia", "reference", "mba", "before".
 
     Raises:
         UnreadableMedia: there is nothing to evaluate on.
@@ -137,7 +140,7 @@ def evaluate_imagine(
     pipeline = _pipeline(models)
     folder = Path(output) / "videos"
     folder.mkdir(parents=True, exist_ok=True)
-    scorer = VideoScorer(pipeline, folder, renderer, seed)
+    scorer = VideoScorer(pipeline, folder, seed, renderer=renderer, without=without)
     library = Library(manifest, items, scorer.tracker)
     for number, item in enumerate(items):
         logger.info("%d/%d %s", number + 1, len(items), item.key)
@@ -145,7 +148,7 @@ def evaluate_imagine(
             scorer(library.clip(item), number)
         except TalkfaceError as error:
             logger.warning("%s: left out: %s", item.key, error)
-    voices = judge_voices(pipeline, manifest, limit, seed)
+    voices = judge_voices(pipeline, manifest, limit, seed, Wish(without=frozenset(without)))
     tests = {
         "videos": scorer.rows,
         "voices": voices.rows,
@@ -153,6 +156,7 @@ def evaluate_imagine(
         "swaps": judge_swaps(pipeline, manifest, items, seed),
     }
     settings = {"system": "imagine", "split": split, "seed": seed, "renderer": renderer, "revision": REVISION}
+    settings |= {"without": sorted(without)} if without else {}
     settings["face_recogniser"] = "dlib_face_recognition_resnet_model_v1" if picture.recogniser() else None
     rows = [{"test": test, **row} for test, part in tests.items() for row in part]
     result = report.headed(settings, [f"{row['test']}/{row['name']}" for row in rows])

@@ -1,6 +1,7 @@
 """``talkface evaluate``: generate and score a validation list, or score pairs of files."""
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ def evaluate_system(
     syncnet: Path | None = None,
     models: Path | None = None,
     renderer: str = "auto",
+    without: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Generate videos from every clip of a split, score them, write a report.
 
@@ -44,6 +46,7 @@ def evaluate_system(
         syncnet: file with SyncNet's original weights, of "dub".
         models: folder of the models to use, of "dub" and "imagine"; by default those shipped.
         renderer: of "imagine": "auto", "warp" or "diffusion".
+        without: of "imagine": parts to leave out, to see what they are worth.
 
     Returns:
         What report.json holds.
@@ -58,7 +61,14 @@ def evaluate_system(
         return evaluate_dub(data, output, split=split, limit=limit, syncnet=syncnet, models=models)
     if system == "imagine":
         return evaluate_imagine(
-            data, output, split=split, limit=limit, seed=seed, renderer=renderer, models=models
+            data,
+            output,
+            split=split,
+            limit=limit,
+            seed=seed,
+            renderer=renderer,
+            models=models,
+            without=without,
         )
     raise InvalidOption(f"system is {system!r}; choose animate, dub or imagine")
 

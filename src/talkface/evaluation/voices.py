@@ -65,7 +65,9 @@ class _Subject:
     looks: list[Look]
 
 
-def judge_voices(pipeline: ImaginePipeline, manifest: Manifest, limit: int | None, seed: int) -> Voices:
+def judge_voices(
+    pipeline: ImaginePipeline, manifest: Manifest, limit: int | None, seed: int, wish: Wish
+) -> Voices:
     """Imagine portraits for voices of held-out people, one recording each; compare them with the people."""
     album, look = portraits(manifest), FaceRes()
     known = looks(manifest, album)
@@ -75,7 +77,7 @@ def judge_voices(pipeline: ImaginePipeline, manifest: Manifest, limit: int | Non
     for number, pair in enumerate(pairs):
         logger.info("voice %d/%d", number + 1, len(pairs))
         try:
-            subjects.append(_imagine(pipeline, manifest, pair, known, look, seed + _SEEDS * number))
+            subjects.append(_imagine(pipeline, manifest, pair, known, look, seed + _SEEDS * number, wish))
         except TalkfaceError as error:
             logger.warning("%s: left out: %s", pair.item.key, error)
     if not subjects:
@@ -101,10 +103,11 @@ def _imagine(
     known: dict[str, Look],
     look: FaceRes,
     seed: int,
+    wish: Wish,
 ) -> _Subject:
     speaker = pipeline.listener.speaker(manifest.file(pair.item))
     imagined = [
-        pipeline.models.imaginer(speaker, one_mood("neutral"), seed + take, Wish()) for take in range(_SEEDS)
+        pipeline.models.imaginer(speaker, one_mood("neutral"), seed + take, wish) for take in range(_SEEDS)
     ]
     seen = [look(one.image, one.points) for one in imagined]
     return _Subject(pair, speaker, known[pair.portrait.key], imagined, seen)

@@ -134,7 +134,12 @@ class Imagination(Generation):
     def _by_diffusion(self, motions: Iterator[FaceMotion]) -> Iterator[np.ndarray]:
         imaginer = self.models.imaginer
         renderer = DiffusionRenderer(
-            imaginer.base, imaginer.adapters, self.imagined, self.models.face, self.seed
+            imaginer.base,
+            imaginer.adapters,
+            self.imagined,
+            self.models.face,
+            self.seed,
+            without=self.script.wish.without,
         )
         for frame in renderer.frames(motions):
             yield _scaled(frame, self.script.size)

@@ -1,6 +1,7 @@
 """``imagine``: speech alone to people who could have that voice, saying it."""
 
 import logging
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -106,8 +107,12 @@ class ImaginePipeline:
         guidance: float = 3.0,
         renderer: str = "auto",
         still: bool = False,
+        without: Iterable[str] = (),
     ) -> Takes[Imagination]:
-        """Imagine people who say the speech; the options are those of :func:`talkface.imagine`."""
+        """Imagine people who say the speech; the options are those of :func:`talkface.imagine`.
+
+        ``without`` leaves parts out, of :data:`~talkface.systems.imagineid.portrait.PARTS`.
+        """
         if renderer not in ("auto", *RENDERERS):
             raise InvalidOption(f"renderer is {renderer}; choose auto, {' or '.join(RENDERERS)}")
         if size not in SIZES:
@@ -119,6 +124,7 @@ class ImaginePipeline:
             prompt,
             int(number_within("steps", steps, 1, 100)),
             number_within("guidance", guidance, 0.0, 15.0),
+            without=frozenset(without),
         )
         path, info = Path(audio), probe_audio(audio)
         if frame_count(info.duration, exact_fps(FRAME_RATE)) < 1:

@@ -32,6 +32,8 @@ _TURNS = np.radians([2.0, 5.0, 2.0])  # standard deviation of pitch, yaw and rol
 _VARIETY = 0.8  # of the spread that a voice leaves to the shape
 _MOST_TRIES = 12
 _CLOSE = 0.06  # of the inter-ocular distance, within which the face lies on the mesh
+PARTS = ("tia", "reference", "mba", "before")
+"""What can be left out: TIA, SCA's reference, MBA, and the frame before."""
 _SURE = 0.65  # probability from which on the caption says woman or man
 
 
@@ -44,12 +46,14 @@ class Wish:
         steps: of the sampler.
         guidance: how much the caption counts; 1 is as trained.
         candidates: portraits to choose the best of.
+        without: parts to leave out, of PARTS, to see what they are worth.
     """
 
     prompt: str = ""
     steps: int = 8
     guidance: float = 3.0
     candidates: int = 3
+    without: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -108,7 +112,7 @@ class PortraitImaginer:
         generator = np.random.default_rng(seed)
         mesh = resting_mesh(self.face, speaker, generator, self.base.pixels)
         caption = self._caption(speaker, wish.prompt)
-        meaning, ignored = self._meaning(speaker, mood, caption, wish.prompt)
+        meaning, ignored = self._meaning(speaker, mood, caption, wish)
         best: Imagined | None = None
         for tried in range(1, _MOST_TRIES + 1):
             image = self._draw(meaning, mesh, generator, wish)
@@ -136,11 +140,11 @@ class PortraitImaginer:
         )
 
     def _meaning(
-        self, speaker: Speaker, mood: np.ndarray, caption: str, prompt: str
+        self, speaker: Speaker, mood: np.ndarray, caption: str, wish: Wish
     ) -> tuple[Tensor, list[str]]:
         """Meaning (1, L, C) of a caption, with the voice's pseudo-words unless the prompt contradicts it."""
         model, tia = self.base.model, self.adapters.tia
-        if tia is None or contradicts(speaker, prompt):
+        if tia is None or "tia" in wish.without or contradicts(speaker, wish.prompt):
             return self.base.meaning(caption)
         tokens = model.tokenize(caption, voice=True)
         ids = torch.from_numpy(tokens.ids)[None].to(self.device)

@@ -39,6 +39,7 @@ class DiffusionRenderer:
         seed: of the shared noise.
         steps: of the sampler for a frame.
         begin: time at which a frame begins, above 0 to 1.
+        without: "reference", "mba" or "before" to leave out, to see what they are worth.
     """
 
     def __init__(
@@ -50,8 +51,11 @@ class DiffusionRenderer:
         seed: int = 0,
         steps: int = STEPS,
         begin: float = BEGIN,
+        without: frozenset[str] = frozenset(),
     ) -> None:
-        self.base, self.adapters, self.steps, self.begin = base, adapters, steps, begin
+        self.base, self.adapters, self.steps, self.without = base, adapters, steps, without
+        # Without the reference there is nothing to begin with but noise.
+        self.begin = 1.0 if "reference" in without else begin
         self.device = next(base.model.parameters()).device
         self.portrait = PortraitRenderer(imagined.image, imagined.points, face, None)
         self.warp = face.mesh_warp()
@@ -80,7 +84,11 @@ class DiffusionRenderer:
         cells = cv2.resize(mask, (pixels // 8, pixels // 8), interpolation=cv2.INTER_AREA)
         hidden = torch.from_numpy(cells)[None, None].to(self.device)
         drawing = torch.from_numpy(draw_mesh(self.warp, mesh, pixels, pixels // 2))[None].to(self.device)
-        known = torch.tensor([[1.0, float(before is not None)]], device=self.device)
+        if "before" in self.without:
+            before = None
+        known = torch.tensor(
+            [[float("reference" not in self.without), float(before is not None)]], device=self.device
+        )
         hint = Hint(
             drawing, reference, torch.zeros_like(reference) if before is None else before, hidden, known
         )
@@ -88,7 +96,10 @@ class DiffusionRenderer:
         noisy = (1 - self.begin) * reference + self.begin * self.noise
         latents = sample(velocity, noisy, self.steps, self.begin)
         blend = torch.from_numpy(mask)[None, None].to(self.device)
-        drawn = decode_blended(base.autoencoder, self.adapters.mba, latents, reference, blend)
+        if "mba" in self.without:
+            drawn = base.autoencoder.decode(latents)
+        else:
+            drawn = decode_blended(base.autoencoder, self.adapters.mba, latents, reference, blend)
         image = (drawn[0].permute(1, 2, 0) * 255).round().byte().cpu().numpy()
         return latents * (1 - hidden), image
 

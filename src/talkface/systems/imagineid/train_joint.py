@@ -24,6 +24,8 @@ class JointTask(PadTask):
         for part in self.parts:
             part.joint = True
             self.modules |= part.modules
+        for module in self.modules.values():  # each part has frozen those before it
+            module.requires_grad_(True)
 
     def prepare(self, generator: np.random.Generator) -> None:
         """What each of the stages is trained on."""

@@ -108,7 +108,7 @@ class IdentityTask(PadTask):
             "val_r10": float((rank < 10).mean()),
             "val_people": float(len(first)),
             "val_sex": float((heard_male == (male > 0.5)).mean()),
-            "val_age_r": float(np.corrcoef(age, heard_age)[0, 1]),
+            "val_age_r": float(np.corrcoef(age, heard_age)[0, 1]) if heard_age.std() > 1e-4 else 0.0,
             "val_age_error_years": float(10 * np.abs(age - heard_age).mean()),
             "val_shape_explained": float(1 - (alpha - expected).square().sum() / alpha.square().sum()),
         }

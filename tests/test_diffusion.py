@@ -17,7 +17,7 @@ from conftest import write_looks
 from talkface.data.faces import PIXELS, SIDE, Portrait, held_out, portrait_matrix, portraits, weights
 from talkface.data.prepare import Item, Manifest
 from talkface.diffusion import captions
-from talkface.diffusion.album import LatentAlbum, vary
+from talkface.diffusion.album import LatentAlbum, latents_mark, vary, weights_mark
 from talkface.diffusion.autoencoder import FACTOR, FaceAutoencoder
 from talkface.diffusion.captions import LENGTH, VOCABULARY, Attributes, caption, phrases, tokenize
 from talkface.diffusion.config import AutoencoderConfig, DiffusionConfig
@@ -315,6 +315,21 @@ def test_autoencoder_overfits_one_batch_and_is_judged(prepared: Path, tmp_path: 
     assert latents.latents[:, 0].astype(float).std() == pytest.approx(1, abs=0.2)
     again = LatentAlbum.of(task.album, FaceAutoencoder.from_pretrained(str(tmp_path)), 2, tmp_path)
     np.testing.assert_array_equal(again.latents, latents.latents)
+    check_decoder_is_trained_alone(config, prepared, tmp_path)
+
+
+def check_decoder_is_trained_alone(config: AutoencoderTrainConfig, prepared: Path, exported: Path) -> None:
+    further = AutoencoderTask(replace(config, start=str(exported), noise=0.2), prepared)
+    before = further.autoencoder.state_dict()
+    before = {name: tensor.clone() for name, tensor in before.items()}
+    overfit_one_batch(further, replace(QUICK, lr=1e-3), 5)
+    after = further.autoencoder.state_dict()
+    changed = {name.split(".")[0] for name in after if not torch.equal(after[name], before[name])}
+    assert changed == {"decoder"}
+    further.export(exported / "further", {})
+    again = FaceAutoencoder.from_pretrained(str(exported / "further"))
+    assert latents_mark(again) == latents_mark(FaceAutoencoder.from_pretrained(str(exported)))
+    assert weights_mark(again) != weights_mark(FaceAutoencoder.from_pretrained(str(exported)))
 
 
 def test_diffusion_overfits_one_batch(prepared: Path, tmp_path: Path):

@@ -2,13 +2,14 @@
 
 import hashlib
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from talkface.data.faces import PIXELS, Portrait
 from talkface.diffusion.autoencoder import FaceAutoencoder
@@ -96,14 +97,23 @@ def _encode(
 
 def _mark(album: list[Portrait], autoencoder: nn.Module, variants: int, seed: int) -> str:
     """Tells which portraits were encoded, and how."""
-    text = f"{variants} {seed} {[p.key for p in album]} {weights_mark(autoencoder)}"
+    text = f"{variants} {seed} {[p.key for p in album]} {latents_mark(autoencoder)}"
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def weights_mark(module: nn.Module) -> str:
     """Tells a module's weights from others."""
+    return _digest(module.state_dict())
+
+
+def latents_mark(autoencoder: nn.Module) -> str:
+    """Tells an autoencoder from those with other latents; how they are drawn does not matter."""
+    return _digest({k: v for k, v in autoencoder.state_dict().items() if "decoder" not in k})
+
+
+def _digest(state: Mapping[str, Tensor]) -> str:
     digest = hashlib.sha256()
-    for name, tensor in module.state_dict().items():
+    for name, tensor in state.items():
         digest.update(name.encode() + tensor.cpu().numpy().tobytes())
     return digest.hexdigest()[:12]
 

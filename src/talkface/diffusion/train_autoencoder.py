@@ -25,6 +25,9 @@ class AutoencoderTrainConfig:
 
     Attributes:
         model: sizes.
+        start: name or directory of an autoencoder whose decoder is trained further; its latents stay.
+        noise: largest standard deviation of noise on the latents of such a decoder: it learns to draw from
+            latents that are not quite right, as those of the LDM are.
         patch: side in pixels of what a step sees of a portrait.
         batch: patches.
         gradient, divergence, adversarial, matching: weights of the losses beside the L1 distance.
@@ -34,6 +37,8 @@ class AutoencoderTrainConfig:
     """
 
     model: AutoencoderConfig = field(default_factory=AutoencoderConfig)
+    start: str = ""
+    noise: float = 0.0
     patch: int = 128
     batch: int = 12
     gradient: float = 0.5
@@ -60,9 +65,15 @@ class AutoencoderTask(Task):
         self.weights = weights(self.album)
         self.held_out = held_out(album, config.held_out)
         torch.manual_seed(seed)
-        self.autoencoder = FaceAutoencoder(config.model).to(self.device)
+        autoencoder = (
+            FaceAutoencoder.from_pretrained(config.start) if config.start else FaceAutoencoder(config.model)
+        )
+        self.autoencoder = autoencoder.to(self.device)
         self.discriminator = PatchDiscriminator(0, config.discriminator_width).to(self.device)
-        self.modules = {"autoencoder": self.autoencoder, "discriminator": self.discriminator}
+        if config.start:
+            self.autoencoder.encoder.requires_grad_(False)
+        trained = self.autoencoder.decoder if config.start else self.autoencoder
+        self.modules = {"autoencoder": trained, "discriminator": self.discriminator}
 
     def optimizers_spec(self) -> list[OptimizerSpec]:
         """The autoencoder's and the discriminator's optimizers."""
@@ -94,7 +105,7 @@ class AutoencoderTask(Task):
             return self._judge(batch, adversarial and step % 2 == 0)
         config, everywhere = self.config, torch.ones_like(batch[:, :1])
         mean, log_variance = self.autoencoder.distribution(batch)
-        drawn = self.autoencoder.restore(mean + (log_variance / 2).exp() * torch.randn_like(mean))
+        drawn = self.autoencoder.restore(self._inexact(mean, log_variance))
         out = {
             "l1": weighted_l1(drawn, batch, everywhere),
             "gradient": gradient_loss(drawn, batch, everywhere),
@@ -111,6 +122,15 @@ class AutoencoderTask(Task):
             }
             loss = loss + config.adversarial * out["adversarial"] + config.matching * out["matching"]
         return {"loss": loss} | {name: value.detach() for name, value in out.items()}
+
+    def _inexact(self, mean: Tensor, log_variance: Tensor) -> Tensor:
+        """Unscaled latents (B, 4, h, w) as they are drawn, or as noisy as those of the LDM."""
+        if not self.config.start:
+            return mean + (log_variance / 2).exp() * torch.randn_like(mean)
+        spread = (
+            self.config.noise * self.autoencoder.scale * torch.rand(len(mean), 1, 1, 1, device=mean.device)
+        )
+        return mean + spread * torch.randn_like(mean)
 
     def _scores(self, image: Tensor) -> tuple[Tensor, list[Tensor]]:
         no_maps = image.new_zeros(len(image), 0, image.shape[2] // 2, image.shape[3] // 2)
@@ -157,10 +177,12 @@ class AutoencoderTask(Task):
         """Measure what latents are like, for unit variance, and write the model as the hub reads it."""
         from talkface.hub import save_pretrained
 
-        chosen = self.album[:: max(1, len(self.album) // 400)]
-        found = [self.autoencoder.distribution(pictures([p.image()], self.device))[0] for p in chosen]
-        latents = torch.cat(found)
-        self.autoencoder.mean.copy_(latents.mean((0, 2, 3), keepdim=True))
-        self.autoencoder.scale.copy_(latents.std((0, 2, 3), keepdim=True))
-        config = {"class": "FaceAutoencoder", "model": asdict(self.config.model), "metrics": metrics}
+        if not self.config.start:
+            chosen = self.album[:: max(1, len(self.album) // 400)]
+            found = [self.autoencoder.distribution(pictures([p.image()], self.device))[0] for p in chosen]
+            latents = torch.cat(found)
+            self.autoencoder.mean.copy_(latents.mean((0, 2, 3), keepdim=True))
+            self.autoencoder.scale.copy_(latents.std((0, 2, 3), keepdim=True))
+        sizes = asdict(self.autoencoder.config)
+        config = {"class": "FaceAutoencoder", "model": sizes, "metrics": metrics}
         save_pretrained(directory, config, self.autoencoder.state_dict(), card=None)

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from talkface.data.faces import PIXELS, held_out, portraits, weights
 from talkface.data.prepare import Manifest
-from talkface.diffusion.album import LatentAlbum, weights_mark
+from talkface.diffusion.album import LatentAlbum, latents_mark
 from talkface.diffusion.base import COMPACT, Base
 from talkface.diffusion.captions import Attributes, caption
 from talkface.face.attributes import described, looks
@@ -215,7 +215,7 @@ class FootageTask(CcfTask):
 
     def prepare(self, seed: int) -> None:
         """Frames of training clips, and of held-out ones."""
-        mark = weights_mark(self.autoencoder)
+        mark = latents_mark(self.autoencoder)
         given = (self.face, self.autoencoder, self.config.frames, mark, seed)
         self.footage = Footage.of(self.manifest, "train", *given)
         self.held_out = Footage.of(self.manifest, "val", *given)

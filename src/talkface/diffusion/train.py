@@ -73,7 +73,7 @@ class DiffusionTask(Task):
         self.autoencoder = FaceAutoencoder.from_pretrained(config.autoencoder).to(self.device)
         face = FaceModel.from_pretrained(config.face_model)
         self.warp = face.mesh_warp()
-        usable = [p for p in album if p.sharpness >= config.sharpness and _yaw(p, face) <= config.turned]
+        usable = clear_ones(album, face, config.sharpness, config.turned)
         train = [p for p in usable if p.split == "train"]
         self.attributes = [known[p.key] for p in train]
         self.weights = weights(train)
@@ -178,6 +178,13 @@ class DiffusionTask(Task):
 
         config = {"class": "FaceDiffusion", "model": asdict(self.config.model), "metrics": metrics}
         save_pretrained(directory, config, self.model.state_dict(), card=None)
+
+
+def clear_ones(
+    album: list[Portrait], face: FaceModel, sharpness: float = 3.6, turned: float = 0.9
+) -> list[Portrait]:
+    """Portraits of at least a mean Laplacian, and turned by a yaw in radians at most."""
+    return [p for p in album if p.sharpness >= sharpness and _yaw(p, face) <= turned]
 
 
 def _yaw(portrait: Portrait, face: FaceModel) -> float:

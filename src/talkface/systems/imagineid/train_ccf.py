@@ -14,6 +14,7 @@ from talkface.data.prepare import Manifest
 from talkface.diffusion.album import LatentAlbum, latents_mark
 from talkface.diffusion.base import COMPACT, Base
 from talkface.diffusion.captions import Attributes, caption
+from talkface.diffusion.train import clear_ones
 from talkface.face.attributes import described, looks
 from talkface.face.draw import draw_mesh
 from talkface.face.masks import face_mask
@@ -127,8 +128,9 @@ class TiaTask(CcfTask):
 
     def prepare(self, seed: int) -> None:
         """Latents, captions and semantic embeddings of portraits."""
-        album = portraits(self.manifest)
-        known, seen = described(self.manifest, album), looks(self.manifest, album)
+        whole = portraits(self.manifest)
+        seen, album = looks(self.manifest, whole), clear_ones(whole, self.face)
+        known = described(self.manifest, album)
         train = [portrait for portrait in album if portrait.split == "train"]
         strangers = held_out(album, self.config.held_out)
         pad = Pad.from_pretrained(self.config.pad).to(self.device).requires_grad_(False)

@@ -2,6 +2,8 @@
 
 import base64
 import json
+import subprocess
+import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -413,3 +415,14 @@ def test_graphs_of_tensorflow_js_run(tmp_path: Path):
     (tmp_path / "m.json").write_text(json.dumps(model))
     with pytest.raises(ValueError, match="Strange"):
         TfjsGraph(tmp_path / "m.json", tmp_path / "m.bin", ["mean"])
+
+
+def test_packed_portraits_train_as_well(prepared: Path, tmp_path: Path):
+    script = Path(__file__).parents[1] / "scripts" / "pack_faces.py"
+    subprocess.run([sys.executable, str(script), str(prepared), str(tmp_path / "pack")], check=True)
+    packed, whole = (portraits(Manifest.load(folder)) for folder in (tmp_path / "pack", prepared))
+    assert packed
+    assert {portrait.key for portrait in packed} <= {portrait.key for portrait in whole}
+    config = AutoencoderTrainConfig(model=SMALL_AUTOENCODER, patch=64, batch=1, held_out=1)
+    task = AutoencoderTask(config, tmp_path / "pack")
+    assert next(task.batches(np.random.default_rng(0))).shape == (1, 3, 64, 64)

@@ -72,7 +72,7 @@ def portraits(manifest: Manifest) -> list[Portrait]:
     """All portraits of a prepared folder; cut on first use and kept."""
     path = manifest.directory / "faces.npz"
     if not path.is_file():
-        _keep(path, list(_cut_all(manifest)))
+        keep(path, list(_cut_all(manifest)))
     with np.load(path) as arrays:
         images = np.split(arrays["jpeg"], np.cumsum(arrays["lengths"])[:-1])
         columns = [arrays[name].tolist() for name in ("key", "person", "split")]
@@ -191,7 +191,8 @@ def _sharpness(crop: np.ndarray, points: np.ndarray) -> float:
     return float(edges[mask > 0].mean()) if mask.any() else 0.0
 
 
-def _keep(path: Path, album: list[Portrait]) -> None:
+def keep(path: Path, album: list[Portrait]) -> None:
+    """Write portraits as :func:`portraits` reads them."""
     partial = path.with_suffix(".partial.npz")
     np.savez(
         partial,

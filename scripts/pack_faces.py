@@ -1,7 +1,7 @@
 """Takes portraits along to a machine with a GPU: ``python scripts/pack_faces.py PREPARED PACK``.
 
-The pack (some 50 MB) holds the clear portraits of a prepared folder, compressed further, and what FaceRes says of
-them. It trains the face LDM as that folder does::
+The pack (some 50 MB) holds the clear portraits of a prepared folder, compressed further, and what FaceRes
+says of them. It trains the face LDM as that folder does::
 
     talkface train recipes/face-diffusion-large.yaml --data PACK
 """

@@ -26,7 +26,7 @@ Number = TypeVar("Number", int, float)
 
 app = typer.Typer(
     name="talkface",
-    help="Faces that talk: from one portrait and speech, in an existing video, or from speech alone.",
+    help="Faces that talk: from one portrait and speech, or in an existing video.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -224,7 +224,8 @@ def dub(
         print(output)
 
 
-@app.command()
+# Not in the list of verbs before its weights are shipped.
+@app.command(hidden=True)
 def imagine(
     audio: Annotated[Path, typer.Argument(metavar="SPEECH", help="Any file with an audio stream.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The video to write.")],

@@ -68,12 +68,8 @@ class Hint:
 
     def expanded(self, count: int) -> "Hint":
         """The same hint for ``count`` pictures."""
-        return Hint(
-            *(
-                getattr(self, f.name).expand(count, -1, *(-1,) * (getattr(self, f.name).ndim - 2))
-                for f in fields(self)
-            )
-        )
+        parts = (getattr(self, field.name) for field in fields(self))
+        return Hint(*(part.expand(count, *part.shape[1:]) for part in parts))
 
 
 class SpatialConditionalAdapter(nn.Module):

@@ -1,7 +1,7 @@
 """The first frame: a face that could belong to a voice, imagined by the LDM over a mesh of PAD's shape."""
 
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import cv2
 import numpy as np
@@ -11,8 +11,8 @@ from torch import Tensor
 
 from talkface.data.faces import SIDE
 from talkface.diffusion.base import Base
-from talkface.diffusion.captions import Attributes, phrases
-from talkface.diffusion.sampling import guided, sample
+from talkface.diffusion.captions import VOCABULARY, Attributes, phrases, tokenize
+from talkface.diffusion.sampling import Control, guided, sample
 from talkface.errors import NoFaceFound
 from talkface.face import topology as tp
 from talkface.face.crop import face_unit
@@ -120,12 +120,12 @@ class PortraitImaginer:
             if found and (best is None or _better(found, best)):
                 best = found
             if best and tried >= wish.candidates and (best.adherence is None or best.adherence < _CLOSE):
-                return Imagined(**{**best.__dict__, "tries": tried})
+                return replace(best, tries=tried)
         if best is None:
             raise NoFaceFound(
                 f"no face came out of {_MOST_TRIES} tries with seed {seed}; choose another --seed or prompt"
             )
-        return Imagined(**{**best.__dict__, "tries": _MOST_TRIES})
+        return replace(best, tries=_MOST_TRIES)
 
     # -- what the LDM is told --------------------------------------------------------------------
 
@@ -165,7 +165,7 @@ class PortraitImaginer:
         noise = generator.standard_normal((1, 4, side, side)).astype(np.float32)
         drawing = self.drawing(mesh)
         seen = model.see(drawing)
-        velocity = guided(model, meaning, seen, wish.guidance, self._control(drawing, mesh))
+        velocity = guided(model, meaning, seen, wish.guidance, self._control(drawing))
         latents = sample(velocity, torch.from_numpy(noise).to(self.device), wish.steps, shift=SHIFT)
         picture = self.base.autoencoder.decode(latents)[0].permute(1, 2, 0)
         return (picture * 255).round().byte().cpu().numpy()
@@ -175,7 +175,7 @@ class PortraitImaginer:
         pixels = self.base.pixels
         return torch.from_numpy(draw_mesh(self.warp, mesh, pixels, pixels // 2))[None].to(self.device)
 
-    def _control(self, drawing: Tensor, mesh: np.ndarray):
+    def _control(self, drawing: Tensor) -> Control | None:
         """SCA shows the mesh to a base that does not see it by itself."""
         sca = self.adapters.sca
         if self.base.compact or sca is None:
@@ -236,8 +236,6 @@ def contradicts(speaker: Speaker, prompt: str) -> bool:
 
 def known_words(prompt: str) -> list[str]:
     """Words of a prompt that the compact LDM knows."""
-    from talkface.diffusion.captions import VOCABULARY, tokenize
-
     return [VOCABULARY[number] for number in tokenize(prompt).ids if number]
 
 

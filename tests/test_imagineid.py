@@ -98,14 +98,16 @@ def test_stages_fit_together(pairs: int):
     with torch.no_grad():
         told = pad.identity(speech)
         mouth = pad.content.mean(speech, told.code())
-        mood = pad.emotion(speech, told.code(), mouth)
+        logits = pad.emotion.logits(speech, told.code(), mouth)
+        upper, more = pad.emotion.express(logits.softmax(-1))
     torch.testing.assert_close(told.semantic.norm(dim=1), torch.ones(2))
     assert (told.shape_spread > 0).all()
     assert (told.age_spread > 0).all()
     assert mouth.shape == (2, pairs, 28)
-    assert mood.logits.shape == (2, pairs, len(EMOTIONS))
-    assert mood.beta_upper.shape == (2, pairs, 16)
-    assert mood.beta_mouth.shape == mouth.shape
+    assert logits.shape == (2, logits.shape[1], len(EMOTIONS))
+    assert abs(logits.shape[1] - count / 4) < 1
+    assert upper.shape == (*logits.shape[:2], 16)
+    assert more.shape == (*logits.shape[:2], 28)
 
 
 def test_a_neutral_voice_has_no_expression():

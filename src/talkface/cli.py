@@ -35,7 +35,6 @@ app = typer.Typer(
 models = typer.Typer(help="List or fetch the models that others made.", no_args_is_help=False)
 app.add_typer(models, name="models")
 
-_PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 ProgressOption = Annotated[Mode, typer.Option(help="Bars in a terminal, JSON lines, or nothing.")]
 
 
@@ -259,8 +258,10 @@ def imagine(
 ) -> None:
     """Imagine people who could have a voice, saying the speech."""
     outputs, portraits, heard = (_takes(path, takes) for path in (output, portrait_out, explain))
-    if portrait_out and portrait_out.suffix.lower() not in _PICTURES:
-        raise OutputError(f"{portrait_out} is no name of a picture; choose {', '.join(_PICTURES)}")
+    if portrait_out:
+        from talkface.media.files import check_picture_name
+
+        check_picture_name(portrait_out)
     other = [Path(identity_from)] if identity_from != "voice" else []
     inputs = [audio, *other, *([emotion_from] if emotion_from else [])]
     _check_outputs([*outputs, *portraits, *heard], inputs, overwrite)
@@ -285,9 +286,9 @@ def imagine(
             device=device,
         )
         for number, (take, target) in enumerate(zip(imagined, outputs, strict=True)):
+            _save(take, target, None, overwrite, report)
             if number == 0 and take.imagined.ignored:
                 report.warn(f"words that are not known and were ignored: {', '.join(take.imagined.ignored)}")
-            _save(take, target, None, overwrite, report)
             if portraits:
                 take.save_portrait(portraits[number])
             if heard:
@@ -321,6 +322,8 @@ def _takes(path: Path | None, takes: int) -> list[Path]:
 
 def _check_outputs(outputs: list[Path], inputs: list[Path], overwrite: bool) -> None:
     """Refuse before the work what would fail after it."""
+    if len({output.resolve() for output in outputs}) < len(outputs):
+        raise OutputError("two outputs have the same name; choose others")
     for output in outputs:
         if any(source.exists() and output.exists() and output.samefile(source) for source in inputs):
             raise OutputError(f"{output} is an input; choose another output")

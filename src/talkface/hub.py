@@ -137,8 +137,13 @@ def build_pretrained(
     sizes = {
         name: tuple(value) if isinstance(value, list) else value for name, value in settings["model"].items()
     }
-    model = module(config(**sizes))
-    model.load_state_dict(state)
+    try:
+        model = module(config(**sizes))
+        model.load_state_dict(state)
+    except (RuntimeError, TypeError) as error:
+        raise ModelUnavailable(
+            f"{name_or_path} is another kind of model: {_one_line(error)[:120]}"
+        ) from error
     return model.eval()
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from talkface.data.arrays import keep_arrays
 from talkface.data.prepare import Item, Manifest
 from talkface.face import topology as tp
 from talkface.face.crop import Part, cut, face_unit, transform
@@ -107,8 +108,5 @@ def crop_clip(manifest: Manifest, item: Item, model: FaceModel) -> CropClip:
 
 
 def _keep(path: Path, images: list[np.ndarray], points: np.ndarray) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial.npz")
     lengths = np.array([len(image) for image in images])
-    np.savez(partial, jpeg=np.concatenate([i.ravel() for i in images]), lengths=lengths, points=points)
-    partial.replace(path)
+    keep_arrays(path, jpeg=np.concatenate([i.ravel() for i in images]), lengths=lengths, points=points)

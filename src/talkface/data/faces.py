@@ -13,6 +13,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from talkface.data.arrays import keep_arrays
 from talkface.data.prepare import Item, Manifest
 from talkface.face import topology as tp
 from talkface.face.crop import cut, face_unit, transform
@@ -193,9 +194,8 @@ def _sharpness(crop: np.ndarray, points: np.ndarray) -> float:
 
 def keep(path: Path, album: list[Portrait]) -> None:
     """Write portraits as :func:`portraits` reads them."""
-    partial = path.with_suffix(".partial.npz")
-    np.savez(
-        partial,
+    keep_arrays(
+        path,
         jpeg=np.concatenate([portrait.jpeg for portrait in album]),
         lengths=np.array([len(portrait.jpeg) for portrait in album]),
         points=np.stack([portrait.points for portrait in album]).astype(np.float32),
@@ -204,4 +204,3 @@ def keep(path: Path, album: list[Portrait]) -> None:
         person=np.array([portrait.person for portrait in album]),
         split=np.array([portrait.split for portrait in album]),
     )
-    partial.replace(path)

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from talkface.data.arrays import keep_arrays
 from talkface.data.faces import PIXELS, Portrait
 from talkface.diffusion.autoencoder import FaceAutoencoder
 from talkface.diffusion.stable import StableAutoencoder
@@ -41,11 +42,16 @@ class LatentAlbum:
         variants: int,
         folder: Path,
         seed: int = 0,
+        pixels: int = PIXELS,
     ) -> "LatentAlbum":
-        """Encode portraits, the first variant as they are, the others augmented; kept in ``folder``."""
-        path = folder / f"latents-{_mark(album, autoencoder, variants, seed)}.npz"
+        """Encode portraits, the first variant as they are, the others augmented; kept in ``folder``.
+
+        ``pixels`` is the side of the pictures that are encoded; meshes stay in pixels of the portraits.
+        """
+        path = folder / f"latents-{_mark(album, autoencoder, variants, seed, pixels)}.npz"
         if not path.is_file():
-            _keep(path, *_encode(album, autoencoder, variants, seed))
+            latents, points = _encode(album, autoencoder, variants, seed, pixels)
+            keep_arrays(path, latents=latents, points=points)
         with np.load(path) as arrays:
             return cls(arrays["latents"], arrays["points"])
 
@@ -71,9 +77,13 @@ def vary(
 
 
 def _encode(
-    album: list[Portrait], autoencoder: FaceAutoencoder | StableAutoencoder, variants: int, seed: int
+    album: list[Portrait],
+    autoencoder: FaceAutoencoder | StableAutoencoder,
+    variants: int,
+    seed: int,
+    pixels: int,
 ) -> tuple[np.ndarray, np.ndarray]:
-    from talkface.nn.picture import pictures
+    from talkface.nn.picture import enlarged, pictures
 
     generator = np.random.default_rng(seed)
     device = next(autoencoder.parameters()).device
@@ -84,20 +94,24 @@ def _encode(
             plain = portrait.image(), portrait.points
             rows += [plain, *(vary(*plain, generator) for _ in range(variants - 1))]
         with torch.inference_mode():
-            encoded = autoencoder.encode(pictures([image for image, _ in rows], device))
+            images = [enlarged(image, pixels) for image, _ in rows]
+            encoded = autoencoder.encode(pictures(images, device))
         latents.append(encoded.half().cpu().numpy())
         points.append(np.stack([mesh for _, mesh in rows]).astype(np.float32))
         if start % (50 * _BATCH) == 0:
             logger.info("encoded %d of %d portraits", start, len(album))
-    side = PIXELS // 8
+    side = pixels // 8
     shape = len(album), variants
     found = np.concatenate(latents).reshape(*shape, -1, side, side)
     return found, np.concatenate(points).reshape(*shape, -1, 3)
 
 
-def _mark(album: list[Portrait], autoencoder: nn.Module, variants: int, seed: int) -> str:
+def _mark(
+    album: list[Portrait], autoencoder: nn.Module, variants: int, seed: int, pixels: int = PIXELS
+) -> str:
     """Tells which portraits were encoded, and how."""
     text = f"{variants} {seed} {[p.key for p in album]} {latents_mark(autoencoder)}"
+    text += f" {pixels}" if pixels != PIXELS else ""
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
@@ -116,9 +130,3 @@ def _digest(state: Mapping[str, Tensor]) -> str:
     for name, tensor in state.items():
         digest.update(name.encode() + tensor.cpu().numpy().tobytes())
     return digest.hexdigest()[:12]
-
-
-def _keep(path: Path, latents: np.ndarray, points: np.ndarray) -> None:
-    partial = path.with_suffix(".partial.npz")
-    np.savez(partial, latents=latents, points=points)
-    partial.replace(path)

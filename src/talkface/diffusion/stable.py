@@ -79,6 +79,7 @@ class StableDiffusion(nn.Module):
         )
         variance = (1 - schedule.alphas_cumprod.double()) / schedule.alphas_cumprod.double()
         self.sigmas = variance.sqrt().numpy()
+        self.prediction_type = schedule.config.prediction_type
 
     def tokenize(self, prompt: str, voice: bool = False) -> Tokens:
         """Read a prompt; with ``voice``, places for pseudo-words come first. What is too long is ignored."""
@@ -106,9 +107,9 @@ class StableDiffusion(nn.Module):
 
     def inputs(self, noisy: Tensor, time: Tensor, mesh: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """What the U-Net takes: latents of unit variance and the step of its schedule."""
-        part = self._within(time)[:, None, None, None]
+        noisy, part = self._within(noisy, time)
         scaled = noisy / (part.square() + (1 - part).square()).sqrt()
-        sigma = (part / (1 - part)).flatten().double().cpu().numpy()
+        sigma = (part / (1 - part)).flatten().cpu().double().numpy()
         steps = np.interp(np.log(sigma), np.log(self.sigmas), np.arange(len(self.sigmas)))
         return scaled, torch.from_numpy(steps).float().to(noisy.device)
 
@@ -116,16 +117,17 @@ class StableDiffusion(nn.Module):
         self, noisy: Tensor, time: Tensor, meaning: Tensor, mesh: Tensor | None = None, **control: Any
     ) -> Tensor:
         """Velocity (B, 4, h, w); the arguments are those of :meth:`FaceDiffusion.forward`."""
-        part = self._within(time)[:, None, None, None]
+        known, part = self._within(noisy, time)
         noise = self.unet(*self.inputs(noisy, time), meaning, return_dict=False, **control)[0]
-        # x0 of x_t; what is noisier than the schedule's end is taken to be at its end.
-        clean = (noisy - part * noise) / (1 - part)
+        clean = (known - part * noise) / (1 - part)
         return noise - clean
 
-    def _within(self, time: Tensor) -> Tensor:
-        """Times (B,) that the schedule knows."""
+    def _within(self, noisy: Tensor, time: Tensor) -> tuple[Tensor, Tensor]:
+        """Latents, and their times (B, 1, 1, 1), moved to the schedule's end where they are beyond it."""
         low, high = (float(s / (1 + s)) for s in (self.sigmas[0], self.sigmas[-1]))
-        return time.clamp(low, high)
+        part = time.clamp(low, high)[:, None, None, None]
+        beyond = time[:, None, None, None] > high
+        return torch.where(beyond, noisy * high / time[:, None, None, None], noisy), part
 
 
 class StableAutoencoder(nn.Module):
@@ -200,4 +202,10 @@ def load_stable_diffusion(folder: Path) -> tuple[StableDiffusion, StableAutoenco
         load(CLIPTokenizer, "tokenizer"),
         load(DDPMScheduler, "scheduler"),
     )
+    kind, channels = model.prediction_type, unet.config.in_channels
+    if kind != "epsilon" or channels != unet.config.out_channels:
+        raise ModelUnavailable(
+            f"{folder} predicts {kind} from {channels} channels; "
+            "only text-to-picture models that predict the noise can be used"
+        )
     return model.eval(), StableAutoencoder(vae).eval(), 8 * unet.config.sample_size

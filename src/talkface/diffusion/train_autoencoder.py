@@ -140,7 +140,7 @@ class AutoencoderTask(Task):
         if not wanted:  # keeps the graph alive without training anything
             return {"loss": self.discriminator.head.get_parameter("bias").sum() * 0.0}
         with torch.no_grad():
-            fake = self.autoencoder.restore(self.autoencoder.distribution(batch)[0])
+            fake = self.autoencoder.restore(self._inexact(*self.autoencoder.distribution(batch)))
         real_score, _ = self._scores(batch)
         fake_score, _ = self._scores(fake)
         return {"loss": hinge_discriminator(real_score, fake_score, torch.ones_like(real_score))}

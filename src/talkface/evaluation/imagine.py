@@ -1,5 +1,6 @@
 """How well ``talkface imagine`` makes people of voices: what is heard, who is shown, and how they speak."""
 
+import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,13 +9,15 @@ from typing import Any
 
 import numpy as np
 
-from talkface.errors import TalkfaceError
+from talkface.data.arrays import keep_arrays
+from talkface.errors import InvalidOption, TalkfaceError
 from talkface.evaluation import motion as motion_figures
 from talkface.evaluation import picture, report, sync
 from talkface.evaluation.clips import Clip, Library, frames_at, spread, talking_items, voice
 from talkface.evaluation.performance import RATE, perform, track_file
 from talkface.evaluation.steadiness import drift, unexplained_change
-from talkface.evaluation.voices import judge_moods, judge_swaps, judge_voices
+from talkface.evaluation.voices import Voices, judge_moods, judge_swaps, judge_voices
+from talkface.face.attributes import FaceRes
 from talkface.face.model import FaceModel
 from talkface.face.tracker import FaceTrack, FaceTracker
 from talkface.systems.imagineid.pipeline import ImaginePipeline
@@ -62,8 +65,11 @@ class VideoScorer:
         speaks, sounds = voice(clip.path, start, length)
         row: dict[str, Any] = {"name": clip.name, "group": clip.group, "seconds": length / RATE}
         row["face_found"] = float(track.found.sum() / len(made.meshes))
-        row |= sync.lip_sync(mine, true, sounds) | sync.silence(mine, true, speaks)
-        row.pop("mouth_lmd", None)  # two people's mouths are not at the same place
+        row |= sync.lip_sync(mine, true, sounds)
+        row.pop("mouth_lmd", None)  # two people's mouths are not at the same place, nor closed alike
+        for prefix, who in (("", mine), ("real_", true)):
+            quiet = sync.silence(who, who, speaks)
+            row |= {f"{prefix}silent_opening": quiet["silent_opening"]} if quiet else {}
         row |= motion_figures.head_and_eyes(mine)
         row |= {f"real_{name}": value for name, value in motion_figures.head_and_eyes(true).items()}
         row |= self._against_mesh(track, made) | self._looks(made, track)
@@ -78,11 +84,15 @@ class VideoScorer:
     def _make(self, clip: Clip, number: int, still: bool) -> Made:
         path = self.folder / f"{clip.name}{'_still' if still else ''}.mp4"
         meshes = path.with_suffix(".npz")
+        given = json.dumps({"seed": self.seed + number, **self.options}, sort_keys=True, default=list)
         if not (path.exists() and meshes.exists()):
             take = self.pipeline(clip.path, seed=self.seed + number, still=still, **self.options)[0]
             take.save(path, overwrite=True)
-            np.savez_compressed(meshes, points=take.meshes()[..., :2].astype(np.float16))
+            points = take.meshes()[..., :2].astype(np.float16)
+            keep_arrays(meshes, points=points, made_with=np.array(given))
         with np.load(meshes) as arrays:
+            if str(arrays["made_with"]) != given:
+                raise InvalidOption(f"{self.folder} holds videos made otherwise; choose another --output")
             return Made(path, arrays["points"].astype(np.float32))
 
     @staticmethod
@@ -137,30 +147,40 @@ def evaluate_imagine(
         UnreadableMedia: there is nothing to evaluate on.
     """
     manifest, items = talking_items(data, split, limit)
-    pipeline = _pipeline(models)
+    pipeline, wish = _pipeline(models), Wish(without=frozenset(without))
+    options = {"renderer": pipeline.choose_renderer(renderer, wish), "without": sorted(without)}
+    prepared = (manifest.directory / "manifest.jsonl").is_file()
+    if prepared:
+        FaceRes()  # if it is missing, better now than in an hour
+    else:
+        logger.warning("videos are scored, voices and moods are not: they need a prepared folder")
     folder = Path(output) / "videos"
     folder.mkdir(parents=True, exist_ok=True)
-    scorer = VideoScorer(pipeline, folder, seed, renderer=renderer, without=without)
+    scorer = VideoScorer(pipeline, folder, seed, **options)
     library = Library(manifest, items, scorer.tracker)
     for number, item in enumerate(items):
         logger.info("%d/%d %s", number + 1, len(items), item.key)
         try:
             scorer(library.clip(item), number)
+        except InvalidOption:
+            raise
         except TalkfaceError as error:
             logger.warning("%s: left out: %s", item.key, error)
-    voices = judge_voices(pipeline, manifest, limit, seed, Wish(without=frozenset(without)))
-    tests = {
-        "videos": scorer.rows,
-        "voices": voices.rows,
-        "moods": judge_moods(pipeline.listener, manifest, limit),
-        "swaps": judge_swaps(pipeline, manifest, items, seed),
-    }
-    settings = {"system": "imagine", "split": split, "seed": seed, "renderer": renderer, "revision": REVISION}
-    settings |= {"without": sorted(without)} if without else {}
+    tests, voices = {"videos": scorer.rows}, Voices()
+    if prepared:
+        voices = judge_voices(pipeline, manifest, limit, seed, wish)
+        tests |= {
+            "voices": voices.rows,
+            "moods": judge_moods(pipeline.listener, manifest, limit),
+            "swaps": judge_swaps(pipeline, manifest, items, seed, **options),
+        }
+    settings = {"system": "imagine", "split": split, "seed": seed, "revision": REVISION, **options}
     settings["face_recogniser"] = "dlib_face_recognition_resnet_model_v1" if picture.recogniser() else None
     rows = [{"test": test, **row} for test, part in tests.items() for row in part]
     result = report.headed(settings, [f"{row['test']}/{row['name']}" for row in rows])
-    result["tests"] = {test: {"groups": _groups(part)} for test, part in tests.items() if part}
+    result["tests"] = {
+        test: {"groups": _groups(part, together=test != "swaps")} for test, part in tests.items() if part
+    }
     result |= voices.whole
     strips = {"videos": scorer.strips, "portraits": voices.strips, "nearest": voices.nearest}
     report.write(Path(output), result, rows, strips)
@@ -173,8 +193,9 @@ def _pipeline(models: Path | None) -> ImaginePipeline:
     return ImaginePipeline.from_pretrained(str(models), base=str(models))
 
 
-def _groups(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """Summaries of all rows and of each group."""
+def _groups(rows: list[dict[str, Any]], together: bool) -> dict[str, Any]:
+    """Summaries of all rows, if they belong together, and of each group."""
     names = sorted({row["group"] for row in rows})
-    parts = {"all": rows, **{name: [row for row in rows if row["group"] == name] for name in names}}
+    parts = {name: [row for row in rows if row["group"] == name] for name in names}
+    parts = {"all": rows, **parts} if together else parts
     return {name: report.summarise(part) for name, part in parts.items()}

@@ -16,7 +16,7 @@ _LANDMARKS = np.array(
     [[0.85957, 0.21350], [0.64606, 0.22897], [0.12058, 0.21373], [0.33409, 0.22906], [0.49011, 0.62780]]
 )
 _BORDER = 0.25
-_LEAST_FACES = 192  # descriptors that tell a covariance
+LEAST_FACES = 192  # descriptors that tell a covariance
 _CHIP_POINTS = _CHIP * (_BORDER + _LANDMARKS) / (1 + 2 * _BORDER)
 _MESH_POINTS = np.array([263, 362, 33, 133, 2])
 
@@ -81,7 +81,7 @@ def frechet_of_faces(clips: list[tuple[np.ndarray, np.ndarray]]) -> dict[str, fl
     Returns:
         Empty for fewer frames than tell a covariance of 128 numbers.
     """
-    if min(sum(len(pair[which]) for pair in clips) for which in (0, 1)) < _LEAST_FACES:
+    if min(sum(len(pair[which]) for pair in clips) for which in (0, 1)) < LEAST_FACES:
         return {}
     real, generated = (np.concatenate(part) for part in zip(*clips, strict=True))
     return {"fd_dlib128": frechet(generated, real)}

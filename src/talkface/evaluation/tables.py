@@ -92,7 +92,7 @@ _IMAGINED = (
     Figure("emotion_heard", "↑", "share of acted sentences whose mood is heard"),
     Figure("csim_kept", "", "cosine of face descriptors, after the exchange with before"),
     Figure("opening_kept", "", "correlation of the mouth's opening"),
-    Figure("expression_kept", "", "cosine of the mood's expression"),
+    Figure("expression_moved", "", "change of the mean expression, in spreads of its coefficients"),
     Figure("aperture_r_before", "", "correlation with the real lips, before the exchange"),
     Figure("aperture_r_after", "", "after it"),
 )

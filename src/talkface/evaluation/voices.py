@@ -13,14 +13,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from talkface.data.faces import Portrait, portraits
+from talkface.data.faces import Portrait, held_out, portraits
 from talkface.data.prepare import Item, Manifest
 from talkface.errors import TalkfaceError
 from talkface.evaluation import picture, report, sync
-from talkface.evaluation.clips import group_of
+from talkface.evaluation.clips import frames_at, group_of
 from talkface.evaluation.motion import frechet
-from talkface.evaluation.performance import Performance, perform, track_file
+from talkface.evaluation.performance import RATE, Performance, perform, track_file
 from talkface.face.attributes import FaceRes, Look, looks
+from talkface.face.model import FaceModel, estimate_pose
 from talkface.face.tracker import FaceTrack
 from talkface.systems.imagineid.config import EMOTIONS
 from talkface.systems.imagineid.imagination import Imagination
@@ -86,7 +87,7 @@ def judge_voices(
     for row, ranks in zip(rows, _ranks(pipeline.listener, subjects), strict=True):
         row |= {f"r{reach}": float(ranks < reach) for reach in (1, 5, 10)}
     voices = Voices(rows, _chances(subjects))
-    voices.whole |= _faces(subjects, rows)
+    voices.whole |= _faces(subjects, rows, album)
     train = [portrait for portrait in album if portrait.split == "train"]
     voices.whole |= _copies(subjects, train, known, voices)
     voices.strips = [
@@ -159,34 +160,48 @@ def _chances(subjects: list[_Subject]) -> dict[str, Any]:
     }
 
 
-def _faces(subjects: list[_Subject], rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """Likeness between seeds and between real people, and the distance of the two sets of faces.
+def _faces(subjects: list[_Subject], rows: list[dict[str, Any]], album: list[Portrait]) -> dict[str, Any]:
+    """Likeness between seeds, voices and real people, and how far the made faces are from real ones.
 
-    Cosines of these descriptors lie near one another for all people; ``centred`` is taken from the real
-    people's mean.
+    Cosines of these descriptors lie near one another for all people; ``centred`` is taken from the mean of
+    the faces of one kind.
     """
     describe = picture.recogniser()
     if not describe:
         return {}
     real = np.stack([describe(s.pair.portrait.image(), s.pair.portrait.points) for s in subjects])
     made = np.stack([[describe(one.image, one.points) for one in s.imagined] for s in subjects])
-    middle = real.mean(0)
+    flat = made.reshape(-1, made.shape[-1])
     for row, (a, b) in zip(rows, made[:, :2], strict=True):
         row["csim_between_seeds"] = picture.likeness(a, b)["csim"]
-        row["csim_between_seeds_centred"] = picture.likeness(a - middle, b - middle)["csim"]
-    neighbours = list(pairwise([*real, real[0]]))
-    found: dict[str, Any] = {
-        "csim_between_people": float(np.mean([picture.likeness(a, b)["csim"] for a, b in neighbours])),
-        "csim_between_people_centred": float(
-            np.mean([picture.likeness(a - middle, b - middle)["csim"] for a, b in neighbours])
+        row["csim_between_seeds_centred"] = picture.likeness(a - flat.mean(0), b - flat.mean(0))["csim"]
+    found = _between("people", real) | _between("voices", made[:, 0])
+    strangers = held_out(album, len(album))
+    people = list(dict.fromkeys(portrait.person for portrait in strangers))
+    halves = [
+        np.array([describe(p.image(), p.points) for p in strangers if people.index(p.person) % 2 == half])
+        for half in (0, 1)
+    ]
+    count = min(len(flat), *map(len, halves))
+    if count >= picture.LEAST_FACES:  # as many of each: the distance grows as samples shrink
+        spread = lambda x: x[np.linspace(0, len(x) - 1, count).round().astype(int)]  # noqa: E731
+        made_faces, first, second = map(spread, (flat, *halves))
+        found["fd_dlib128"] = frechet(made_faces, first)
+        found["fd_dlib128_of_real"] = frechet(second, first)
+        found["fd_dlib128_faces"] = float(count)
+    return found
+
+
+def _between(name: str, faces: np.ndarray) -> dict[str, float]:
+    """Mean likeness of each face (N, D) with the next one's, plain and from their mean."""
+    pairs = list(pairwise([*faces, faces[0]]))
+    middle = faces.mean(0)
+    return {
+        f"csim_between_{name}": float(np.mean([picture.likeness(a, b)["csim"] for a, b in pairs])),
+        f"csim_between_{name}_centred": float(
+            np.mean([picture.likeness(a - middle, b - middle)["csim"] for a, b in pairs])
         ),
     }
-    flat = made.reshape(-1, made.shape[-1])
-    if min(len(flat), len(real)) > 100:
-        found["fd_dlib128"] = frechet(flat, real)
-        half = len(real) // 2
-        found["fd_dlib128_of_halves_of_real"] = frechet(real[:half], real[half:])
-    return found
 
 
 def _copies(
@@ -218,12 +233,8 @@ def _copies(
 
 def judge_moods(listener: Listener, manifest: Manifest, limit: int | None) -> list[dict[str, Any]]:
     """Whether the mood of acted sentences of held-out actors is heard; empty where the data have none."""
-    path = manifest.root / "emotion.tsv"
-    if not path.is_file():
-        return []
-    with path.open(newline="") as file:
-        acted = {row["file"]: row["emotion"] for row in csv.DictReader(file, delimiter="\t")}
-    items = [i for i in manifest.items if i.split == "val" and acted.get(i.file) in EMOTIONS]
+    acted = _acted(manifest)
+    items = [item for item in acted if item.split == "val"]
     count = min(len(items), limit or _ACTORS)
     rows = []
     for item in (items[k] for k in np.linspace(0, len(items) - 1, count).round().astype(int)):
@@ -233,9 +244,19 @@ def judge_moods(listener: Listener, manifest: Manifest, limit: int | None) -> li
             logger.warning("%s: left out: %s", item.key, error)
             continue
         mood = listener.overall_mood(manifest.file(item), speaker)
-        right = EMOTIONS[int(mood.argmax())] == acted[item.file]
-        rows.append({"name": item.key, "group": acted[item.file], "emotion_heard": float(right)})
+        right = EMOTIONS[int(mood.argmax())] == acted[item]
+        rows.append({"name": item.key, "group": acted[item], "emotion_heard": float(right)})
     return rows
+
+
+def _acted(manifest: Manifest) -> dict[Item, str]:
+    """Recordings of acted moods; none where the data have no list of them."""
+    path = manifest.root / "emotion.tsv"
+    if not path.is_file():
+        return {}
+    with path.open(newline="") as file:
+        acted = {row["file"]: row["emotion"] for row in csv.DictReader(file, delimiter="\t")}
+    return {item: acted[item.file] for item in manifest.items if acted.get(item.file) in EMOTIONS}
 
 
 # -- which recording decides what ------------------------------------------------------------------
@@ -243,7 +264,7 @@ def judge_moods(listener: Listener, manifest: Manifest, limit: int | None) -> li
 
 @dataclass(frozen=True)
 class _Shown:
-    """A video's person, lips and expression."""
+    """A video's person, lips and mean expression, all as they are seen in its frames."""
 
     face: np.ndarray | None
     lips: Performance
@@ -251,69 +272,102 @@ class _Shown:
 
 
 def judge_swaps(
-    pipeline: ImaginePipeline, manifest: Manifest, items: list[Item], seed: int
+    pipeline: ImaginePipeline, manifest: Manifest, items: list[Item], seed: int, **options: Any
 ) -> list[dict[str, Any]]:
     """Exchange one of three recordings after the other: what changes, and what does not?
 
-    Every row compares a video with the one before the exchange: CSIM, correlation of the mouth's opening, and
-    cosine of the mood's expression.
+    Every row compares frames of a video with those before the exchange: CSIM, correlation of the mouth's
+    opening, and how far the mean expression has moved.
+
+    Args:
+        pipeline: what is evaluated.
+        manifest: a prepared folder.
+        items: talking clips, in whose place others are put.
+        seed: of the first person.
+        options: of the pipeline.
     """
     wild = [item for item in items if group_of(item) == "wild"] or items
+    moods = [manifest.file(item) for item in _acted(manifest) if item.split == "val"]
     rows = []
-    for number in range(min(_TRIPLES, len(wild) // 2)):
-        own, other = wild[2 * number], wild[2 * number + 1]
+    for number, own in enumerate(wild[:: max(1, len(wild) // _TRIPLES)][:_TRIPLES]):
+        others = [item for item in wild if item.corpus + item.speaker != own.corpus + own.speaker]
+        if not others:
+            continue
+        other = manifest.file(others[(7 * number) % len(others)])
+        mood = moods[(13 * number) % len(moods)] if moods else other
         try:
-            rows += list(_swaps(pipeline, manifest, own, other, seed + number))
+            rows += list(_swaps(pipeline, manifest, own, other, mood, seed + number, options))
         except TalkfaceError as error:
             logger.warning("%s: left out: %s", own.key, error)
     return rows
 
 
 def _swaps(
-    pipeline: ImaginePipeline, manifest: Manifest, own: Item, other: Item, seed: int
+    pipeline: ImaginePipeline,
+    manifest: Manifest,
+    own: Item,
+    other: Path,
+    mood: Path,
+    seed: int,
+    options: dict[str, Any],
 ) -> Iterator[dict[str, Any]]:
-    mine, theirs = manifest.file(own), manifest.file(other)
-    before = _show(pipeline, mine, mine, mine, seed)
-    real = manifest.track(own)
+    mine, real = manifest.file(own), manifest.track(own)
+    before = _show(pipeline, mine, mine, mine, seed, options)
     track = FaceTrack(0, real.times, real.points, real.found, real.frames)
-    true = perform(track, pipeline.models.face)
+    true, span = perform(track, pipeline.models.face), (float(track.times[0]), float(track.times[-1]))
     for swapped, given in (
-        ("identity", (mine, theirs, mine)),
-        ("content", (theirs, mine, mine)),
-        ("emotion", (mine, mine, theirs)),
+        ("identity", (mine, other, mine)),
+        ("content", (other, mine, mine)),
+        ("emotion", (mine, mine, mood)),
     ):
-        after = _show(pipeline, *given, seed)
-        row: dict[str, Any] = {"name": f"{own.key}/{other.key}", "group": f"{swapped} swapped"}
+        after = _show(pipeline, *given, seed, options)
+        row: dict[str, Any] = {"name": f"{own.key}/{Path(given[1]).stem}", "group": f"{swapped} swapped"}
         if before.face is not None and after.face is not None:
             row["csim_kept"] = picture.likeness(before.face, after.face)["csim"]
         row["opening_kept"] = _alike(before.lips, after.lips)
-        row["expression_kept"] = _cosine(before.expression, after.expression)
-        if swapped == "identity":
+        row["expression_moved"] = float(np.sqrt(np.square(after.expression - before.expression).mean()))
+        if swapped != "content":
             row["aperture_r_before"], row["aperture_r_after"] = (
-                _alike(shown.lips, true) for shown in (before, after)
+                _alike(_within(shown.lips, *span), true) for shown in (before, after)
             )
         yield row
 
 
-def _show(pipeline: ImaginePipeline, content: Path, identity: Path, emotion: Path, seed: int) -> _Shown:
-    take: Imagination = pipeline(
-        content, seed=seed, identity_from=identity, emotion_from=emotion, renderer="warp"
-    )[0]
+def _show(
+    pipeline: ImaginePipeline,
+    content: Path,
+    identity: Path,
+    emotion: Path,
+    seed: int,
+    options: dict[str, Any],
+) -> _Shown:
+    take: Imagination = pipeline(content, seed=seed, identity_from=identity, emotion_from=emotion, **options)[
+        0
+    ]
     with tempfile.TemporaryDirectory() as folder:
         path = take.save(Path(folder) / "take.mp4")
         track = track_file(path, pipeline.models.imaginer.tracker)
+        middle = len(track.points) // 2
+        frame = next(frames_at(path, [int(track.frames[middle])]))
     describe = picture.recogniser()
-    imagined = take.imagined
-    face = describe(imagined.image, imagined.points) if describe else None
-    assert take.script.mood is not None
-    expression = np.concatenate(pipeline.listener.expression(take.script.mood[None]), 1)[0]
-    return _Shown(face, perform(track, pipeline.models.face), expression)
+    face = describe(frame, track.points[middle]) if describe else None
+    return _Shown(face, perform(track, pipeline.models.face), _expression(pipeline.models.face, take, track))
+
+
+def _expression(face: FaceModel, take: Imagination, track: FaceTrack) -> np.ndarray:
+    """Mean coefficients (U + M,) by which the tracked face differs from the portrait's at rest."""
+    neutral = face.fit(take.imagined.points[None]).neutral
+    apart = (estimate_pose(track.points, neutral).invert(track.points).mean(0) - neutral)[None]
+    return np.concatenate([face.project_upper(apart), face.project_mouth(apart)], 1)[0]
+
+
+def _within(performance: Performance, start: float, stop: float) -> Performance:
+    """The part of a performance that begins with its file, from ``start`` to ``stop`` seconds."""
+    first, last = int(np.ceil(start * RATE - 1e-6)), int(np.floor(stop * RATE + 1e-6)) + 1
+    part = slice(first, last)
+    return Performance(performance.points[part], performance.motion[part], performance.found[part])
 
 
 def _alike(a: Performance, b: Performance) -> float:
     length = min(len(a), len(b))
     return sync.best_correlation(a.opening[:length], b.opening[:length])
-
-
-def _cosine(a: np.ndarray, b: np.ndarray) -> float:
-    return float(a @ b / max(np.linalg.norm(a) * np.linalg.norm(b), 1e-6))

@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 import torch
 
+from talkface.data.arrays import keep_arrays
 from talkface.data.faces import Portrait, portraits
 from talkface.data.prepare import Manifest
 from talkface.diffusion.captions import COLOURS, HAIR, Attributes
@@ -144,7 +145,7 @@ def looks(manifest: Manifest, album: list[Portrait]) -> dict[str, Look]:
             found.append(look(portrait.image(), portrait.points))
             if number % 200 == 0:
                 logger.info("looked at %d of %d portraits", number, len(album))
-        np.savez(
+        keep_arrays(
             path,
             key=np.array([portrait.key for portrait in album]),
             male=np.array([one.male for one in found]),

@@ -211,7 +211,10 @@ class MeshWarp:
         corners = target[self.triangles[among]]
         a, b = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
         depth = corners[..., 2].mean(1)
-        depth[a[:, 0] * b[:, 1] < a[:, 1] * b[:, 0]] += 1e6  # counterclockwise when it faces the camera
+        winding = a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]  # positive when it faces the camera
+        if winding[(among >= self.inner_count) & (self.is_face[among] > 0)].sum() < 0:
+            winding = -winding  # a mirrored mesh
+        depth[winding < 0] += 1e6
         depth[among < self.inner_count] = 1e9
         depth[self.is_face[among] == 0] = np.inf
         return among[np.argsort(-depth, kind="stable")]

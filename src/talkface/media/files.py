@@ -15,6 +15,9 @@ logger = logging.getLogger(__name__)
 
 Error = (OSError, av.FFmpegError)
 
+PICTURES = (".png", ".jpg", ".jpeg", ".webp")
+"""Kinds of files that pictures are written as."""
+
 _REASONS = {
     errno.ENOSPC: "the disk is full; free some space or write elsewhere",
     errno.EDQUOT: "the disk quota is used up; free some space or write elsewhere",
@@ -67,6 +70,16 @@ def check_output(path: str | Path, overwrite: bool = False) -> Path:
     except (OSError, ValueError) as error:
         raise output_error(path, error) from error
     return path
+
+
+def check_picture_name(path: Path) -> None:
+    """See to it that a file's name is that of a picture.
+
+    Raises:
+        OutputError: It is not.
+    """
+    if path.suffix.lower() not in PICTURES:
+        raise OutputError(f"{path} is no name of a picture; choose {', '.join(PICTURES)}")
 
 
 def partial_path(path: Path) -> Path:

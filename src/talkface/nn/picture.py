@@ -1,5 +1,6 @@
 """Pictures as tensors, and distances between them under a weight."""
 
+import cv2
 import numpy as np
 import torch
 from torch import Tensor
@@ -27,6 +28,15 @@ def pictures(images: list[np.ndarray], device: torch.device | str) -> Tensor:
     """Pictures (H, W, 3) uint8 as (B, 3, H, W) float in [0, 1]."""
     stacked = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).to(device)
     return stacked.float().div(255).contiguous(memory_format=torch.channels_last)
+
+
+def enlarged(image: np.ndarray, side: int) -> np.ndarray:
+    """A square picture (H, H, 3) uint8 with sides of ``side`` pixels."""
+    if len(image) == side:
+        return image
+    return cv2.resize(
+        image, (side, side), interpolation=cv2.INTER_AREA if side < len(image) else cv2.INTER_LANCZOS4
+    )
 
 
 def detail(picture: Tensor) -> float:

@@ -1,5 +1,6 @@
 """CCF's three adapters as they were trained for one base."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from talkface.diffusion.album import weights_mark
 from talkface.diffusion.base import COMPACT, Base
 from talkface.systems.imagineid.ccf import (
     MaskBlendingAdapter,
@@ -14,6 +16,7 @@ from talkface.systems.imagineid.ccf import (
     TextualInversionAdapter,
 )
 from talkface.systems.imagineid.config import CcfConfig
+from talkface.systems.imagineid.pad import Pad
 
 
 @dataclass(frozen=True)
@@ -26,19 +29,22 @@ class Adapters:
 
     @classmethod
     def from_pretrained(
-        cls, base: Base, name_or_path: str = COMPACT, device: str | torch.device = "cpu"
+        cls, base: Base, pad: Pad, name_or_path: str = COMPACT, device: str | torch.device = "cpu"
     ) -> "Adapters":
         """Load those that are shipped for a base, or lie in a directory as imagineid-tia and so on.
 
         Raises:
-            ModelUnavailable: a directory is damaged, or an adapter was trained for another base.
+            ModelUnavailable: a directory is damaged, or an adapter was trained over other models.
         """
         built = {
             "tia": lambda config: TextualInversionAdapter(CcfConfig(**config), base.model.config.text),
             "sca": lambda _: SpatialConditionalAdapter(base.model.config),
             "mba": lambda _: MaskBlendingAdapter(base.autoencoder.config.decoder),
         }
-        found = {name: _load(name_or_path, f"imagineid-{name}", build) for name, build in built.items()}
+        given = {"base": base.model, "autoencoder": base.autoencoder, "pad": pad.faces}
+        found = {
+            name: _load(name_or_path, f"imagineid-{name}", build, given) for name, build in built.items()
+        }
         for adapter in found.values():
             if adapter is not None:
                 adapter.to(device).requires_grad_(False).eval()
@@ -49,7 +55,7 @@ class Adapters:
         return all(getattr(self, field.name) is not None for field in fields(self))
 
 
-def _load(place: str, name: str, build: Any) -> Any:
+def _load(place: str, name: str, build: Any, given: Mapping[str, nn.Module]) -> Any:
     """An adapter, or None if there is none of that name."""
     from talkface.errors import ModelUnavailable
     from talkface.hub import CONFIG, bundled_models, load_pretrained
@@ -63,9 +69,9 @@ def _load(place: str, name: str, build: Any) -> Any:
     else:
         return None
     config, state = load_pretrained(source)
+    for part, mark in config["built_on"].items():
+        if weights_mark(given[part]) != mark:
+            raise ModelUnavailable(f"{source} was trained over another {part}; train it again")
     module: nn.Module = build(config["model"])
-    try:
-        module.load_state_dict(state)
-    except RuntimeError as error:
-        raise ModelUnavailable(f"{source} was trained for another base") from error
+    module.load_state_dict(state)
     return module

@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 import torch
 
+from talkface.data.arrays import keep_arrays
 from talkface.data.faces import PIXELS, portrait_matrix
 from talkface.data.prepare import Item, Manifest
 from talkface.diffusion.autoencoder import FaceAutoencoder
@@ -21,7 +22,7 @@ from talkface.face.masks import face_mask
 from talkface.face.model import FaceModel, estimate_pose
 from talkface.face.warp import MeshWarp, move_ring, resample, with_ring
 from talkface.media.video import VideoReader
-from talkface.nn.picture import pictures
+from talkface.nn.picture import enlarged, pictures
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +37,6 @@ class Footage:
         before: the frames before.
         points: the target's mesh.
         before_points: the mesh of the frame before.
-        clip: (N,) number of the clip.
         weight: (N,) how often each is to be drawn.
     """
 
@@ -45,7 +45,6 @@ class Footage:
     before: np.ndarray
     points: np.ndarray
     before_points: np.ndarray
-    clip: np.ndarray
     weight: np.ndarray
 
     def __len__(self) -> int:
@@ -61,8 +60,11 @@ class Footage:
         frames: int,
         mark: str,
         seed: int = 0,
+        pixels: int = PIXELS,
     ) -> "Footage":
         """Frames of all clips of a split; cut and encoded on first use and kept.
+
+        Those of people who are in the training split, too, are left out of the validation split.
 
         Args:
             manifest: the prepared folder.
@@ -70,12 +72,14 @@ class Footage:
             face: the 3DMM.
             autoencoder: frozen.
             frames: of each clip.
-            mark: tells the autoencoder from others.
+            mark: tells autoencoder and 3DMM from others.
             seed: of the choice of frames.
+            pixels: side of the pictures that are encoded; meshes stay in pixels of the portraits.
         """
-        path = manifest.directory / f"footage-{split}-{frames}-{mark}.npz"
+        path = manifest.directory / f"footage-{split}-{frames}-{seed}-{pixels}-{mark}.npz"
         if not path.is_file():
-            _keep(path, _collect(manifest, split, face, autoencoder, frames, seed))
+            found = _collect(manifest, split, face, autoencoder, frames, seed, pixels)
+            keep_arrays(path, **{field.name: getattr(found, field.name) for field in fields(cls)})
         with np.load(path) as arrays:
             return cls(**{field.name: arrays[field.name] for field in fields(cls)})
 
@@ -101,10 +105,15 @@ def move_portrait(
     return out
 
 
-def hidden_cells(points: np.ndarray, side: int = PIXELS // 8) -> np.ndarray:
-    """Where the face is, at the latents' size, (1, h, w) float32."""
-    mask = face_mask(points, (PIXELS, PIXELS))
+def hidden_cells(points: np.ndarray, side: int = PIXELS // 8, pixels: int = PIXELS) -> np.ndarray:
+    """Where the face is, at the latents' size, (1, h, w) float32, of a mesh in pixels of a square picture."""
+    mask = face_mask(points, (pixels, pixels))
     return cv2.resize(mask, (side, side), interpolation=cv2.INTER_AREA)[None]
+
+
+def enlarged_mask(points: np.ndarray, side: int) -> np.ndarray:
+    """Where the face (478, 3) of a portrait is, (side, side) float32."""
+    return face_mask((points + 0.5) * (side / PIXELS) - 0.5, (side, side))
 
 
 @dataclass(frozen=True)
@@ -123,10 +132,15 @@ def _collect(
     autoencoder: FaceAutoencoder | StableAutoencoder,
     frames: int,
     seed: int,
+    pixels: int,
 ) -> Footage:
     warp, generator = face.mesh_warp(), np.random.default_rng(seed)
     columns: dict[str, list[np.ndarray]] = {field.name: [] for field in fields(Footage)}
-    chosen = [i for i in manifest.items if i.has_video and i.usable and i.split == split]
+    usable = [i for i in manifest.items if i.has_video and i.usable]
+    known = {i.corpus + i.speaker for i in usable if i.split == "train"}
+    chosen = [
+        i for i in usable if i.split == split and (split == "train" or i.corpus + i.speaker not in known)
+    ]
     speakers = [item.corpus + item.speaker for item in chosen]
     for number, item in enumerate(chosen):
         rows = list(_rows(manifest, item, face, warp, frames, generator))
@@ -135,12 +149,14 @@ def _collect(
         targets, moved, before, points, before_points = (list(column) for column in zip(*rows, strict=True))
         with torch.inference_mode():
             device = next(autoencoder.parameters()).device
-            encoded = [autoencoder.encode(pictures(part, device)) for part in (targets, moved, before)]
+            encoded = [
+                autoencoder.encode(pictures([enlarged(image, pixels) for image in part], device))
+                for part in (targets, moved, before)
+            ]
         for name, values in zip(("target", "moved", "before"), encoded, strict=True):
             columns[name].append(values.half().cpu().numpy())
         columns["points"].append(np.stack(points).astype(np.float32))
         columns["before_points"].append(np.stack(before_points).astype(np.float32))
-        columns["clip"].append(np.full(len(rows), number))
         columns["weight"].append(np.full(len(rows), speakers.count(speakers[number]) ** -0.7))
         if number % 50 == 0:
             logger.info("footage of %d of %d clips", number, len(chosen))
@@ -195,10 +211,3 @@ def _look(path: Path, points: np.ndarray, frames: np.ndarray, wanted: set[int], 
             if index in number:
                 images[number[index]] = cut(frame.image, matrix, PIXELS)
     return _Window(images, np.stack([transform(one, matrix) for one in points]), neutral)
-
-
-def _keep(path: Path, footage: Footage) -> None:
-    partial = path.with_suffix(".partial.npz")
-    with partial.open("wb") as file:
-        np.savez(file, **{field.name: getattr(footage, field.name) for field in fields(Footage)})
-    partial.replace(path)

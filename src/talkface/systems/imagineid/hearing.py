@@ -1,19 +1,21 @@
 """What the audio encoders of PAD are given: content features, level and prosody at 50 Hz."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
 
+from talkface.data.arrays import keep_arrays
 from talkface.data.prepare import Item, Manifest
 from talkface.speech.features import FeatureStream
 from talkface.speech.mel import BINS, log_mel
 from talkface.speech.pitch import pitch
+from talkface.systems.imagineid.pad import Speech
 
 PROSODY = 2 + BINS
 """Pitch, periodicity and the log-mel spectrum."""
+_DEEPEST = -2.0  # of the log-mel below its loudest moment: eight decades
 
 
 @dataclass(frozen=True)
@@ -59,13 +61,18 @@ def heard(manifest: Manifest, item: Item, stream: FeatureStream) -> Heard:
     path = manifest.directory / "heard" / f"{item.key}.npz"
     if not path.is_file():
         voice = manifest.speech(item)
-        _keep(path, hear(voice.samples(0, len(voice.audio)), stream))
+        found = hear(voice.samples(0, len(voice.audio)), stream)
+        keep_arrays(path, content=found.content, level=found.level, prosody=found.prosody)
     with np.load(path) as arrays:
         return Heard(arrays["content"], arrays["level"], arrays["prosody"])
 
 
-def _keep(path: Path, found: Heard) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial.npz")
-    np.savez(partial, content=found.content, level=found.level, prosody=found.prosody)
-    partial.replace(path)
+def as_speech(parts: Sequence[Heard], device: torch.device | str) -> Speech:
+    """Stretches of equal length as a batch; how loud each was recorded is taken out of it."""
+    content, level, prosody = (
+        torch.from_numpy(np.stack([getattr(part, name) for part in parts])).float().to(device)
+        for name in ("content", "level", "prosody")
+    )
+    mel = prosody[..., 2:]
+    mel = (mel - mel.amax((1, 2), keepdim=True)).clamp_min(_DEEPEST)
+    return Speech(content, level, torch.cat([prosody[..., :2], mel], -1))

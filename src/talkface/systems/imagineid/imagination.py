@@ -10,16 +10,15 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from PIL import Image
 
 import talkface
-from talkface.errors import OutputError
 from talkface.face import topology as tp
 from talkface.face.model import FaceModel
 from talkface.face.motion import FaceMotion
 from talkface.generation import Generation
 from talkface.media.audio import AudioInfo, stream_audio
-from talkface.media.files import replacing
+from talkface.media.files import check_picture_name, replacing
+from talkface.media.image import save_image
 from talkface.media.video import exact_fps, frame_count
 from talkface.speech.features import FeatureStream
 from talkface.systems.imagineid.config import EMOTIONS
@@ -32,7 +31,6 @@ from talkface.systems.thpad.motion import SpeechToMotion, Style, exactly
 from talkface.systems.thpad.refiner import Refiner
 from talkface.systems.thpad.renderer import PortraitRenderer
 
-_PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 _MOODS_EVERY = 5  # frames between the moods that are written down
 
 
@@ -57,7 +55,8 @@ class Script:
     Attributes:
         audio, info: the speech.
         speaker: whose face is imagined.
-        mood: (8,) probabilities of EMOTIONS for all of it; None to hear them from the speech.
+        mood: (8,) probabilities of EMOTIONS over all of it.
+        changing: whether moods are heard as they change, instead.
         wish: what is asked for beside the voice.
         size: side of the video in pixels.
         renderer: "diffusion" or "warp".
@@ -67,7 +66,8 @@ class Script:
     audio: Path
     info: AudioInfo
     speaker: Speaker
-    mood: np.ndarray | None
+    mood: np.ndarray
+    changing: bool
     wish: Wish
     size: int
     renderer: str
@@ -98,7 +98,7 @@ class Imagination(Generation):
             provenance={
                 "synthetic": "true",
                 "software": f"talkface {talkface.__version__}",
-                "model": f"imagineid-{models.imaginer.base.name}",
+                "model": f"imagineid-{Path(models.imaginer.base.name).name}",
             },
             motion=lambda: FaceMotion.concatenate(self._made) if self._made else None,
         )
@@ -110,10 +110,8 @@ class Imagination(Generation):
         Raises:
             NoFaceFound: none came out.
         """
-        mood = self.script.mood
-        if mood is None:
-            mood = self.models.listener.overall_mood(self.script.audio, self.script.speaker)
-        return self.models.imaginer(self.script.speaker, mood, self.seed, self.script.wish)
+        script = self.script
+        return self.models.imaginer(script.speaker, script.mood, self.seed, script.wish)
 
     @property
     def portrait(self) -> np.ndarray:
@@ -174,12 +172,21 @@ class Imagination(Generation):
             now, held = held[: len(motion)], held[len(motion) :]
             self._moods.append(now)
             upper, mouth = models.listener.expression(now)
-            yield replace(motion, beta_upper=motion.beta_upper + upper, beta_mouth=motion.beta_mouth + mouth)
+            eyes = to_motion.eyes
+            lids = eyes.openness(motion.beta_upper) * eyes.openness(
+                upper
+            )  # however wide, a blink closes them
+            yield replace(
+                motion,
+                beta_upper=eyes.with_openness(motion.beta_upper + upper, lids),
+                beta_mouth=motion.beta_mouth + mouth,
+            )
 
     def _mood_stream(self) -> Iterator[np.ndarray]:
         """Probabilities (T, 8) of EMOTIONS at the video's rate, in stretches, without end."""
-        if self.script.mood is None:
-            yield from self.models.listener.moods(self._blocks(), self.script.speaker)
+        if self.script.changing:
+            blocks = stream_audio(self.script.audio)
+            yield from self.models.listener.moods(blocks, self.script.speaker)
             return
         while True:
             yield np.repeat(self.script.mood[None], FRAME_RATE, 0)
@@ -225,10 +232,8 @@ class Imagination(Generation):
             OutputError: it cannot be written.
         """
         path = Path(path)
-        if path.suffix.lower() not in _PICTURES:
-            raise OutputError(f"{path} is no name of a picture; choose {', '.join(_PICTURES)}")
-        with replacing(path) as partial:
-            Image.fromarray(self.portrait).save(partial)
+        check_picture_name(path)
+        save_image(path, self.portrait)
         return path
 
     def save_explanation(self, path: str | Path) -> Path:
@@ -246,11 +251,10 @@ class Imagination(Generation):
 
     def _opening(self) -> np.ndarray:
         """Inner-lip opening of the mean face over inter-ocular distance, (T,)."""
-        motion = self.motion
-        if motion is None:
-            return np.zeros(0)
         face = self.models.face
-        return tp.aperture(face.mean + face.expression(motion))
+        return np.concatenate(
+            [np.zeros(0), *(tp.aperture(face.mean + face.expression(m)) for m in self._made)]
+        )
 
 
 def _scaled(image: np.ndarray, size: int) -> np.ndarray:

@@ -54,21 +54,6 @@ class Identity:
         return torch.cat([self.shape, self.semantic], -1)
 
 
-@dataclass(frozen=True)
-class Emotion:
-    """What a voice tells about its speaker's mood.
-
-    Attributes:
-        logits: (B, T, 8) of EMOTIONS, at 25 fps.
-        beta_upper: (B, T, U) expression coefficients.
-        beta_mouth: (B, T, M) residual, added to what stage 2 gives.
-    """
-
-    logits: Tensor
-    beta_upper: Tensor
-    beta_mouth: Tensor
-
-
 class Inlet(nn.Module):
     """Speech (50 Hz) to tokens (B, T / stride, width)."""
 
@@ -228,11 +213,6 @@ class EmotionEncoder(nn.Module):
         neutral = self.embedding.weight[:1]
         out = self.expression(probabilities @ (self.embedding.weight - neutral))
         return out[..., : self.upper], out[..., self.upper :]
-
-    def forward(self, speech: Speech, identity: Tensor, mouth: Tensor) -> Emotion:
-        logits = self.logits(speech, identity, mouth)
-        smooth = F.interpolate(logits.transpose(1, 2), size=mouth.shape[1], mode="linear").transpose(1, 2)
-        return Emotion(smooth, *self.express(smooth.softmax(-1)))
 
 
 def _fitted(x: Tensor, count: int) -> Tensor:

@@ -19,7 +19,7 @@ from talkface.speech.features import ContentEncoder, FeatureStream
 from talkface.systems.imagineid.adapters import Adapters
 from talkface.systems.imagineid.imagination import Imagination, Models, Script
 from talkface.systems.imagineid.pad import Pad
-from talkface.systems.imagineid.portrait import PortraitImaginer, Wish
+from talkface.systems.imagineid.portrait import PARTS, PortraitImaginer, Wish
 from talkface.systems.imagineid.voice import Listener, one_mood
 from talkface.systems.thpad.config import FRAME_RATE, PriorConfig
 from talkface.systems.thpad.model import DiffusionPrior, MotionModel
@@ -79,11 +79,11 @@ class ImaginePipeline:
         def place(part: str) -> str:
             return part if name_or_path == COMPACT else str(Path(name_or_path).resolve() / part)
 
-        ldm = Base.from_pretrained(base, target)
+        ldm, pad = Base.from_pretrained(base, target), Pad.from_pretrained(place("pad"))
         return cls(
             base=ldm,
-            adapters=Adapters.from_pretrained(ldm, base, target),
-            pad=Pad.from_pretrained(place("pad")),
+            adapters=Adapters.from_pretrained(ldm, pad, base, target),
+            pad=pad,
             face=FaceModel.from_pretrained(place("face")),
             features=FeatureStream(ContentEncoder.from_pretrained(place("speech")), device=target),
             motion=MotionModel.from_pretrained(place("thpad-motion")),
@@ -126,27 +126,38 @@ class ImaginePipeline:
             number_within("guidance", guidance, 0.0, 15.0),
             without=frozenset(without),
         )
+        chosen = one_mood(emotion) if emotion != "auto" else None
+        seeds, renderer = (
+            [whole_seed(seed + take) for take in range(takes)],
+            self.choose_renderer(renderer, wish),
+        )
         path, info = Path(audio), probe_audio(audio)
         if frame_count(info.duration, exact_fps(FRAME_RATE)) < 1:
             raise AudioTooShort(f"{path.name} lasts {info.duration:.3f} s; give at least a second of speech")
         told = self.listener.speaker(path if identity_from == "voice" else Path(identity_from))
-        mood = one_mood(emotion) if emotion != "auto" else None
-        if emotion_from is not None:
-            mood = self.listener.overall_mood(Path(emotion_from), told)
-        script = Script(path, info, told, mood, wish, size, self._renderer(renderer), still)
-        return Takes([Imagination(self.models, script, whole_seed(seed + take)) for take in range(takes)])
+        if chosen is None:
+            chosen = self.listener.overall_mood(Path(emotion_from or path), told)
+        changing = emotion == "auto" and emotion_from is None
+        script = Script(path, info, told, chosen, changing, wish, size, renderer, still)
+        return Takes([Imagination(self.models, script, one) for one in seeds])
 
-    def _renderer(self, renderer: str) -> str:
-        """The renderer to use.
+    def choose_renderer(self, renderer: str, wish: Wish) -> str:
+        """The renderer that "auto" or another name stands for.
 
         Raises:
-            InvalidOption: the base has no adapters for it.
+            InvalidOption: the base has no adapters for it, or it has no such parts to leave out.
         """
         if renderer == "auto":
-            return "warp"
+            renderer = "warp"
         if renderer == "diffusion" and not self.adapters.complete():
             raise InvalidOption(
                 f"there are no adapters for the base {self.base.name}: choose --renderer warp, or train them "
                 "(docs/imagine.md)"
+            )
+        parts = PARTS if renderer == "diffusion" else PARTS[:1]
+        if not wish.without <= set(parts):
+            raise InvalidOption(
+                f"{renderer} cannot do without {', '.join(wish.without - set(parts))}; "
+                f"only without {', '.join(parts)}"
             )
         return renderer

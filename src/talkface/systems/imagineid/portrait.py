@@ -17,10 +17,13 @@ from talkface.errors import NoFaceFound
 from talkface.face import topology as tp
 from talkface.face.crop import face_unit
 from talkface.face.draw import draw_mesh
+from talkface.face.masks import face_mask
 from talkface.face.model import FaceModel
 from talkface.face.tracker import FaceMesh, FaceTracker
 from talkface.systems.imagineid.adapters import Adapters
 from talkface.systems.imagineid.ccf import Hint, with_pseudo_words
+from talkface.systems.imagineid.config import EMOTIONS
+from talkface.systems.imagineid.footage import hidden_cells
 from talkface.systems.imagineid.pad import Pad
 from talkface.systems.imagineid.voice import Speaker
 
@@ -149,10 +152,16 @@ class PortraitImaginer:
         tokens = model.tokenize(caption, voice=True)
         ids = torch.from_numpy(tokens.ids)[None].to(self.device)
         semantic = torch.from_numpy(speaker.semantic).float()[None].to(self.device)
-        emotion = torch.from_numpy(mood).float()[None].to(self.device) @ self.moods.to(self.device)
+        emotion = self._smile(mood).to(self.device)
         with torch.inference_mode():
             words = with_pseudo_words(model.text.embed(ids), ids, tia(semantic, emotion), model.pseudo_words)
             return model.text(words), tokens.ignored
+
+    def _smile(self, mood: np.ndarray) -> Tensor:
+        """Embedding (1, E) of how happy a mood is: TIA has seen faces that smile, and others."""
+        happy = float(mood[EMOTIONS.index("happy")])
+        plain, smiling = (self.moods[EMOTIONS.index(name)] for name in ("neutral", "happy"))
+        return ((1 - happy) * plain + happy * smiling)[None]
 
     # -- drawing -----------------------------------------------------------------------------------
 
@@ -165,7 +174,7 @@ class PortraitImaginer:
         noise = generator.standard_normal((1, 4, side, side)).astype(np.float32)
         drawing = self.drawing(mesh)
         seen = model.see(drawing)
-        velocity = guided(model, meaning, seen, wish.guidance, self._control(drawing))
+        velocity = guided(model, meaning, seen, wish.guidance, self._control(drawing, mesh))
         latents = sample(velocity, torch.from_numpy(noise).to(self.device), wish.steps, shift=SHIFT)
         picture = self.base.autoencoder.decode(latents)[0].permute(1, 2, 0)
         return (picture * 255).round().byte().cpu().numpy()
@@ -175,14 +184,15 @@ class PortraitImaginer:
         pixels = self.base.pixels
         return torch.from_numpy(draw_mesh(self.warp, mesh, pixels, pixels // 2))[None].to(self.device)
 
-    def _control(self, drawing: Tensor) -> Control | None:
+    def _control(self, drawing: Tensor, mesh: np.ndarray) -> Control | None:
         """SCA shows the mesh to a base that does not see it by itself."""
         sca = self.adapters.sca
         if self.base.compact or sca is None:
             return None
         side = self.base.pixels // 8
         nothing = torch.zeros(1, 4, side, side, device=self.device)
-        hidden, known = nothing[:, :1], torch.zeros(1, 2, device=self.device)
+        hidden = torch.from_numpy(hidden_cells(mesh, side, self.base.pixels))[None].to(self.device)
+        known = torch.zeros(1, 2, device=self.device)
         hint = Hint(drawing, nothing, nothing, hidden, known)
         return lambda given, step, meaning: sca(given, step, meaning, hint.expanded(len(given)))
 
@@ -249,6 +259,8 @@ def _better(one: Imagined, other: Imagined) -> bool:
 
 
 def _detail(portrait: Imagined) -> float:
-    """Mean absolute Laplacian of the picture."""
+    """Mean absolute Laplacian of the face."""
     grey = cv2.cvtColor(portrait.image, cv2.COLOR_RGB2GRAY)
-    return float(np.abs(cv2.Laplacian(grey, cv2.CV_32F)).mean())
+    inside = face_mask(portrait.points, (grey.shape[1], grey.shape[0])) > 0.5
+    edges = np.abs(cv2.Laplacian(grey, cv2.CV_32F))
+    return float(edges[inside].mean()) if inside.any() else 0.0

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Iterator
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor
@@ -17,6 +16,7 @@ from talkface.nn.picture import pictures
 from talkface.prefetch import prefetched
 from talkface.systems.imagineid.adapters import Adapters
 from talkface.systems.imagineid.ccf import Hint, decode_blended
+from talkface.systems.imagineid.footage import hidden_cells
 from talkface.systems.imagineid.portrait import Imagined
 from talkface.systems.thpad.renderer import PortraitRenderer
 
@@ -81,8 +81,7 @@ class DiffusionRenderer:
         assert self.adapters.mba is not None
         reference = base.autoencoder.encode(pictures([picture], self.device))
         mask = face_mask(mesh, (pixels, pixels))
-        cells = cv2.resize(mask, (pixels // 8, pixels // 8), interpolation=cv2.INTER_AREA)
-        hidden = torch.from_numpy(cells)[None, None].to(self.device)
+        hidden = torch.from_numpy(hidden_cells(mesh, pixels // 8, pixels))[None].to(self.device)
         drawing = torch.from_numpy(draw_mesh(self.warp, mesh, pixels, pixels // 2))[None].to(self.device)
         if "before" in self.without:
             before = None
@@ -100,6 +99,7 @@ class DiffusionRenderer:
             drawn = base.autoencoder.decode(latents)
         else:
             drawn = decode_blended(base.autoencoder, self.adapters.mba, latents, reference, blend)
+            latents = reference  # what is shown around the face
         image = (drawn[0].permute(1, 2, 0) * 255).round().byte().cpu().numpy()
         return latents * (1 - hidden), image
 

@@ -11,13 +11,12 @@ from torch.nn import functional as F
 
 from talkface.data.faces import PIXELS, held_out, portraits, weights
 from talkface.data.prepare import Manifest
-from talkface.diffusion.album import LatentAlbum, latents_mark
+from talkface.diffusion.album import LatentAlbum, latents_mark, weights_mark
 from talkface.diffusion.base import COMPACT, Base
 from talkface.diffusion.captions import Attributes, caption
 from talkface.diffusion.train import clear_ones
 from talkface.face.attributes import described, looks
 from talkface.face.draw import draw_mesh
-from talkface.face.masks import face_mask
 from talkface.face.model import FaceModel
 from talkface.nn.picture import gradient_loss, weighted_l1
 from talkface.prefetch import prefetched
@@ -30,7 +29,7 @@ from talkface.systems.imagineid.ccf import (
     with_pseudo_words,
 )
 from talkface.systems.imagineid.config import EMOTIONS, CcfConfig
-from talkface.systems.imagineid.footage import Footage, hidden_cells
+from talkface.systems.imagineid.footage import Footage, enlarged_mask, hidden_cells
 from talkface.systems.imagineid.pad import Pad
 from talkface.training import Task
 
@@ -49,6 +48,8 @@ class CcfTrainConfig:
         variants: of each portrait, for TIA.
         frames: of each clip, for SCA and MBA.
         no_reference, no_before, no_caption: share of what is hidden, so that each can be missing.
+        blur: standard deviation of the noise on semantic embeddings, for TIA: a voice's lies no nearer to its
+            face's.
         face: how much more the face counts than what is around it.
         held_out: pictures on which it is validated.
     """
@@ -63,6 +64,7 @@ class CcfTrainConfig:
     no_reference: float = 0.15
     no_before: float = 0.2
     no_caption: float = 0.5
+    blur: float = 0.2
     face: float = 2.0
     held_out: int = 48
 
@@ -79,7 +81,7 @@ class CcfTask(Task):
         self.face = FaceModel.from_pretrained(config.face_model)
         self.warp = self.face.mesh_warp()
         frozen = Base.from_pretrained(config.base, self.device)
-        self.base, self.autoencoder = frozen.model, frozen.autoencoder
+        self.base, self.autoencoder, self.pixels = frozen.model, frozen.autoencoder, frozen.pixels
         torch.manual_seed(seed)
         self.modules = {self.adapter: self.build().to(self.device)}
         self.prepare(seed)
@@ -98,11 +100,16 @@ class CcfTask(Task):
 
         module = self.modules[self.adapter]
         config = {"class": type(module).__name__, "model": asdict(self.config.model), "metrics": metrics}
+        config["built_on"] = {name: weights_mark(part) for name, part in self.built_on().items()}
         save_pretrained(directory, config, module.state_dict(), card=None)
+
+    def built_on(self) -> dict[str, nn.Module]:
+        """What the adapter is worth nothing without."""
+        return {"base": self.base}
 
     def drawings(self, points: np.ndarray) -> Tensor:
         """Drawings (B, 6, H/2, W/2) of meshes (B, 478, 3)."""
-        drawn = np.stack([draw_mesh(self.warp, one, PIXELS) for one in points])
+        drawn = np.stack([draw_mesh(self.warp, one, PIXELS, self.pixels // 2) for one in points])
         return torch.from_numpy(drawn).to(self.device)
 
     def noised(self, clean: Tensor, time: Tensor, noise: Tensor) -> Tensor:
@@ -126,6 +133,10 @@ class TiaTask(CcfTask):
         """TIA, as wide as the LDM's words."""
         return TextualInversionAdapter(self.config.model, self.base.config.text)
 
+    def built_on(self) -> dict[str, nn.Module]:
+        """The LDM, and PAD's embedding of faces and voices."""
+        return {"base": self.base, "pad": self.pad.faces}
+
     def prepare(self, seed: int) -> None:
         """Latents, captions and semantic embeddings of portraits."""
         whole = portraits(self.manifest)
@@ -133,7 +144,7 @@ class TiaTask(CcfTask):
         known = described(self.manifest, album)
         train = [portrait for portrait in album if portrait.split == "train"]
         strangers = held_out(album, self.config.held_out)
-        pad = Pad.from_pretrained(self.config.pad).to(self.device).requires_grad_(False)
+        pad = self.pad = Pad.from_pretrained(self.config.pad).to(self.device).requires_grad_(False)
         embedding = pad.emotion.embedding.weight
 
         def mood(chosen: list) -> Tensor:
@@ -147,8 +158,8 @@ class TiaTask(CcfTask):
         self.attributes = [known[portrait.key] for portrait in train]
         self.weights, self.semantic, self.moods = weights(train), semantic(train), mood(train)
         folder = self.manifest.directory
-        self.album = LatentAlbum.of(train, self.autoencoder, self.config.variants, folder, seed)
-        kept = LatentAlbum.of(strangers, self.autoencoder, 1, folder)
+        self.album = LatentAlbum.of(train, self.autoencoder, self.config.variants, folder, seed, self.pixels)
+        kept = LatentAlbum.of(strangers, self.autoencoder, 1, folder, pixels=self.pixels)
         self.fixed = {
             "clean": torch.from_numpy(kept.latents[:, 0]).float().to(self.device),
             "drawing": self.drawings(kept.points[:, 0]),
@@ -186,7 +197,8 @@ class TiaTask(CcfTask):
     def training_step(self, batch: dict[str, Tensor], optimizer_index: int, step: int) -> dict[str, Tensor]:
         """Squared error of the frozen LDM's velocity."""
         time = torch.randn(len(batch["clean"]), device=self.device).sigmoid()
-        blurred = F.normalize(batch["semantic"] + 0.05 * torch.randn_like(batch["semantic"]), dim=-1)
+        blur = self.config.blur * torch.randn_like(batch["semantic"])
+        blurred = F.normalize(batch["semantic"] + blur, dim=-1)
         return {"loss": self._error(batch | {"semantic": blurred}, time, torch.randn_like(batch["clean"]))}
 
     def _error(self, batch: dict[str, Tensor], time: Tensor, noise: Tensor) -> Tensor:
@@ -218,7 +230,7 @@ class FootageTask(CcfTask):
     def prepare(self, seed: int) -> None:
         """Frames of training clips, and of held-out ones."""
         mark = latents_mark(self.autoencoder)
-        given = (self.face, self.autoencoder, self.config.frames, mark, seed)
+        given = (self.face, self.autoencoder, self.config.frames, mark, seed, self.pixels)
         self.footage = Footage.of(self.manifest, "train", *given)
         self.held_out = Footage.of(self.manifest, "val", *given)
         spread = np.linspace(0, len(self.held_out) - 1, min(self.config.held_out, len(self.held_out)))
@@ -231,9 +243,9 @@ class FootageTask(CcfTask):
             name: torch.from_numpy(getattr(footage, name)[chosen]).float().to(self.device)
             for name in ("target", "moved", "before")
         }
-        cells = np.stack([hidden_cells(one) for one in footage.points[chosen]])
-        old_cells = np.stack([hidden_cells(one) for one in footage.before_points[chosen]])
-        masks = np.stack([face_mask(one, (PIXELS, PIXELS))[None] for one in footage.points[chosen]])
+        cells = np.stack([hidden_cells(one, self.pixels // 8) for one in footage.points[chosen]])
+        old_cells = np.stack([hidden_cells(one, self.pixels // 8) for one in footage.before_points[chosen]])
+        masks = np.stack([enlarged_mask(one, self.pixels)[None] for one in footage.points[chosen]])
         return latents | {
             "drawing": self.drawings(footage.points[chosen]),
             "hidden": torch.from_numpy(cells).to(self.device),
@@ -309,6 +321,10 @@ class MbaTask(FootageTask):
     def build(self) -> nn.Module:
         """MBA, as wide as the decoder at each size."""
         return MaskBlendingAdapter(self.autoencoder.config.decoder)
+
+    def built_on(self) -> dict[str, nn.Module]:
+        """The autoencoder."""
+        return {"autoencoder": self.autoencoder}
 
     def training_step(self, batch: dict[str, Tensor], optimizer_index: int, step: int) -> dict[str, Tensor]:
         """Distance from the whole frame, where it borders on the face above all."""

@@ -1,7 +1,7 @@
 """Trains PAD's stages one after the other; each starts from the export of the one before, which is frozen."""
 
 import logging
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,7 @@ from talkface.face.model import FaceModel
 from talkface.speech.features import ContentEncoder as SpeechEncoder
 from talkface.speech.features import FeatureStream
 from talkface.systems.imagineid.config import PadConfig
-from talkface.systems.imagineid.hearing import Heard
+from talkface.systems.imagineid.hearing import Heard, as_speech
 from talkface.systems.imagineid.pad import Pad, Speech
 from talkface.training import Task
 
@@ -115,11 +115,8 @@ class PadTask(Task):
 
     def speech(self, parts: list[Heard], noise: float = 0.0) -> Speech:
         """Stretches of equal length as a batch."""
-        content, level, prosody = (
-            torch.from_numpy(np.stack([getattr(part, name) for part in parts])).float().to(self.device)
-            for name in ("content", "level", "prosody")
-        )
-        return Speech(content + noise * torch.randn_like(content), level, prosody)
+        speech = as_speech(parts, self.device)
+        return replace(speech, content=speech.content + noise * torch.randn_like(speech.content))
 
     def stretches(self, voices: list[Voice], generator: np.random.Generator) -> list[Heard]:
         """A stretch of each voice, all as long, in another room and through another microphone."""
@@ -131,7 +128,7 @@ class PadTask(Task):
             part = looped(voice.heard, start, length)
             shape = np.interp(np.arange(80), np.linspace(0, 79, 6), generator.normal(0, 0.06, 6))
             prosody = part.prosody.astype(np.float32)
-            prosody[:, 2:] += shape + generator.normal(0, 0.08)
+            prosody[:, 2:] += shape
             parts.append(Heard(part.content, part.level, prosody))
         return parts
 

@@ -15,7 +15,7 @@ from talkface.speech.activity import VoiceActivity
 from talkface.speech.features import FEATURE_RATE, FeatureStream
 from talkface.speech.mel import SAMPLE_RATE
 from talkface.systems.imagineid.config import EMOTIONS
-from talkface.systems.imagineid.hearing import Heard, hear
+from talkface.systems.imagineid.hearing import Heard, as_speech, hear
 from talkface.systems.imagineid.pad import Pad, Speech
 from talkface.systems.thpad.config import FRAME_RATE
 
@@ -97,7 +97,7 @@ class Listener:
         count = max(1, len(heard) // _WINDOW)
         length = max(4, len(heard) // count // 4 * 4)
         parts = [heard.part(k * length, (k + 1) * length) for k in range(count)]
-        told = self.pad.identity(self.speech(parts))
+        told = self.pad.identity(as_speech(parts, self.device))
         male = told.male.sigmoid().cpu().numpy()
         semantic = told.semantic.mean(0)
         return Speaker(
@@ -110,14 +110,6 @@ class Listener:
             age_spread=10 * float((told.age_spread.square().mean() + told.age.var(unbiased=False)).sqrt()),
             seconds=seconds,
         )
-
-    def speech(self, parts: list[Heard]) -> Speech:
-        """Stretches of equal length as a batch."""
-        content, level, prosody = (
-            torch.from_numpy(np.stack([getattr(part, name) for part in parts])).float().to(self.device)
-            for name in ("content", "level", "prosody")
-        )
-        return Speech(content, level, prosody)
 
     # -- what --------------------------------------------------------------------------------------
 
@@ -171,7 +163,7 @@ class Listener:
 
     @torch.inference_mode()
     def _mood(self, heard: Heard, speaker: Speaker) -> np.ndarray:
-        speech = self.speech([heard.part(0, len(heard) // 4 * 4)])
+        speech = as_speech([heard.part(0, len(heard) // 4 * 4)], self.device)
         code = self._code(speaker)
         mouth = self.pad.content.mean(speech, code)
         return self.pad.emotion.logits(speech, code, mouth)[0].mean(0).softmax(-1).cpu().numpy()

@@ -6,6 +6,7 @@ import string
 from collections.abc import Callable
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -20,9 +21,16 @@ from talkface.diffusion.sampling import guided, sample
 from talkface.diffusion.stable import STABLE_DIFFUSION_15
 from talkface.errors import InvalidOption, ModelUnavailable
 from talkface.face.model import FaceModel
+from talkface.face.tracker import FaceTracker
 from talkface.systems.imagineid.ccf import SpatialConditionalAdapter, TextualInversionAdapter
 from talkface.systems.imagineid.config import EMOTIONS, CcfConfig
-from talkface.systems.imagineid.portrait import adherence, contradicts, resting_mesh, told_words
+from talkface.systems.imagineid.portrait import (
+    adherence,
+    contradicts,
+    resting_mesh,
+    soundness,
+    told_words,
+)
 from talkface.systems.imagineid.train_ccf import CcfTrainConfig, ScaTask
 from talkface.systems.imagineid.voice import Speaker, one_mood
 from talkface.training import TrainerConfig, overfit_one_batch
@@ -206,3 +214,13 @@ def test_moods_are_sure_or_refused():
     assert one_mood("happy").argmax() == EMOTIONS.index("happy")
     with pytest.raises(InvalidOption, match="jolly"):
         one_mood("jolly")
+
+
+def test_faces_with_unlike_eyes_are_less_sound(picture: Image.Image):
+    image = np.asarray(picture)
+    points = FaceTracker().track_image(image)[0].points
+    spoilt, blurred = image.copy(), cv2.GaussianBlur(image, (0, 0), 4)
+    left, top = points[[362, 263], :2].min(0).astype(int) - 12
+    spoilt[top : top + 30, left : left + 55] = spoilt[top : top + 30, left : left + 55][::-1]
+    assert soundness(spoilt, points) < soundness(image, points) - 0.1
+    assert soundness(blurred, points) < soundness(image, points)

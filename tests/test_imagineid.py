@@ -359,3 +359,15 @@ def test_joint_training_reaches_all_stages_and_progress_does_not(prepared: Path)
     first, last = overfit_one_batch(joint, QUICK, 30)
     assert last < first
     assert np.isfinite(list(joint.validate().values())).all()
+
+
+def test_gain_is_measured_on_speakers_who_were_left_out(prepared: Path, tmp_path: Path):
+    config = PadTrainConfig(model=TINY, batch=2, seconds=(1.0, 2.0), variants=1, gain=1.5)
+    given = ContentTask(config, prepared)
+    given.export(tmp_path / "given", {})
+    assert float(Pad.from_pretrained(str(tmp_path / "given")).content.gain) == pytest.approx(1.5, abs=1e-3)
+    measured = ContentTask(replace(config, left_out=2), prepared)
+    assert measured.left_out
+    assert not {c.item.speaker for c in measured.left_out} & {c.item.speaker for c in measured.clips}
+    measured.export(tmp_path / "measured", {})
+    assert float(Pad.from_pretrained(str(tmp_path / "measured")).content.gain) != pytest.approx(1.5, abs=0.01)

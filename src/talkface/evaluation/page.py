@@ -77,7 +77,7 @@ def _plots(result: dict[str, Any]) -> list[str]:
     return [
         _plot(f"{name}, {key.removesuffix('_curve')}", curve, part["groups"]["all"][f"real_{key}"])
         for name, part in parts.items()
-        for key, curve in part["groups"]["all"].items()
+        for key, curve in part["groups"].get("all", {}).items()
         if key.endswith("_curve") and not key.startswith("real_")
     ]
 

@@ -227,8 +227,8 @@ def resting_mesh(
 
 
 def adherence(found: np.ndarray, mesh: np.ndarray) -> float:
-    """Mean distance of two meshes (478, 3) of a picture, over the inter-ocular distance."""
-    apart = np.linalg.norm((found - mesh)[: tp.FACE_VERTICES, :2], axis=1).mean()
+    """Mean distance of two meshes (478, 2 or 3) of a picture, over the inter-ocular distance."""
+    apart = np.linalg.norm((found[:, :2] - mesh[:, :2])[: tp.FACE_VERTICES], axis=1).mean()
     return float(apart / tp.inter_ocular(mesh))
 
 

@@ -36,6 +36,9 @@ class PadTrainConfig:
         noise: standard deviation of the noise on content features.
         dropout: while training, if other than the model's; nothing for 0.
         variants: of each clip's sound, for the second stage.
+        gain: what the second stage's lips are multiplied by: means of guesses are calmer than people.
+        left_out: every so many training speakers, the second stage is not shown one; the gain is measured on
+            these. 0 for none.
     """
 
     model: PadConfig = field(default_factory=PadConfig)
@@ -47,6 +50,8 @@ class PadTrainConfig:
     noise: float = 0.15
     dropout: float = 0.0
     variants: int = 3
+    gain: float = 1.0
+    left_out: int = 0
 
 
 @dataclass(frozen=True)

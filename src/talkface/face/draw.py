@@ -41,9 +41,10 @@ def draw_mesh(warp: MeshWarp, points: np.ndarray, side: float, pixels: int = MES
         pixels: side of the drawing.
     """
     mesh = with_ring(points)
-    triangle = warp.rasterise(mesh, (pixels, pixels), side / pixels, (0.0, 0.0))
     corners = mesh[warp.triangles]
     normal = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    mirrored = bool(normal[warp.is_face > 0, 2].sum() < 0)  # most of a face's front is seen
+    triangle = warp.rasterise(mesh, (pixels, pixels), side / pixels, (0.0, 0.0), mirrored)
     normal /= np.linalg.norm(normal, axis=1, keepdims=True) + 1e-6
     normal *= np.sign(normal[:, 2:] + 1e-9)
     columns = np.stack([*normal.T, warp.is_mouth, warp.is_eye], 1) * warp.is_face[:, None]

@@ -198,12 +198,13 @@ class MeshWarp:
         spread = lambda p: float(np.square(p[rigid, :2] - p[rigid, :2].mean(0)).sum())  # noqa: E731
         return spread(source) / spread(target)
 
-    def paint_order(self, target: np.ndarray, among: np.ndarray) -> np.ndarray:
+    def paint_order(self, target: np.ndarray, among: np.ndarray, mirrored: bool = False) -> np.ndarray:
         """From far to near: the ring, mouth and eyes, skin that faces away, the rest of the skin by depth.
 
         Args:
             target: (VERTICES, 3).
             among: (N,) indices of triangles, ascending.
+            mirrored: whether left and right are exchanged in the mesh.
 
         Returns:
             (N,) the same in the order in which they are to be painted.
@@ -212,15 +213,18 @@ class MeshWarp:
         a, b = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
         depth = corners[..., 2].mean(1)
         winding = a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]  # positive when it faces the camera
-        if winding[(among >= self.inner_count) & (self.is_face[among] > 0)].sum() < 0:
-            winding = -winding  # a mirrored mesh
-        depth[winding < 0] += 1e6
+        depth[(-winding if mirrored else winding) < 0] += 1e6
         depth[among < self.inner_count] = 1e9
         depth[self.is_face[among] == 0] = np.inf
         return among[np.argsort(-depth, kind="stable")]
 
     def rasterise(
-        self, target: np.ndarray, size: tuple[int, int], cell: float, offset: tuple[float, float]
+        self,
+        target: np.ndarray,
+        size: tuple[int, int],
+        cell: float,
+        offset: tuple[float, float],
+        mirrored: bool = False,
     ) -> np.ndarray:
         """Which triangle covers each cell: (h, w) int32, -1 for none. ``size`` is (w, h) in cells."""
         canvas = np.full((size[1], size[0]), -1, np.int32)
@@ -231,7 +235,7 @@ class MeshWarp:
         corners = np.round(cells).astype(np.int32)[self.triangles]
         low, high = corners.min(1) >> shift, (corners.max(1) >> shift) + 1
         seen = (high >= 0).all(1) & (low < size).all(1)
-        for index in self.paint_order(target, np.flatnonzero(seen)).tolist():
+        for index in self.paint_order(target, np.flatnonzero(seen), mirrored).tolist():
             cv2.fillConvexPoly(canvas, corners[index], index, cv2.LINE_8, shift)
         return canvas
 

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -222,14 +223,18 @@ def write(found: Figures, output: Path) -> None:
     console.print(f"Written to {output}", soft_wrap=True)
 
 
-def main() -> None:
-    """Measure, print and write."""
-    plan = read_plan(sys.argv[1:])
+def run(
+    read: Callable[[list[str]], Any],
+    take: Callable[[Any, Path], Figures],
+    tell: Callable[[Figures], None],
+) -> None:
+    """Read a plan from the command line, take its measurements, print and write them."""
+    plan = read(sys.argv[1:])
     with tempfile.TemporaryDirectory() as folder:
-        found = measure_all(plan, Path(folder))
-    show(found)
+        found = take(plan, Path(folder))
+    tell(found)
     write(found, plan.output)
 
 
 if __name__ == "__main__":
-    main()
+    run(read_plan, measure_all, show)

@@ -5,8 +5,6 @@ Every figure comes from a fresh process.
 """
 
 import statistics
-import sys
-import tempfile
 import time
 from dataclasses import dataclass
 from functools import partial
@@ -14,7 +12,7 @@ from pathlib import Path
 
 from rich.table import Table
 
-from animate import Figures, common_parser, console, measure, show_machine, write
+from animate import Figures, common_parser, console, measure, run, show_machine
 
 STAGES = ("decoder", "tracking", "speech", "occlusion", "jaw", "mouth", "encoder")
 measure_dub = partial(measure, script="measure_dub.py")
@@ -117,14 +115,5 @@ def show_stages(found: Figures) -> None:
     console.print(table)
 
 
-def main() -> None:
-    """Measure, print and write."""
-    plan = read_plan(sys.argv[1:])
-    with tempfile.TemporaryDirectory() as folder:
-        found = measure_all(plan, Path(folder))
-    show(found)
-    write(found, plan.output)
-
-
 if __name__ == "__main__":
-    main()
+    run(read_plan, measure_all, show)

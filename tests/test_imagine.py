@@ -14,26 +14,41 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from conftest import Outcome
+from conftest import RATE, Outcome, write_wav
+from talkface.diffusion.autoencoder import FaceAutoencoder
 from talkface.diffusion.base import Base
 from talkface.diffusion.captions import PSEUDO_WORDS
-from talkface.diffusion.model import build_unet
+from talkface.diffusion.model import FaceDiffusion, build_unet
 from talkface.diffusion.sampling import guided, sample
 from talkface.diffusion.stable import STABLE_DIFFUSION_15
-from talkface.errors import InvalidOption, ModelUnavailable
+from talkface.errors import AudioTooShort, InvalidOption, ModelUnavailable, NoFaceFound
+from talkface.face.masks import face_mask
 from talkface.face.model import FaceModel
+from talkface.face.motion import FaceMotion
 from talkface.face.tracker import FaceTracker
-from talkface.systems.imagineid.ccf import SpatialConditionalAdapter, TextualInversionAdapter
-from talkface.systems.imagineid.config import EMOTIONS, CcfConfig
+from talkface.speech.features import ContentEncoder, FeatureStream
+from talkface.systems.imagineid.adapters import Adapters
+from talkface.systems.imagineid.ccf import (
+    MaskBlendingAdapter,
+    SpatialConditionalAdapter,
+    TextualInversionAdapter,
+)
+from talkface.systems.imagineid.config import EMOTIONS, CcfConfig, PadConfig
+from talkface.systems.imagineid.pad import Pad
+from talkface.systems.imagineid.pipeline import ImaginePipeline
 from talkface.systems.imagineid.portrait import (
+    Imagined,
     adherence,
     contradicts,
     resting_mesh,
     soundness,
     told_words,
 )
+from talkface.systems.imagineid.renderer import DiffusionRenderer
 from talkface.systems.imagineid.train_ccf import CcfTrainConfig, ScaTask
 from talkface.systems.imagineid.voice import Speaker, one_mood
+from talkface.systems.thpad.model import DiffusionPrior, MotionModel
+from talkface.systems.thpad.refiner import Refiner
 from talkface.training import TrainerConfig, overfit_one_batch
 
 Run = Callable[..., Outcome]
@@ -170,6 +185,126 @@ def test_incomplete_base_is_refused(stable: Path, tmp_path: Path, spoil: str):
     with pytest.raises(ModelUnavailable) as refused:
         Base.from_pretrained(str(copy))
     assert len(str(refused.value).splitlines()) == 1
+
+
+# -- tiny random models ---------------------------------------------------------------------------
+
+
+def tiny_base() -> Base:
+    torch.manual_seed(0)
+    return Base("tiny", FaceDiffusion.debug(), FaceAutoencoder.debug(), 256)
+
+
+@pytest.fixture(scope="module")
+def portrait_of_somebody(picture: Image.Image) -> Imagined:
+    image = np.asarray(picture.crop((104, 8, 344, 248)).resize((256, 256)))
+    return Imagined(image, FaceTracker().track_image(image)[0].points, 0.0, "")
+
+
+def still_and_talking() -> FaceMotion:
+    zeros = {"rotation": 3, "translation": 2, "gaze": 4}
+    mouth = np.zeros((3, 28), np.float32)
+    mouth[1:, 0] = 2.0
+    return FaceMotion(
+        beta_mouth=mouth,
+        beta_upper=np.zeros((3, 16), np.float32),
+        scale=np.ones((3, 1), np.float32),
+        **{name: np.zeros((3, width), np.float32) for name, width in zeros.items()},
+    )
+
+
+@pytest.mark.parametrize("without", ["", "reference", "before", "mba"])
+def test_frames_by_diffusion_change_the_face_alone(portrait_of_somebody: Imagined, without: str):
+    base = tiny_base()
+    sca = SpatialConditionalAdapter(base.model.config, base.model).eval()
+    with torch.no_grad():
+        for parameter in sca.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    adapters = Adapters(sca=sca, mba=MaskBlendingAdapter(base.autoencoder.config.decoder).eval())
+    parts = frozenset(filter(None, [without]))
+
+    def frames(seed: int) -> list[np.ndarray]:
+        renderer = DiffusionRenderer(
+            base, adapters, portrait_of_somebody, FaceModel.from_pretrained(), seed, without=parts
+        )
+        return list(renderer.frames([still_and_talking()]))
+
+    one, again, other = frames(1), frames(1), frames(2)
+    assert len(one) == 3
+    assert all(frame.shape == (256, 256, 3) and frame.dtype == np.uint8 for frame in one)
+    np.testing.assert_array_equal(one, again)
+    face = face_mask(portrait_of_somebody.points, (256, 256)) > 0.5
+    assert (one[1] != other[1])[face].any(), "the face is drawn from noise"
+    assert (one[0] != one[1])[face].any(), "the mesh moves it"
+    corner = np.s_[:8, :8]
+    assert (one[1][corner] != other[1][corner]).any() == (without == "mba"), "MBA keeps what is around it"
+
+
+def tiny_pipeline() -> ImaginePipeline:
+    torch.manual_seed(0)
+    pad = Pad(PadConfig(content=16, width=16, layers=1, heads=2, semantic=8)).eval()
+    return ImaginePipeline(
+        tiny_base(),
+        Adapters(),
+        pad,
+        FaceModel.from_pretrained(),
+        FeatureStream(ContentEncoder.debug()),
+        MotionModel.from_pretrained("thpad-motion"),
+        DiffusionPrior.from_pretrained(),
+        Refiner.from_pretrained(),
+    )
+
+
+def test_what_shows_no_face_is_refused_and_leaves_nothing(speech: Path, tmp_path: Path):
+    """A random LDM never draws a face: that must be said, not animated."""
+    takes = tiny_pipeline()(speech, takes=2, steps=1)
+    assert len(takes) == 2
+    assert [len(take) for take in takes] == [30, 30]
+    with pytest.raises(NoFaceFound, match="--seed"):
+        takes.save(tmp_path / "out.mp4")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_recordings_without_a_voice_are_refused(speech: Path, tmp_path: Path):
+    pipeline = tiny_pipeline()
+    noise = np.random.default_rng(0).normal(0, 3000, 3 * RATE).clip(-32768, 32767)
+    for name, samples in (("silence", np.zeros(3 * RATE)), ("noise", noise)):
+        empty = write_wav(tmp_path / f"{name}.wav", samples)
+        for wrong in ({"audio": empty}, {"identity_from": empty}, {"emotion_from": empty}):
+            with pytest.raises(AudioTooShort, match="of voice"):
+                pipeline(**{"audio": speech, **wrong})
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"size": 300}, "size is 300"),
+        ({"steps": 0}, "steps is 0"),
+        ({"guidance": -1}, "guidance is -1"),
+        ({"emotion": "jolly"}, "jolly"),
+        ({"emotion": "sad", "emotion_from": "x.wav"}, "not both"),
+        ({"renderer": "magic"}, "renderer is magic"),
+        ({"renderer": "diffusion"}, "no adapters"),
+        ({"takes": 0}, "takes is 0"),
+        ({"seed": -1}, "seed is -1"),
+        ({"without": ["mba"]}, "cannot do without mba"),
+        ({"without": ["tai"]}, "cannot do without tai"),
+    ],
+)
+def test_wrong_options_are_refused(speech: Path, options: dict, named: str):
+    with pytest.raises(InvalidOption, match=named):
+        tiny_pipeline()(speech, **options)
+
+
+@pytest.mark.parametrize("seconds", [0.01, 1.0, 7.5])
+def test_there_is_a_mood_for_every_frame(seconds: float):
+    listener = tiny_pipeline().listener
+    blocks = [np.zeros(round(seconds * RATE), np.float32)]
+    moods = listener.moods(blocks, a_speaker())
+    found = np.concatenate([next(moods) for _ in range(4)])
+    np.testing.assert_allclose(found.sum(1), 1, atol=1e-5)
+    assert found.shape[1] == len(EMOTIONS)
+    assert len(found) >= 25 * seconds
 
 
 # -- what a voice tells ----------------------------------------------------------------------------

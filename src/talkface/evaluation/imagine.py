@@ -136,7 +136,7 @@ def evaluate_imagine(
     Args:
         data: what ``talkface prepare`` wrote.
         output: report, contact sheets and videos go here; videos already there are scored as they are.
-        split: "val" or "train".
+        split: "val" or "train", of the clips; voices and moods are always held-out people's.
         limit: at most so many clips and voices, spread over the lists.
         seed: seed of the first person.
         renderer: "auto", "warp" or "diffusion".

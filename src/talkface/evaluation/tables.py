@@ -54,7 +54,11 @@ _PICTURE = (
     Figure("frame_psnr", "↑", "PSNR of the whole frame, dB", 2),
     Figure("outside_difference", "↓", "mean difference outside the redrawn region, levels of 255"),
     Figure("seam", "→1", "jumps across the redrawn region's border over those of the real frame"),
-    Figure("flicker", "→1", "change around the mouth that motion does not explain, generated over real"),
+    Figure(
+        "flicker",
+        "→1",
+        "change that motion does not explain (dub: around the mouth; imagine: skin), over real",
+    ),
     Figure("mouth_sharpness", "→1", "Laplacian around the lips, generated over real"),
     Figure("csim", "↑", "cosine of face descriptors, generated and real"),
     Figure("face_distance", "↓", "distance of face descriptors; below 0.6 is the same person"),
@@ -75,7 +79,6 @@ _MOTION = (
 _IMAGINED = (
     Figure("mesh_adherence", "↓", "distance of the face from the frame's mesh, of the eye distance"),
     Figure("csim_within", "↑", "cosine of face descriptors, first frame and others"),
-    Figure("flicker", "→1", "change of the skin that motion does not explain, generated over real"),
     Figure("background_drift", "↓", "difference from the first frame beside a still head, levels of 255"),
     Figure("sex_heard", "↑", "share of voices whose sex is told"),
     Figure("sex_shown", "↑", "share of portraits that show it"),

@@ -173,9 +173,8 @@ class Imagination(Generation):
             self._moods.append(now)
             upper, mouth = models.listener.expression(now)
             eyes = to_motion.eyes
-            lids = eyes.openness(motion.beta_upper) * eyes.openness(
-                upper
-            )  # however wide, a blink closes them
+            # A product: however wide a mood opens the eyes, a blink closes them.
+            lids = eyes.openness(motion.beta_upper) * eyes.openness(upper)
             yield replace(
                 motion,
                 beta_upper=eyes.with_openness(motion.beta_upper + upper, lids),

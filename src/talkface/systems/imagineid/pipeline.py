@@ -1,6 +1,5 @@
 """``imagine``: speech alone to people who could have that voice, saying it."""
 
-import logging
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -11,7 +10,6 @@ from talkface.errors import AudioTooShort, InvalidOption
 from talkface.face.model import FaceModel
 from talkface.face.tracker import FaceTracker
 from talkface.generation import Takes
-from talkface.hub import build_pretrained
 from talkface.media.audio import probe_audio
 from talkface.media.video import exact_fps, frame_count
 from talkface.options import number_within, resolve_device, whole_seed
@@ -20,12 +18,10 @@ from talkface.systems.imagineid.adapters import Adapters
 from talkface.systems.imagineid.imagination import Imagination, Models, Script
 from talkface.systems.imagineid.pad import Pad
 from talkface.systems.imagineid.portrait import PARTS, PortraitImaginer, Wish
-from talkface.systems.imagineid.voice import Listener, one_mood
-from talkface.systems.thpad.config import FRAME_RATE, PriorConfig
+from talkface.systems.imagineid.voice import Listener, one_mood, voiced
+from talkface.systems.thpad.config import FRAME_RATE
 from talkface.systems.thpad.model import DiffusionPrior, MotionModel
-from talkface.systems.thpad.refiner import Refiner, RefinerConfig
-
-logger = logging.getLogger(__name__)
+from talkface.systems.thpad.refiner import Refiner
 
 RENDERERS = ("diffusion", "warp")
 SIZES = (256, 512)
@@ -87,8 +83,8 @@ class ImaginePipeline:
             face=FaceModel.from_pretrained(place("face")),
             features=FeatureStream(ContentEncoder.from_pretrained(place("speech")), device=target),
             motion=MotionModel.from_pretrained(place("thpad-motion")),
-            prior=build_pretrained(DiffusionPrior, PriorConfig, place("thpad-prior")),
-            refiner=build_pretrained(Refiner, RefinerConfig, place("thpad-refiner")),
+            prior=DiffusionPrior.from_pretrained(place("thpad-prior")),
+            refiner=Refiner.from_pretrained(place("thpad-refiner")),
             device=target,
         )
 
@@ -127,16 +123,16 @@ class ImaginePipeline:
             without=frozenset(without),
         )
         chosen = one_mood(emotion) if emotion != "auto" else None
-        seeds, renderer = (
-            [whole_seed(seed + take) for take in range(takes)],
-            self.choose_renderer(renderer, wish),
-        )
+        seeds = [whole_seed(seed + take) for take in range(takes)]
+        renderer = self.choose_renderer(renderer, wish)
         path, info = Path(audio), probe_audio(audio)
         if frame_count(info.duration, exact_fps(FRAME_RATE)) < 1:
             raise AudioTooShort(f"{path.name} lasts {info.duration:.3f} s; give at least a second of speech")
         told = self.listener.speaker(path if identity_from == "voice" else Path(identity_from))
+        if emotion_from is not None:
+            chosen = self.listener.overall_mood(voiced(Path(emotion_from)).path, told)
         if chosen is None:
-            chosen = self.listener.overall_mood(Path(emotion_from or path), told)
+            chosen = self.listener.overall_mood(path, told)
         changing = emotion == "auto" and emotion_from is None
         script = Script(path, info, told, chosen, changing, wish, size, renderer, still)
         return Takes([Imagination(self.models, script, one) for one in seeds])
@@ -152,7 +148,7 @@ class ImaginePipeline:
         if renderer == "diffusion" and not self.adapters.complete():
             raise InvalidOption(
                 f"there are no adapters for the base {self.base.name}: choose --renderer warp, or train them "
-                "(docs/imagine.md)"
+                "(recipes/imagineid-tia.yaml, -sca, -mba)"
             )
         parts = PARTS if renderer == "diffusion" else PARTS[:1]
         if not wish.without <= set(parts):

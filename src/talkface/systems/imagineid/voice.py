@@ -80,13 +80,8 @@ class Listener:
             AudioTooShort: there is less than a second of voice.
             UnreadableMedia: the file cannot be read.
         """
-        samples, seconds = _voiced(path)
-        if seconds < _LEAST:
-            raise AudioTooShort(
-                f"{path.name} holds {seconds:.1f} s of voice; give at least {_LEAST:g} s of speech "
-                "(silence, music and noise have no speaker)"
-            )
-        told = self.tell(hear(samples, self.stream), seconds)
+        voice = voiced(path)
+        told = self.tell(hear(voice.samples, self.stream), voice.seconds)
         if told.male_spread > _SEVERAL:
             logger.warning("several voices in %s: one face is imagined from all of them", path.name)
         return told
@@ -190,22 +185,41 @@ def _neutral() -> np.ndarray:
     return one_mood("neutral")
 
 
-def _voiced(path: Path) -> tuple[np.ndarray, float]:
-    """Samples (N,) of the first blocks of a file in which somebody speaks, and seconds of voice in them."""
+@dataclass(frozen=True)
+class Voice:
+    """What is listened to of a file: samples (N,) of its blocks with a voice, and seconds of voice."""
+
+    path: Path
+    samples: np.ndarray
+    seconds: float
+
+
+def voiced(path: Path) -> Voice:
+    """The first half minute of a file in which somebody speaks.
+
+    Raises:
+        AudioTooShort: there is less than a second of voice.
+        UnreadableMedia: the file cannot be read.
+    """
     info = probe_audio(path)
     kept: list[np.ndarray] = []
     activity, done, seconds = VoiceActivity(), 0, 0.0
     for block in stream_audio(path, block_seconds=2.0, gain=info.gain()):
         activity.feed(block)
         count = len(block) * FEATURE_RATE // SAMPLE_RATE
-        voiced = activity.probability(done, done + count) > _VOICED
+        heard = activity.probability(done, done + count) > _VOICED
         done += count
-        if count and voiced.mean() > _SOME_VOICE:
+        if count and heard.mean() > _SOME_VOICE:
             kept.append(block)
-            seconds += float(voiced.sum()) / FEATURE_RATE
+            seconds += float(heard.sum()) / FEATURE_RATE
         if seconds >= _LISTENED:
             break
-    return np.concatenate(kept) if kept else np.zeros(0, np.float32), seconds
+    if seconds < _LEAST:
+        raise AudioTooShort(
+            f"{path.name} holds {seconds:.1f} s of voice; give at least {_LEAST:g} s of speech "
+            "(silence, music and noise have no speaker)"
+        )
+    return Voice(path, np.concatenate(kept), seconds)
 
 
 def _regular(blocks: Iterable[np.ndarray], size: int) -> Iterator[np.ndarray]:

@@ -185,6 +185,13 @@ class DiffusionPrior(nn.Module):
         self.outlet = nn.Sequential(nn.LayerNorm(config.width), nn.Linear(config.width, config.non_lip))
 
     @classmethod
+    def from_pretrained(cls, name_or_path: str = "thpad-prior") -> "DiffusionPrior":
+        """Load the shipped model, or one from a directory or hub id."""
+        from talkface.hub import build_pretrained
+
+        return build_pretrained(cls, PriorConfig, name_or_path)
+
+    @classmethod
     def debug(cls) -> "DiffusionPrior":
         """A tiny random prior for tests."""
         return cls(PriorConfig(audio=32, width=32, layers=1, heads=2, feed_forward=32)).eval()

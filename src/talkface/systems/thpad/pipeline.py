@@ -16,16 +16,15 @@ from talkface.face.model import FaceModel
 from talkface.face.motion import FaceMotion
 from talkface.face.tracker import FaceMesh, FaceTracker
 from talkface.generation import Generation
-from talkface.hub import build_pretrained
 from talkface.media.audio import probe_audio, stream_audio
 from talkface.media.image import load_image
 from talkface.media.video import exact_fps, frame_count
 from talkface.options import number_within, resolve_device, whole_seed
 from talkface.speech.features import ContentEncoder, FeatureStream
-from talkface.systems.thpad.config import FRAME_RATE, PriorConfig
+from talkface.systems.thpad.config import FRAME_RATE
 from talkface.systems.thpad.model import DiffusionPrior, MotionModel
 from talkface.systems.thpad.motion import SpeechToMotion, Style, exactly, resample_stream
-from talkface.systems.thpad.refiner import Refiner, RefinerConfig
+from talkface.systems.thpad.refiner import Refiner
 from talkface.systems.thpad.renderer import PortraitRenderer
 
 logger = logging.getLogger(__name__)
@@ -75,8 +74,8 @@ class ThpadPipeline:
             face=FaceModel.from_pretrained(place("face")),
             features=FeatureStream(ContentEncoder.from_pretrained(place("speech")), device=target),
             motion=MotionModel.from_pretrained(place("thpad-motion")),
-            prior=build_pretrained(DiffusionPrior, PriorConfig, place("thpad-prior")),
-            refiner=build_pretrained(Refiner, RefinerConfig, place("thpad-refiner")),
+            prior=DiffusionPrior.from_pretrained(place("thpad-prior")),
+            refiner=Refiner.from_pretrained(place("thpad-refiner")),
             device=target,
         )
 

@@ -106,6 +106,13 @@ class Refiner(nn.Module):
         nn.init.zeros_(self.head.get_parameter("bias"))
 
     @classmethod
+    def from_pretrained(cls, name_or_path: str = "thpad-refiner") -> "Refiner":
+        """Load the shipped model, or one from a directory or hub id."""
+        from talkface.hub import build_pretrained
+
+        return build_pretrained(cls, RefinerConfig, name_or_path)
+
+    @classmethod
     def debug(cls) -> "Refiner":
         """A tiny random network for tests."""
         return cls(RefinerConfig(identity=8, code=16, widths=(8, 16, 16), blocks=(1, 1, 1))).eval()

@@ -5,6 +5,7 @@
 #   make lint        ruff and mypy
 #   make bench       speed and memory of animate, to benchmarks.json; ARGS=--quick for minutes instead of most of an hour
 #   make bench-dub   speed and memory of dub, to benchmarks-dub.json
+#   make bench-imagine   speed and memory of imagine, to benchmarks-imagine.json
 
 # The first of these that starts and is new enough; a name on the path may be a shim that does not.
 PYTHON ?= $(shell for p in python3 python python3.14 python3.13 python3.12 python3.11; do \
@@ -15,7 +16,7 @@ VENV  ?= .venv
 BIN   := $(VENV)/bin
 PIP   := $(BIN)/python -m pip install -qq --disable-pip-version-check
 
-.PHONY: help venv demo demo-dub test lint bench bench-dub clean
+.PHONY: help venv demo demo-dub test lint bench bench-dub bench-imagine clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -54,5 +55,8 @@ bench: $(VENV)/.core
 bench-dub: $(VENV)/.core
 	$(BIN)/python benchmarks/dub.py $(ARGS)
 
+bench-imagine: $(VENV)/.core
+	$(BIN)/python benchmarks/imagine.py $(ARGS)
+
 clean:
-	rm -rf $(VENV) demo.mp4 demo-dub.mp4 benchmarks.json benchmarks-dub.json
+	rm -rf $(VENV) demo.mp4 demo-dub.mp4 benchmarks.json benchmarks-dub.json benchmarks-imagine.json

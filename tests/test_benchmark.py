@@ -30,3 +30,12 @@ def test_dub_writes_positive_figures(tmp_path: Path) -> None:
     assert found["stages"].pop("frames") == 10
     assert set(found["stages"]) >= {"decoder", "tracking", "speech", "occlusion", "jaw", "mouth", "encoder"}
     assert all(figure > 0 for stage in found["stages"].values() for figure in stage.values())
+
+
+def test_imagine_writes_positive_figures(tmp_path: Path) -> None:
+    options = ["--only", "fps,stages", "--renderers", "warp", "--seconds", "1"]
+    found = measured("imagine.py", tmp_path / "benchmarks.json", *options)
+    assert found["warp"]["fps"]["frames"] == 25
+    assert all(figure > 0 for figure in found["warp"]["fps"].values())
+    assert found["portrait"]["tries"] >= 1
+    assert all(figure > 0 for figure in found["portrait"].values())

@@ -37,6 +37,8 @@ TASKS = {
     "tia": "talkface.systems.imagineid.train_ccf:TiaTask",
     "sca": "talkface.systems.imagineid.train_ccf:ScaTask",
     "mba": "talkface.systems.imagineid.train_ccf:MbaTask",
+    "tccp_landmarks": "talkface.systems.tccp.train_landmarks:LandmarkTask",
+    "tccp_video": "talkface.systems.tccp.train_video:VideoTask",
 }
 
 

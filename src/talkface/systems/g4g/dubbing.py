@@ -1,20 +1,15 @@
-"""A dubbed video that is computed while it is looked at or saved, and the plan of it."""
+"""A dubbed video and the plan of it."""
 
-import shutil
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from talkface.generation import Generation
-from talkface.media.audio import mix_to
-from talkface.media.segments import SegmentedWriter
+from talkface.edited import EditedVideo
 from talkface.media.source import SourceVideo
 from talkface.media.timeline import Timeline
 from talkface.media.video import Frame
-from talkface.prefetch import prefetched
 
 _WARM, _TIMED = 4, 12  # frames drawn before the clock is started, and while it runs
 _BASE_BYTES = 650e6  # of libraries, models and buffers
@@ -79,7 +74,7 @@ class Plan:
         yield f"memory: about {self.memory / 1e6:.0f} MB"
 
 
-class Dubbing(Generation):
+class Dubbing(EditedVideo):
     """A video with new lips, frame by frame.
 
     Args:
@@ -102,26 +97,8 @@ class Dubbing(Generation):
         fingerprint: str,
         provenance: dict[str, str],
     ) -> None:
-        super().__init__(
-            lambda: (frame.image for frame in frames(None)),
-            frame_count=timeline.frame_count,
-            fps=timeline.fps,
-            size=source.size,
-            audio=speeches[0],
-            seed=0,
-            provenance=provenance,
-        )
-        self.plan, self._timed_frames, self._fingerprint = plan, frames, fingerprint
-        self._timeline, self._source, self._speeches = timeline, source, list(speeches)
-
-    @property
-    def duration(self) -> float:
-        """Seconds."""
-        return self._timeline.duration
-
-    def timed(self, after: float | None = None) -> Iterator[Frame]:
-        """Frames with their times in seconds, those that begin later than ``after``."""
-        return self._timed_frames(after)
+        super().__init__(frames, timeline, source, speeches, fingerprint, provenance)
+        self.plan = plan
 
     def seconds_needed(self) -> float:
         """How long the whole will take, from drawing the first frames."""
@@ -131,62 +108,3 @@ class Dubbing(Generation):
         timed = sum(1 for _ in islice(frames, _TIMED))
         each = (time.monotonic() - begin) / max(1, timed) if warm else 0.0
         return each * self.frame_count
-
-    def save(
-        self,
-        path: str | Path,
-        overwrite: bool = False,
-        progress: Callable[[str, int, int], None] | None = None,
-        resume: bool = False,
-    ) -> Path:
-        """Compute the video and write it, with the new sound and with a note that it is synthetic.
-
-        Args:
-            path: the file: ``.mp4``, ``.mov``, ``.mkv`` or ``.webm``.
-            overwrite: replace an existing file.
-            progress: called as ``progress("frames", done, total)`` after each frame.
-            resume: go on where an interrupted run of the same inputs and options was.
-
-        Returns:
-            The path.
-
-        Raises:
-            OutputError: the file exists or cannot be written; found before anything is computed, if possible.
-            TalkfaceError: what is wrong with the input.
-        """
-        folder = Path(tempfile.mkdtemp(prefix="talkface-")) if len(self._speeches) > 1 else None
-        try:
-            sound = self._speeches[0]
-            if folder:
-                sound = folder / "speech.wav"
-                mix_to(self._speeches, sound)
-            return self._write(Path(path), sound, overwrite, progress, resume)
-        finally:
-            if folder:
-                shutil.rmtree(folder, ignore_errors=True)
-
-    def _write(
-        self,
-        path: Path,
-        sound: Path,
-        overwrite: bool,
-        progress: Callable[[str, int, int], None] | None,
-        resume: bool,
-    ) -> Path:
-        with SegmentedWriter(
-            path,
-            like=self._source,
-            fps=self._timeline.fps,
-            variable=self._timeline.variable,
-            audio=sound,
-            metadata=self._metadata(),
-            overwrite=overwrite,
-            resume=resume,
-            fingerprint=self._fingerprint,
-            duration=self._timeline.duration,
-        ) as writer:
-            for frame in prefetched(self.timed(writer.time_done), depth=12):
-                writer.write(frame.image, frame.time)
-                if progress:
-                    progress("frames", writer.frames, self.frame_count)
-        return writer.path

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from talkface.diffusion.album import weights_mark
+from talkface.diffusion.adapter import load_adapter
 from talkface.diffusion.base import COMPACT, Base
 from talkface.systems.imagineid.ccf import (
     MaskBlendingAdapter,
@@ -57,8 +57,7 @@ class Adapters:
 
 def _load(place: str, name: str, build: Any, given: Mapping[str, nn.Module]) -> Any:
     """An adapter, or None if there is none of that name."""
-    from talkface.errors import ModelUnavailable
-    from talkface.hub import CONFIG, bundled_models, load_pretrained
+    from talkface.hub import CONFIG, bundled_models
 
     if place == COMPACT:
         if f"{COMPACT}/{name}" not in {model.id for model in bundled_models()}:
@@ -68,10 +67,4 @@ def _load(place: str, name: str, build: Any, given: Mapping[str, nn.Module]) -> 
         source = str(Path(place) / name)
     else:
         return None
-    config, state = load_pretrained(source)
-    for part, mark in config["built_on"].items():
-        if weights_mark(given[part]) != mark:
-            raise ModelUnavailable(f"{source} was trained over another {part}; train it again")
-    module: nn.Module = build(config["model"])
-    module.load_state_dict(state)
-    return module
+    return load_adapter(source, build, given)

@@ -138,6 +138,16 @@ class MaskBlendingAdapter(nn.Module):
             nn.init.dirac_(weight)
             nn.init.zeros_(bias)
 
+    @classmethod
+    def from_pretrained(
+        cls, autoencoder: FaceAutoencoder | StableAutoencoder, name_or_path: str = "imagineid-mba"
+    ) -> "MaskBlendingAdapter":
+        """Load the shipped adapter, or one from a directory or hub id, over its autoencoder."""
+        from talkface.diffusion.adapter import load_adapter
+
+        build = lambda _: cls(autoencoder.config.decoder)  # noqa: E731
+        return load_adapter(name_or_path, build, {"autoencoder": autoencoder})
+
     def blend(self, level: int, inside: Tensor, background: Tensor, mask: Tensor) -> Tensor:
         """Features (B, C, h, w): the face's where ``mask`` (B, 1, H, W) is 1, else the background's."""
         small = F.interpolate(mask, size=inside.shape[2:], mode="area")

@@ -1,0 +1,186 @@
+"""Clips in small, with more around the head than portraits have: what stage 1 learns poses from."""
+
+import logging
+from dataclasses import dataclass, fields
+
+import cv2
+import numpy as np
+from scipy.spatial.transform import Rotation
+
+from talkface.data.arrays import keep_arrays
+from talkface.data.prepare import Item, Manifest
+from talkface.face.crop import cut, face_unit, transform
+from talkface.face.model import FaceModel, Pose, estimate_pose
+from talkface.media.video import VideoReader
+from talkface.systems.tccp.landmarks import SEEN, view_matrix
+from talkface.systems.tccp.scenes import around_audio
+from talkface.systems.thpad.train import ClipReader
+
+logger = logging.getLogger(__name__)
+
+SMALL = 96
+"""Side of the pictures kept, in pixels."""
+_ROOM = 4.2  # their side, in inter-ocular distances
+_SECONDS = 8.0  # of a clip, at most
+_OF_ONE = 60  # clips of one speaker, at most
+
+
+@dataclass(frozen=True)
+class Contexts:
+    """N clips of F frames in all, at 25 fps.
+
+    Attributes:
+        starts: (N + 1,) where each clip's frames begin and the last one's end.
+        images: (F, 96, 96, 3) uint8.
+        points: (F, 478, 3) float16 meshes in pixels of these.
+        rotation, scale, translation: (F, ...) poses of the meshes, as :class:`~talkface.face.model.Pose`.
+        audio: (F, 4, C) float16 content features.
+        alpha: (N, I) identity coefficients.
+        weight: (N,) how often each clip is to be drawn.
+    """
+
+    starts: np.ndarray
+    images: np.ndarray
+    points: np.ndarray
+    rotation: np.ndarray
+    scale: np.ndarray
+    translation: np.ndarray
+    audio: np.ndarray
+    alpha: np.ndarray
+    weight: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.alpha)
+
+    @classmethod
+    def of(cls, manifest: Manifest, split: str, face: FaceModel) -> "Contexts":
+        """All talking clips of a split; cut on first use and kept. Validation is on unseen people only."""
+        path = manifest.directory / f"contexts-{split}.npz"
+        if not path.is_file():
+            keep_arrays(path, **_collect(manifest, split, face))
+        with np.load(path) as arrays:
+            return cls(**{field.name: arrays[field.name] for field in fields(cls)})
+
+    def view(
+        self, clip: int, first: int, count: int, outlines: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """What is seen of frames around holes.
+
+        Args:
+            clip: its number.
+            first: frame of the clip to begin with.
+            count: how many.
+            outlines: (T, K, 2) convex outlines of the holes, in pixels of ``images``.
+
+        Returns:
+            (T, 4, 64, 64) float32 views as stage 1 takes them, (T, 6) poses, and (T,) pixels per unit.
+        """
+        begin = int(self.starts[clip]) + first
+        views, poses, units = [], [], []
+        for k, outline in enumerate(outlines):
+            index = begin + k
+            box = np.concatenate([outline.min(0), outline.max(0)])
+            matrix = view_matrix(box)
+            views.append(context_view(self.images[index], outline, matrix))
+            pose = Pose(*(getattr(self, name)[index][None] for name in ("rotation", "scale", "translation")))
+            poses.append(pose_in_view(pose, matrix))
+            units.append(self.scale[index] * matrix[0, 0])
+        return np.stack(views), np.stack(poses), np.array(units, np.float32)
+
+
+def context_view(image: np.ndarray, outline: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    """What stage 1 sees of a frame (H, W, 3) uint8: (4, 64, 64) float32, zero inside the hole.
+
+    Args:
+        image: the frame.
+        outline: (K, 2) convex outline of the hole in its pixels.
+        matrix: (2, 3) from frame to view.
+    """
+    seen = cut(image, matrix, SEEN).astype(np.float32) / 127.5 - 1
+    there = np.round((outline @ matrix[:, :2].T + matrix[:, 2]) * 16).astype(np.int32)
+    hole = cv2.fillConvexPoly(np.zeros((SEEN, SEEN), np.uint8), cv2.convexHull(there), 1, cv2.LINE_8, 4)
+    seen *= 1 - hole[..., None]
+    return np.concatenate([seen.transpose(2, 0, 1), hole[None].astype(np.float32)])
+
+
+def pose_in_view(pose: Pose, matrix: np.ndarray) -> np.ndarray:
+    """A pose in a frame (one of it) as stage 1 gives it, (6,) float32."""
+    vector = Rotation.from_matrix(pose.rotation[0]).as_rotvec()
+    place = (matrix[:, :2] @ pose.translation[0, :2] + matrix[:, 2] + 0.5) / SEEN - 0.5
+    size = np.log(pose.scale[0] * matrix[0, 0] / SEEN)
+    return np.concatenate([vector, place, [size]]).astype(np.float32)
+
+
+def pose_in_frame(given: np.ndarray, matrix: np.ndarray) -> Pose:
+    """A pose (6,) that stage 1 gave for a view, in the frame; the reverse of :func:`pose_in_view`."""
+    place = (given[3:5] + 0.5) * SEEN - 0.5
+    inverse = cv2.invertAffineTransform(matrix)
+    scale = np.exp(given[5]) * SEEN / matrix[0, 0]
+    translation = np.append(inverse[:, :2] @ place + inverse[:, 2], 0.0)
+    rotation = Rotation.from_rotvec(given[:3]).as_matrix()
+    return Pose(
+        rotation[None].astype(np.float32),
+        np.array([scale], np.float32),
+        translation[None].astype(np.float32),
+    )
+
+
+def _collect(manifest: Manifest, split: str, face: FaceModel) -> dict[str, np.ndarray]:
+    reader = ClipReader(manifest, face)
+    known = {i.corpus + i.speaker for i in manifest.items if i.has_video and i.usable and i.split == "train"}
+    items = [i for i in reader.items(split) if split == "train" or i.corpus + i.speaker not in known]
+    seen: dict[str, int] = {}
+    clips: list[dict[str, np.ndarray]] = []
+    speakers = []
+    for number, item in enumerate(items):
+        speaker = item.corpus + item.speaker
+        seen[speaker] = seen.get(speaker, 0) + 1
+        clip = _clip(manifest, item, face, reader) if seen[speaker] <= _OF_ONE else None
+        if clip is not None:
+            clips.append(clip)
+            speakers.append(speaker)
+        if number % 50 == 0:
+            logger.info("contexts of %d of %d clips", number, len(items))
+    lengths = [len(clip["images"]) for clip in clips]
+    weight = np.array([n * speakers.count(s) ** -0.5 for n, s in zip(lengths, speakers, strict=True)])
+    joined = {name: np.concatenate([clip[name] for clip in clips]) for name in clips[0] if name != "alpha"}
+    return joined | {
+        "starts": np.concatenate([[0], np.cumsum(lengths)]),
+        "alpha": np.stack([clip["alpha"] for clip in clips]),
+        "weight": weight / weight.sum(),
+    }
+
+
+def _clip(
+    manifest: Manifest, item: Item, face: FaceModel, reader: ClipReader
+) -> dict[str, np.ndarray] | None:
+    track, example = manifest.track(item), reader.read(item)
+    times = example.times[example.times - example.times[:1] < _SECONDS]
+    if len(times) < 30:
+        return None
+    place = np.array([int(np.abs(track.times - time).argmin()) for time in times])
+    if not track.found[place].mean() > 0.95:
+        return None
+    middle = np.median(track.points, 0)
+    side = _ROOM * face_unit(middle)
+    matrix = np.concatenate([np.eye(2), (side / 2 - middle[1, :2])[:, None]], 1) * (SMALL / side)
+    images: dict[int, np.ndarray] = {}
+    wanted = {int(track.frames[k]) for k in place}
+    with VideoReader(manifest.file(item)) as video:
+        for index, frame in enumerate(video):
+            if index in wanted:
+                images[index] = cut(frame.image, matrix, SMALL)
+    if not wanted <= images.keys():
+        return None
+    fit = face.fit(track.points[:: max(1, len(track.points) // 60)])
+    meshes = np.stack([transform(track.points[k], matrix) for k in place])
+    pose = estimate_pose(meshes, fit.neutral)
+    return {
+        "images": np.stack([images[int(track.frames[k])] for k in place]),
+        "points": meshes.astype(np.float16),
+        "rotation": pose.rotation,
+        "scale": pose.scale,
+        "translation": pose.translation,
+        "audio": around_audio(example.content)[: len(times)].astype(np.float16),
+        "alpha": fit.alpha,
+    }

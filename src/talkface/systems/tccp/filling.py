@@ -1,0 +1,178 @@
+"""A video whose missing face is filled while it is looked at or saved."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from scipy.spatial.transform import Rotation
+
+import talkface
+from talkface.edited import EditedVideo
+from talkface.errors import InvalidOption, NoFaceFound
+from talkface.face.model import FaceModel, Pose
+from talkface.face.motion import FaceMotion
+from talkface.media.audio import AudioInfo, stream_audio
+from talkface.media.decode import TOLERANCE
+from talkface.media.source import SourceVideo
+from talkface.media.timeline import Timeline
+from talkface.media.video import Frame
+from talkface.prefetch import prefetched
+from talkface.systems.g4g.lips import LipTrack
+from talkface.systems.g4g.model import WINDOW as LIP_WINDOW
+from talkface.systems.tccp.identity import Identity
+from talkface.systems.tccp.masks import Holed, Mask
+from talkface.systems.tccp.placing import Landmarks, Placer, calmed
+from talkface.systems.tccp.renderer import FaceRenderer, Job
+from talkface.systems.tccp.scenes import AROUND
+from talkface.systems.thpad.config import FRAME_RATE
+from talkface.systems.thpad.motion import SpeechToMotion
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What a face is filled into, and what it says.
+
+    Attributes:
+        source: the video.
+        timeline: its frames beside the speech.
+        mask: where the holes are.
+        audio: the speech.
+        info: what it is like.
+        given: landmarks that are to be drawn; None to find them.
+    """
+
+    source: SourceVideo
+    timeline: Timeline
+    mask: Mask
+    audio: Path
+    info: AudioInfo
+    given: Landmarks | None = None
+
+    def holed(self) -> Iterator[Holed]:
+        """The frames with their holes."""
+        return self.mask.follow(prefetched(self.timeline.frames(), depth=4))
+
+    def blocks(self) -> Iterator[np.ndarray]:
+        """The speech in blocks."""
+        return stream_audio(self.audio, gain=self.info.gain())
+
+
+@dataclass(frozen=True)
+class Hands:
+    """What does the work: stage 1, the performance beside it, and stage 2 for a seed and an identity."""
+
+    face: FaceModel
+    placer: Callable[[Identity], Placer]
+    performer: SpeechToMotion
+    renderer: Callable[[Identity, int], FaceRenderer]
+
+
+class Filling(EditedVideo):
+    """A take.
+
+    Args:
+        hands: what makes it.
+        scene: what it is made from.
+        identity: whose face; found when it is first needed.
+        seed: another one gives other blinks and gaze, and another texture.
+    """
+
+    def __init__(self, hands: Hands, scene: Scene, identity: Callable[[], Identity], seed: int) -> None:
+        self.hands, self.scene, self._identify = hands, scene, identity
+        super().__init__(
+            self._filled,
+            timeline=scene.timeline,
+            source=scene.source,
+            speeches=[scene.audio],
+            fingerprint="",
+            provenance={
+                "synthetic": "true",
+                "software": f"talkface {talkface.__version__}",
+                "model": "tccp-compact",
+            },
+            seed=seed,
+        )
+
+    @cached_property
+    def identity(self) -> Identity:
+        """Whose face it is."""
+        return self._identify()
+
+    @cached_property
+    def landmarks(self) -> Landmarks:
+        """What stage 1 found, or was given, for every frame.
+
+        Raises:
+            InvalidOption: those given are of another number of frames.
+            NoFaceFound: there is nothing to fill.
+        """
+        given = self.scene.given
+        if given is not None:
+            if abs(len(given) - self.frame_count) > 1:
+                raise InvalidOption(
+                    f"the landmarks are of {len(given)} frames, the video will have {self.frame_count}"
+                )
+            return given
+        return self._placed()
+
+    def _placed(self) -> Landmarks:
+        lips = LipTrack(self.hands.performer.speech_to_lips(self.scene.blocks()))
+        ahead: list[float] = []
+
+        def holed() -> Iterator[Holed]:
+            for one in self.scene.holed():
+                ahead.append(one.frame.time)
+                yield one
+
+        def heard() -> Iterator[np.ndarray]:
+            while True:
+                yield lips.at(ahead.pop(0)).content[LIP_WINDOW - 2 : LIP_WINDOW + 2]
+
+        found = list(self.hands.placer(self.identity)(holed(), heard()))
+        if not any(pose is not None for _, pose in found):
+            raise NoFaceFound("there is nothing to fill: the mask shows no hole in any frame")
+        times = np.array([time for time, _ in found])
+        return calmed(_landmarks(times, [pose for _, pose in found], self._performance().resample(times)))
+
+    def _performance(self) -> FaceMotion:
+        """Lips, blinks, brows and gaze at 25 fps, and a second of rest after them."""
+        motion = FaceMotion.concatenate(list(self.hands.performer(self.scene.blocks(), self.seed)))
+        rest = replace(motion[-1:], beta_mouth=np.zeros_like(motion.beta_mouth[-1:]))
+        return FaceMotion.concatenate([motion, *[rest] * FRAME_RATE])
+
+    def _filled(self, after: float | None) -> Iterator[Frame]:
+        renderer = self.hands.renderer(self.identity, self.seed)
+        done = -1.0 if after is None else after + TOLERANCE
+        for frame in renderer.fill(self._jobs(self.landmarks)):
+            if frame.time > done:
+                yield frame
+
+    def _jobs(self, landmarks: Landmarks) -> Iterator[Job | Frame]:
+        """What is to be drawn; frames without a hole as they are."""
+        motion, neutral = landmarks.motion, self.identity.neutral
+        reach = np.arange(-AROUND, AROUND + 1) / FRAME_RATE
+        for k, one in enumerate(self.scene.holed()):
+            k = min(k, len(landmarks) - 1)
+            if one.hole is None or not landmarks.there[k]:
+                yield one.frame
+                continue
+            near = np.abs(landmarks.times[:, None] - (landmarks.times[k] + reach)).argmin(0)
+            mesh = landmarks.meshes(self.hands.face, neutral, slice(k, k + 1))[0]
+            yield Job(one.frame, one.hole, mesh, motion.beta_mouth[near], one.shot)
+
+
+def _landmarks(times: np.ndarray, poses: list[Pose | None], motion: FaceMotion) -> Landmarks:
+    """Join poses with a performance; where there is none, the pose before goes on."""
+    there = np.array([pose is not None for pose in poses])
+    known = [pose for pose in poses if pose is not None]
+    held = np.maximum(np.cumsum(there) - 1, 0)
+    rotation = np.stack([Rotation.from_matrix(known[k].rotation[0]).as_rotvec() for k in held])
+    return Landmarks(
+        times=times,
+        there=there,
+        place=np.stack([known[k].translation[0, :2] for k in held]),
+        size=np.array([known[k].scale[0] for k in held]),
+        motion=replace(motion, rotation=rotation.astype(np.float32)),
+    )

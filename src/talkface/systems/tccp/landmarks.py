@@ -1,0 +1,123 @@
+"""Stage 1, compact: where the hidden head is and how it turns, from what is seen around it.
+
+The context decides the pose, which is read from it frame by frame. The voice decides the lips, which come
+from the lip path. What neither does, blinks and gaze, is drawn from TH-PAD's prior.
+"""
+
+import itertools
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from talkface.speech.features import sinusoids
+
+SEEN = 64
+"""Side of the pictures of the context, in pixels."""
+VIEW = 2.0
+"""Side of what is seen of the context, by the larger side of the hole."""
+POSE = 6
+"""Rotation vector (radians), place (x, y, of the view's side), logarithm of the scale over that side."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LandmarkConfig:
+    """Sizes.
+
+    Attributes:
+        content: width of content features.
+        shape: identity coefficients of the 3DMM.
+        channels: of the picture encoder at each size.
+        width, layers, heads: of the transformer.
+        dropout: in training.
+    """
+
+    content: int = 512
+    shape: int = 40
+    channels: tuple[int, ...] = (32, 64, 96, 128)
+    width: int = 192
+    layers: int = 4
+    heads: int = 4
+    dropout: float = 0.1
+
+
+class LandmarkTransformer(nn.Module):
+    """Masked context, audio and identity to poses; frames see each other."""
+
+    def __init__(self, config: LandmarkConfig) -> None:
+        super().__init__()
+        self.config = config
+        sizes = [4, *config.channels]
+        self.picture = nn.Sequential(
+            *(
+                layer
+                for given, made in itertools.pairwise(sizes)
+                for layer in (nn.Conv2d(given, made, 4, 2, 1), nn.GroupNorm(8, made), nn.SiLU())
+            ),
+            nn.Flatten(),
+            nn.Linear(sizes[-1] * (SEEN >> len(config.channels)) ** 2, config.width),
+        )
+        self.audio = nn.Sequential(nn.LayerNorm(config.content), nn.Linear(config.content, config.width))
+        self.shape = nn.Linear(config.shape, config.width)
+        layer = nn.TransformerEncoderLayer(
+            config.width,
+            config.heads,
+            2 * config.width,
+            config.dropout,
+            "gelu",
+            batch_first=True,
+            norm_first=True,
+        )
+        self.body = nn.TransformerEncoder(layer, config.layers, enable_nested_tensor=False)
+        self.outlet = nn.Sequential(nn.LayerNorm(config.width), nn.Linear(config.width, POSE))
+
+    @classmethod
+    def from_pretrained(cls, name_or_path: str = "tccp-landmarks") -> "LandmarkTransformer":
+        """Load the shipped model, or one from a directory or hub id."""
+        from talkface.hub import build_pretrained
+
+        return build_pretrained(cls, LandmarkConfig, name_or_path)
+
+    def forward(self, context: Tensor, content: Tensor, alpha: Tensor) -> Tensor:
+        """Poses (B, T, 6), as POSE says.
+
+        Args:
+            context: (B, T, 4, 64, 64) views in [-1, 1], zero where hidden, and the mask (1 is hidden).
+            content: (B, T, 4, C) content features around each frame.
+            alpha: (B, I) identity coefficients of the 3DMM.
+        """
+        seen = self.picture(context.flatten(0, 1)).unflatten(0, context.shape[:2])
+        tokens = seen + self.audio(content.mean(2)) + self.shape(alpha)[:, None]
+        places = sinusoids(tokens.shape[1], self.config.width).to(tokens)
+        return self.outlet(self.body(tokens + places))
+
+
+def posed(points: Tensor, pose: Tensor) -> Tensor:
+    """Points (V, 3) or (B, 1, V, 3) of a canonical face, in views: (B, T, V, 2), of the view's side.
+
+    Args:
+        points: canonical.
+        pose: (B, T, 6).
+    """
+    turned = points @ rotations(pose[..., :3]).transpose(-1, -2)
+    return turned[..., :2] * pose[..., None, 5:6].exp() + pose[..., None, 3:5]
+
+
+def rotations(vector: Tensor) -> Tensor:
+    """Rotation matrices (..., 3, 3) of rotation vectors (..., 3) (Rodrigues)."""
+    angle = vector.norm(dim=-1, keepdim=True).clamp_min(1e-6)
+    x, y, z = (vector / angle).unbind(-1)
+    nought = torch.zeros_like(x)
+    cross = torch.stack([nought, -z, y, z, nought, -x, -y, x, nought], -1).unflatten(-1, (3, 3))
+    angle = angle[..., None]
+    eye = torch.eye(3, device=vector.device)
+    return eye + angle.sin() * cross + (1 - angle.cos()) * (cross @ cross)
+
+
+def view_matrix(box: np.ndarray) -> np.ndarray:
+    """Affine map (2, 3) from a frame to the pixels of a view around a hole's box (4,)."""
+    side = VIEW * max(box[2] - box[0], box[3] - box[1], 2.0)
+    corner = np.array([box[0] + box[2], box[1] + box[3]]) / 2 - side / 2
+    scale = SEEN / side
+    return np.concatenate([scale * np.eye(2), ((scale - 1) / 2 - scale * corner)[:, None]], 1)

@@ -1,0 +1,164 @@
+"""``fill``: a video in which a face is missing, speech and an identity to the face, in place and in sync."""
+
+import logging
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from talkface.diffusion.base import COMPACT, Base
+from talkface.errors import AudioTooShort, InvalidOption
+from talkface.face.model import FaceModel
+from talkface.face.people import scan
+from talkface.face.tracker import FaceTracker
+from talkface.generation import Takes
+from talkface.media.audio import probe_audio
+from talkface.media.image import load_image
+from talkface.media.source import SourceVideo
+from talkface.media.timeline import Timeline
+from talkface.options import number_within, resolve_device, whole_seed
+from talkface.speech.features import ContentEncoder, FeatureStream
+from talkface.systems.imagineid.ccf import MaskBlendingAdapter
+from talkface.systems.tccp.filling import Filling, Hands, Scene
+from talkface.systems.tccp.identity import Identity
+from talkface.systems.tccp.landmarks import LandmarkTransformer
+from talkface.systems.tccp.masks import FaceMask, Mask, read_mask
+from talkface.systems.tccp.model import MVControlNet
+from talkface.systems.tccp.placing import Landmarks, Placer
+from talkface.systems.tccp.renderer import FaceRenderer, Settings
+from talkface.systems.thpad.model import DiffusionPrior, MotionModel
+from talkface.systems.thpad.motion import SpeechToMotion
+
+logger = logging.getLogger(__name__)
+
+IMAGINED = "imagined"
+PARTS = ("context", "first", "reference")
+"""What can be left out, to see what it is worth."""
+_LOOKED_AT = 48  # frames of the fast look
+_MOST_TAKES = 64
+
+
+class TccpPipeline:
+    """TCCP's compact preset: stage 1, stage 2 over the face LDM, and TH-PAD's lips, blinks and gaze.
+
+    Build it with :meth:`from_pretrained`; then ``pipe(video, audio, identity="anna.jpg")`` gives
+    :class:`~talkface.generation.Takes` of :class:`Filling`.
+    """
+
+    def __init__(
+        self,
+        base: Base,
+        net: MVControlNet,
+        blending: MaskBlendingAdapter | None,
+        placing: LandmarkTransformer,
+        face: FaceModel,
+        performer: SpeechToMotion,
+        name: str = COMPACT,
+        device: str | torch.device = "cpu",
+    ) -> None:
+        self.base, self.net, self.blending, self.placing = base, net, blending, placing
+        self.face, self.performer, self.name, self.device = face, performer, name, torch.device(device)
+        self.tracker = FaceTracker(threads=1)
+
+    @classmethod
+    def from_pretrained(cls, name_or_path: str = COMPACT, device: str = "auto") -> "TccpPipeline":
+        """Load the shipped models, or those of a directory with the same folders.
+
+        Args:
+            name_or_path: "compact", or a directory holding face-autoencoder/, face-diffusion/,
+                tccp-video/, tccp-landmarks/, imagineid-mba/, face/, speech/, thpad-motion/ and thpad-prior/.
+            device: "auto" takes a GPU when there is one.
+
+        Raises:
+            ModelUnavailable: one of them is missing or damaged.
+        """
+        target = resolve_device(device)
+
+        def place(part: str) -> str:
+            return part if name_or_path == COMPACT else str(Path(name_or_path).resolve() / part)
+
+        base = Base.from_pretrained(name_or_path, target)
+        face = FaceModel.from_pretrained(place("face"))
+        features = FeatureStream(ContentEncoder.from_pretrained(place("speech")), device=target)
+        motion = MotionModel.from_pretrained(place("thpad-motion"))
+        prior = DiffusionPrior.from_pretrained(place("thpad-prior"))
+        return cls(
+            base=base,
+            net=MVControlNet.from_pretrained(base.model, place("tccp-video")).to(target),
+            blending=MaskBlendingAdapter.from_pretrained(base.autoencoder, place("imagineid-mba")).to(target),
+            placing=LandmarkTransformer.from_pretrained(place("tccp-landmarks")),
+            face=face,
+            performer=SpeechToMotion(features, motion, prior, face, target),
+            name=name_or_path,
+            device=target,
+        )
+
+    def __call__(
+        self,
+        video: str | Path,
+        audio: str | Path,
+        *,
+        identity: str | Path | Sequence[str | Path] = IMAGINED,
+        mask: str | Path = "auto",
+        face: int = 0,
+        margin: float = 0.25,
+        sync_mode: str = "cut_off",
+        landmarks: str | Path | None = None,
+        takes: int = 1,
+        seed: int = 0,
+        steps: int = 4,
+        start: float = 0.0,
+        stop: float | None = None,
+        without: Iterable[str] = (),
+    ) -> Takes[Filling]:
+        """Fill the face; the options are those of :func:`talkface.fill`."""
+        takes = int(number_within("takes", takes, 1, _MOST_TAKES))
+        settings = Settings(steps=int(number_within("steps", steps, 1, 100)), without=frozenset(without))
+        if not settings.without <= set(PARTS):
+            raise InvalidOption(f"there are only {', '.join(PARTS)} to leave out")
+        seeds = [whole_seed(seed + take) for take in range(takes)]
+        margin = number_within("margin", margin, 0.05, 1.0)
+        given = None if landmarks is None else Landmarks.from_json(landmarks)
+        source = SourceVideo(video, start, stop)
+        for note in source.notes:
+            logger.warning("%s: %s", source.path.name, note)
+        path, info = Path(audio), probe_audio(audio)
+        if info.duration * float(source.fps) < 1:
+            raise AudioTooShort(f"{path.name} lasts {info.duration:.3f} s, less than one frame")
+        timeline = Timeline(source, info.duration, sync_mode)
+        found = self._mask(source, str(mask), face, margin)
+        scene = Scene(source, timeline, found, path, info, given)
+        people = self._people(identity, path, seeds)
+        hands = Hands(
+            face=self.face,
+            placer=lambda who: Placer(self.placing, who.alpha, self.device),
+            performer=self.performer,
+            renderer=lambda who, one: FaceRenderer(
+                self.base, self.net, self.blending, who, self.face, one, settings
+            ),
+        )
+        return Takes([Filling(hands, scene, people(one), one) for one in seeds])
+
+    def _mask(self, source: SourceVideo, mask: str, face: int, margin: float) -> Mask:
+        if mask != "auto":
+            return read_mask(mask, source)
+        cast = scan(source.sparse(_LOOKED_AT), self.tracker, self.face)
+        return FaceMask(self.tracker, cast, face, margin)
+
+    def _people(self, identity: str | Path | Sequence[str | Path], audio: Path, seeds: list[int]):
+        """For a seed, what tells whose face it is; pictures are looked at once and at once."""
+        if identity == IMAGINED:
+            return lambda seed: lambda: self._imagined(audio, seed)
+        paths = [identity] if isinstance(identity, str | Path) else list(identity)
+        known = self._identity([(Path(path).name, load_image(path)) for path in paths])
+        return lambda seed: lambda: known
+
+    def _identity(self, given: Sequence[tuple[str, np.ndarray]]) -> Identity:
+        return Identity.of(given, self.tracker, self.face, self.base)
+
+    def _imagined(self, audio: Path, seed: int) -> Identity:
+        from talkface.systems.imagineid.pipeline import ImaginePipeline
+
+        pipe = ImaginePipeline.from_pretrained(self.name, self.name, str(self.device))
+        return self._identity([("the imagined portrait", pipe(audio, seed=seed)[0].portrait)])

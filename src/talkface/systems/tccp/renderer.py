@@ -1,0 +1,265 @@
+"""Stage 2 at work: frames with holes and landmarks to frames with a face."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from talkface.data.faces import PIXELS, SIDE
+from talkface.diffusion.base import Base
+from talkface.diffusion.sampling import sample
+from talkface.face.crop import cut, face_unit, transform
+from talkface.face.draw import draw_mesh
+from talkface.face.model import FaceModel, estimate_pose
+from talkface.media.video import Frame
+from talkface.nn.picture import enlarged, pictures
+from talkface.systems.imagineid.ccf import MaskBlendingAdapter, decode_blended
+from talkface.systems.imagineid.footage import move_portrait
+from talkface.systems.tccp.border import joined
+from talkface.systems.tccp.config import WINDOW
+from talkface.systems.tccp.holes import Hole, cells
+from talkface.systems.tccp.identity import Identity
+from talkface.systems.tccp.model import MVControlNet, Signal
+from talkface.systems.tccp.scenes import reference_alone
+
+_ROOM = 1.12  # of a crop around a hole that is larger than a portrait
+_STRAYS = 0.08  # of the crop's side by which a face may leave its middle before the crop follows it
+
+
+@dataclass(frozen=True)
+class Job:
+    """A frame that is to be filled.
+
+    Attributes:
+        frame: with the hole covered.
+        hole: where.
+        mesh: (478, 3) landmarks, pixels of the frame.
+        lips: (words, M) mouth coefficients around it.
+        shot: number of its shot.
+    """
+
+    frame: Frame
+    hole: Hole
+    mesh: np.ndarray
+    lips: np.ndarray
+    shot: int
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How frames are drawn.
+
+    Attributes:
+        steps: of the sampler.
+        begin: time at which a frame begins, above 0 to 1: how much of the moved reference is drawn anew.
+        without: "context", "first" or "reference" to leave out, to see what they are worth.
+    """
+
+    steps: int = 4
+    begin: float = 0.8
+    without: frozenset[str] = frozenset()
+
+
+class FaceRenderer:
+    """Draws faces into holes, a window at a time; each window begins with the last frame of the one before.
+
+    Args:
+        base: the frozen LDM.
+        net: stage 2.
+        blending: MBA, which keeps what is around the hole while decoding; None for none.
+        identity: whose face.
+        face: the 3DMM.
+        seed: of the shared noise.
+        settings: how frames are drawn.
+    """
+
+    def __init__(
+        self,
+        base: Base,
+        net: MVControlNet,
+        blending: MaskBlendingAdapter | None,
+        identity: Identity,
+        face: FaceModel,
+        seed: int = 0,
+        settings: Settings | None = None,
+    ) -> None:
+        self.base, self.net, self.blending, self.identity = base, net, blending, identity
+        self.settings = settings or Settings()
+        self.warp = face.mesh_warp()
+        self.device = next(base.model.parameters()).device
+        side = base.pixels // 8
+        noise = np.random.default_rng(seed).standard_normal((1, 1, 4, side, side)).astype(np.float32)
+        self.noise = torch.from_numpy(noise).to(self.device)
+
+    def fill(self, jobs: Iterable[Job | Frame]) -> Iterator[Frame]:
+        """Filled frames, in order: the first of a shot alone, then windows that begin with what was drawn.
+
+        Frames that are no jobs come out as they are.
+        """
+        window: list[Job] = []
+        matrix: np.ndarray | None = None
+        last: Tensor | None = None
+        before: Frame | None = None
+        shot = -1
+        for job in jobs:
+            if isinstance(job, Frame) or job.shot != shot:
+                if window:
+                    yield from self._drawn(window, matrix, last)[0]
+                window, matrix, last, before, shot = [], None, None, None, -1
+            if isinstance(job, Frame):
+                yield job
+                continue
+            shot = job.shot
+            if not window:
+                wanted = self._followed(job, matrix)
+                if wanted is not matrix and before is not None:
+                    last = self._seen_through(before, wanted)
+                matrix = wanted
+            window.append(job)
+            alone = last is None and "first" not in self.settings.without
+            if len(window) == (1 if alone else WINDOW - 1):
+                frames, last = self._drawn(window, matrix, last)
+                before = frames[-1]
+                yield from frames
+                window = []
+        if window:
+            yield from self._drawn(window, matrix, last)[0]
+
+    @torch.inference_mode()
+    def _seen_through(self, frame: Frame, matrix: np.ndarray) -> Tensor:
+        """Latents (1, 1, 4, h, w) of a finished frame through another crop."""
+        crop = enlarged(cut(frame.image, matrix, PIXELS), self.base.pixels)
+        return self.base.autoencoder.encode(pictures([crop], self.device))[None]
+
+    def _followed(self, job: Job, matrix: np.ndarray | None) -> np.ndarray:
+        """The crop of a window: the one before, unless face or hole leave it."""
+        size = (job.frame.image.shape[1], job.frame.image.shape[0])
+        wanted = hole_matrix(job.mesh, job.hole, size)
+        if matrix is None:
+            return wanted
+        nose = transform(job.mesh[1:2], matrix)[0, :2] - transform(job.mesh[1:2], wanted)[0, :2]
+        grown = abs(np.log(wanted[0, 0] / matrix[0, 0]))
+        return wanted if np.abs(nose).max() > _STRAYS * PIXELS or grown > 0.15 else matrix
+
+    @torch.inference_mode()
+    def _drawn(
+        self, window: list[Job], matrix: np.ndarray | None, last: Tensor | None
+    ) -> tuple[list[Frame], Tensor]:
+        """Filled frames of a window, and the latents of its last one."""
+        assert matrix is not None
+        base, pixels = self.base, self.base.pixels
+        crops = [cut(job.frame.image, matrix, PIXELS) for job in window]
+        holes = [_cut_hole(job.hole, matrix) for job in window]
+        meshes = [transform(job.mesh, matrix) for job in window]
+        moved = [self._moved(mesh) for mesh in meshes]
+        encoded = base.autoencoder.encode(
+            pictures([enlarged(image, pixels) for image in (*crops, *moved)], self.device)
+        )
+        context, reference = encoded[None].chunk(2, 1)
+        hidden = self._stack([cells(hole, pixels // 8)[None] for hole in holes])
+        drawing = self._stack([draw_mesh(self.warp, mesh, PIXELS, pixels // 2) for mesh in meshes])
+        lips = self._stack([job.lips for job in window])
+        latents = self._sampled(context, reference, hidden, drawing, lips, last)
+        images = self._decoded(latents, context, holes)
+        frames = [_pasted(job, image, matrix) for job, image in zip(window, images, strict=True)]
+        return frames, latents[:, -1:]
+
+    def _sampled(
+        self,
+        context: Tensor,
+        reference: Tensor,
+        hidden: Tensor,
+        drawing: Tensor,
+        lips: Tensor,
+        last: Tensor | None,
+    ) -> Tensor:
+        """Latents (1, T, 4, h, w) of a window; with ``last``, the frame before it is shown first."""
+        settings = self.settings
+        if last is not None:
+            context, reference, hidden, drawing, lips = (
+                torch.cat([part[:, :1], part], 1) for part in (context, reference, hidden, drawing, lips)
+            )
+        given = torch.zeros(context.shape[:2], device=self.device)
+        known = torch.zeros_like(context)
+        if last is not None:
+            given[:, 0], known[:, 0] = 1, last[:, 0]
+        shown = None if "reference" in settings.without else reference
+        signal = Signal.of(context, hidden, drawing, shown, known, given)
+        if "context" in settings.without:
+            signal = signal.without_context()
+        tokens = self.net.tell(self.identity.latents, lips=lips)
+        guess = hidden * reference + (1 - hidden) * context
+        begin = 1.0 if shown is None else settings.begin
+        noisy = (1 - begin) * guess + begin * self.noise
+        latents = sample(lambda x, time: self.net(x, time, tokens, signal), noisy, settings.steps, begin)
+        return latents[:, 1:] if last is not None else latents
+
+    def _decoded(self, latents: Tensor, context: Tensor, holes: list[np.ndarray]) -> list[np.ndarray]:
+        """Pictures (P, P, 3) float32, 0 to 255."""
+        flat, beside = latents.flatten(0, 1), context.flatten(0, 1)
+        if self.blending is None:
+            drawn = self.base.autoencoder.decode(flat)
+        else:
+            side = self.base.pixels
+            masks = self._stack([enlarged_hole(hole, side)[None] for hole in holes])[0]
+            drawn = decode_blended(self.base.autoencoder, self.blending, flat, beside, masks)
+        return list((drawn * 255).permute(0, 2, 3, 1).float().cpu().numpy())
+
+    def _moved(self, mesh: np.ndarray) -> np.ndarray:
+        """The best portrait, its head alone, moved to a mesh (478, 3) of the crop."""
+        identity = self.identity
+        rotation = estimate_pose(mesh[None], identity.neutral).rotation[0]
+        best = identity.nearest(rotation)
+        moved = move_portrait(identity.images[best], identity.points[best], mesh, identity.neutral, self.warp)
+        return reference_alone(moved, mesh)
+
+    def _stack(self, rows: list[np.ndarray]) -> Tensor:
+        return torch.from_numpy(np.stack(rows).astype(np.float32))[None].to(self.device)
+
+
+def hole_matrix(mesh: np.ndarray, hole: Hole, size: tuple[int, int]) -> np.ndarray:
+    """Affine map (2, 3) from a frame to the crop in which a hole is filled: a portrait's, or larger."""
+    left, top, right, bottom = hole.box
+    side = max(SIDE * face_unit(mesh), _ROOM * (right - left), _ROOM * (bottom - top))
+    corner = mesh[1, :2] - side * np.array([0.5, 0.58])
+    corner = np.clip(corner, np.array([right, bottom]) - side, np.array([left, top]))
+    if side <= min(size):
+        corner = np.clip(corner, 0, np.array(size) - side)
+    scale = PIXELS / side
+    return np.concatenate([scale * np.eye(2), ((scale - 1) / 2 - scale * corner)[:, None]], 1)
+
+
+def enlarged_hole(hole: np.ndarray, side: int) -> np.ndarray:
+    """A crop's hole (P, P) as a hard mask (side, side) float32."""
+    hard = (hole > 0).astype(np.float32)
+    return hard if len(hard) == side else cv2.resize(hard, (side, side))
+
+
+def _cut_hole(hole: Hole, matrix: np.ndarray) -> np.ndarray:
+    return cv2.warpAffine(hole.mask, matrix, (PIXELS, PIXELS), flags=cv2.INTER_LINEAR)
+
+
+def _pasted(job: Job, image: np.ndarray, matrix: np.ndarray) -> Frame:
+    """The frame with what was drawn in its hole; everything else is as it was."""
+    left, top, right, bottom = job.hole.box
+    room = max(4, (right - left) // 8)
+    height, width = job.frame.image.shape[:2]
+    rows = slice(max(0, top - room), min(height, bottom + room))
+    columns = slice(max(0, left - room), min(width, right + room))
+    scaled = matrix.copy()
+    scaled[:, :2] *= len(image) / PIXELS
+    scaled[:, 2] = (matrix[:, 2] + 0.5) * len(image) / PIXELS - 0.5
+    scaled[:, 2] += scaled[:, :2] @ [columns.start, rows.start]
+    size = (columns.stop - columns.start, rows.stop - rows.start)
+    drawn = cv2.warpAffine(
+        image, scaled, size, flags=cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REPLICATE
+    )
+    scene = job.frame.image[rows, columns]
+    hole = job.hole.mask[rows, columns]
+    filled = joined(scene.astype(np.float32), drawn, hole)
+    out = job.frame.image.copy()
+    out[rows, columns] = np.where(hole[..., None] > 0, filled.clip(0, 255).round(), scene).astype(np.uint8)
+    return replace(job.frame, image=out)

@@ -1,0 +1,306 @@
+"""Windows of clips with a hole where the face is: what both stages of TCCP learn from.
+
+A window's frames are seen through the same crop; the hole may be larger or smaller, follow the face or not.
+"""
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+
+from talkface.data.arrays import keep_arrays
+from talkface.data.faces import PIXELS, SIDE, portrait_matrix
+from talkface.data.prepare import Item, Manifest
+from talkface.diffusion.autoencoder import FaceAutoencoder
+from talkface.diffusion.stable import StableAutoencoder
+from talkface.face.crop import cut, face_unit, transform
+from talkface.face.model import FaceModel
+from talkface.face.warp import MeshWarp
+from talkface.media.video import VideoReader
+from talkface.nn.picture import enlarged, pictures
+from talkface.systems.imagineid.footage import move_portrait
+from talkface.systems.tccp.config import WINDOW
+from talkface.systems.tccp.drawing import landmark_picture
+from talkface.systems.tccp.holes import box_hole, cells, covered, face_hole
+from talkface.systems.thpad.train import ClipReader
+
+logger = logging.getLogger(__name__)
+
+AROUND = 2  # frames before and after one whose lips it is told
+_REFERENCE = 1.3  # size of what is seen of the reference, by the face's oval
+
+
+@dataclass(frozen=True)
+class Scenes:
+    """N windows of T frames; latents are float16.
+
+    Attributes:
+        target: (N, T, 4, h, w) the frames.
+        context: (N, T, 4, h, w) the frames with the hole covered.
+        drawn: (N, T, 4, h, w) pictures of the landmarks.
+        moved: (N, T, 4, h, w) the reference, moved to each frame's mesh, alone on grey.
+        portrait: (N, 4, h, w) the reference as it is.
+        hidden: (N, T, h, w) float16, what share of each latent is covered.
+        points: (N, T, 478, 3) float32 meshes in pixels of the pictures.
+        lips: (N, T, 5, M) float16 mouth coefficients around each frame.
+        audio: (N, T, 4, C) float16 content features around each frame.
+        weight: (N,) how often each is to be drawn.
+    """
+
+    target: np.ndarray
+    context: np.ndarray
+    drawn: np.ndarray
+    moved: np.ndarray
+    portrait: np.ndarray
+    hidden: np.ndarray
+    points: np.ndarray
+    lips: np.ndarray
+    audio: np.ndarray
+    weight: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.target)
+
+    @classmethod
+    def of(
+        cls,
+        manifest: Manifest,
+        split: str,
+        face: FaceModel,
+        autoencoder: FaceAutoencoder | StableAutoencoder,
+        windows: int,
+        mark: str,
+        seed: int = 0,
+        pixels: int = PIXELS,
+    ) -> "Scenes":
+        """Windows of all talking clips of a split; cut and encoded on first use and kept.
+
+        Those of people who are in the training split, too, are left out of the validation split.
+
+        Args:
+            manifest: the prepared folder.
+            split: "train" or "val".
+            face: the 3DMM.
+            autoencoder: frozen.
+            windows: of each clip.
+            mark: tells autoencoder and 3DMM from others.
+            seed: of windows, holes and references.
+            pixels: side of the pictures that are encoded; meshes stay in pixels of the portraits.
+        """
+        path = manifest.directory / f"scenes-{split}-{windows}-{seed}-{pixels}-{mark}.npz"
+        if not path.is_file():
+            found = _collect(manifest, split, face, autoencoder, windows, seed, pixels)
+            keep_arrays(path, **{field.name: getattr(found, field.name) for field in fields(cls)})
+        with np.load(path) as arrays:
+            return cls(**{field.name: arrays[field.name] for field in fields(cls)})
+
+
+def reference_alone(image: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """A moved reference (H, W, 3) uint8 of which only the head (478, 3) is left, on grey."""
+    head = face_hole(points, (image.shape[1], image.shape[0]), _REFERENCE - 1, 0.1)[..., None]
+    return (127 + head * (image.astype(np.float32) - 127)).round().astype(np.uint8)
+
+
+def around(values: np.ndarray, reach: int) -> np.ndarray:
+    """Values (T, ...) of each frame and those ``reach`` before and after it, (T, 2 reach + 1, ...)."""
+    index = np.arange(len(values))[:, None] + np.arange(-reach, reach + 1)
+    return values[np.clip(index, 0, len(values) - 1)]
+
+
+def around_audio(content: np.ndarray) -> np.ndarray:
+    """Content features (2T, C) at 50 Hz around each frame, (T, 4, C)."""
+    index = 2 * np.arange(len(content) // 2)[:, None] + np.arange(-1, 3)
+    return content[np.clip(index, 0, len(content) - 1)]
+
+
+@dataclass(frozen=True)
+class _Take:
+    """A stretch of a clip: which frames, through which crop, with which hole, and another frame."""
+
+    frames: list[int]
+    reference: int
+    zoom: float
+    shift: np.ndarray
+    margin: np.ndarray
+    kind: str
+
+
+def _draw_take(generator: np.random.Generator, first: int, reference: int) -> _Take:
+    return _Take(
+        frames=list(range(first, first + WINDOW)),
+        reference=reference,
+        zoom=float(generator.uniform(1.0, 1.35)),
+        shift=generator.uniform(-0.06, 0.06, 2),
+        margin=generator.uniform(0.12, 0.55, 4),
+        kind=str(generator.choice(["moving", "still", "box", "moving box"], p=[0.4, 0.25, 0.2, 0.15])),
+    )
+
+
+def draw_hole(points: np.ndarray, middle: np.ndarray, take: _Take) -> np.ndarray:
+    """The hole (H, W) of a frame with mesh (478, 3); ``middle`` is the mesh that a still hole is made for."""
+    mesh = points if take.kind.startswith("moving") else middle
+    size = (PIXELS, PIXELS)
+    if take.kind in ("moving", "still"):
+        extra = 0.15 if take.kind == "still" else 0.0
+        return face_hole(mesh, size, float(take.margin[0]) + extra)
+    low, high = mesh[:, :2].min(0), mesh[:, :2].max(0)
+    extent = high - low
+    box = (*(low - take.margin[:2] * 0.5 * extent), *(high + take.margin[2:] * 0.5 * extent))
+    return box_hole(box, size)
+
+
+def _collect(
+    manifest: Manifest,
+    split: str,
+    face: FaceModel,
+    autoencoder: FaceAutoencoder | StableAutoencoder,
+    windows: int,
+    seed: int,
+    pixels: int,
+) -> Scenes:
+    warp, generator = face.mesh_warp(), np.random.default_rng(seed)
+    reader = ClipReader(manifest, face)
+    usable = list(reader.items(split))
+    known = {i.corpus + i.speaker for i in manifest.items if i.has_video and i.usable and i.split == "train"}
+    chosen = [i for i in usable if split == "train" or i.corpus + i.speaker not in known]
+    speakers = [item.corpus + item.speaker for item in chosen]
+    columns: dict[str, list[np.ndarray]] = {field.name: [] for field in fields(Scenes)}
+    for number, item in enumerate(chosen):
+        clips = _some(speakers.count(speakers[number]), windows, generator)
+        for row in _rows(manifest, item, face, warp, reader, clips, generator):
+            pictures_of = {
+                name: row.pop(name) for name in ("target", "context", "drawn", "moved", "portrait")
+            }
+            encoded = _encoded(autoencoder, pictures_of, pixels)
+            for name, value in {**row, **encoded}.items():
+                columns[name].append(value)
+            columns["weight"].append(np.array(speakers.count(speakers[number]) ** -0.7, np.float32))
+        if number % 50 == 0:
+            logger.info("scenes of %d of %d clips", number, len(chosen))
+    joined = {name: np.stack(parts) for name, parts in columns.items()}
+    joined["weight"] = joined["weight"] / joined["weight"].sum()
+    return Scenes(**joined)
+
+
+def _some(clips: int, windows: int, generator: np.random.Generator) -> int:
+    """Windows of a clip whose speaker has so many: fewer of each where there are many."""
+    wanted = windows * min(1.0, 24 / clips)
+    return int(wanted) + int(generator.random() < wanted % 1)
+
+
+def _encoded(
+    autoencoder: FaceAutoencoder | StableAutoencoder, given: dict[str, list[np.ndarray]], pixels: int
+) -> dict[str, np.ndarray]:
+    device = next(autoencoder.parameters()).device
+    flat = [enlarged(image, pixels) for images in given.values() for image in images]
+    with torch.inference_mode():
+        latents = autoencoder.encode(pictures(flat, device)).half().cpu().numpy()
+    parts = np.split(latents, np.cumsum([len(images) for images in given.values()])[:-1])
+    named = dict(zip(given, parts, strict=True))
+    return {**named, "portrait": named["portrait"][0]}
+
+
+def _rows(
+    manifest: Manifest,
+    item: Item,
+    face: FaceModel,
+    warp: MeshWarp,
+    reader: ClipReader,
+    windows: int,
+    generator: np.random.Generator,
+) -> Iterator[dict]:
+    """Windows of one clip, as pictures."""
+    track = manifest.track(item)
+    steady = track.found[1:] & track.found[:-1] & (np.diff(track.frames) == 1)
+    if not windows or len(steady) < WINDOW:
+        return
+    runs = np.lib.stride_tricks.sliding_window_view(steady, WINDOW - 1).all(1)
+    firsts = np.flatnonzero(runs)
+    if len(firsts) < 4:
+        return
+    example = reader.read(item)
+    lips, audio = around(example.beta_mouth, AROUND), around_audio(example.content)
+    if not len(lips):
+        return
+    seen = np.flatnonzero(track.found)
+    takes = [
+        _draw_take(generator, int(first), int(generator.choice(seen)))
+        for first in generator.choice(firsts, min(windows, len(firsts)), replace=False)
+    ]
+    images = _read(manifest.file(item), track.frames, {k for t in takes for k in (*t.frames, t.reference)})
+    neutral = face.fit(track.points[:: max(1, len(track.points) // 50)]).neutral
+    for take in takes:
+        if {*take.frames, take.reference} <= images.keys():
+            place = [int(np.abs(example.times - track.times[k]).argmin()) for k in take.frames]
+            pictures_of = _window(images, track.points, take, neutral, face, warp, generator)
+            yield pictures_of | {
+                "lips": lips[place].astype(np.float16),
+                "audio": audio[place].astype(np.float16),
+            }
+
+
+def _read(path: Path, frames: np.ndarray, wanted: set[int]) -> dict[int, np.ndarray]:
+    number = {int(frames[k]): k for k in wanted}
+    with VideoReader(path) as video:
+        return {number[index]: frame.image for index, frame in enumerate(video) if index in number}
+
+
+def _window(
+    images: dict[int, np.ndarray],
+    points: np.ndarray,
+    take: _Take,
+    neutral: np.ndarray,
+    face: FaceModel,
+    warp: MeshWarp,
+    generator: np.random.Generator,
+) -> dict:
+    middle = np.median(points[take.frames], 0)
+    matrix = scene_matrix(middle, images[take.reference].shape[1::-1], take.zoom, take.shift)
+    meshes = np.stack([transform(points[k], matrix) for k in take.frames])
+    frames = [cut(images[k], matrix, PIXELS) for k in take.frames]
+    holes = [draw_hole(mesh, transform(middle, matrix), take) for mesh in meshes]
+    own = points[take.reference]
+    table = _light(generator)
+    upright = portrait_matrix(own, images[take.reference].shape[1::-1])
+    portrait = cv2.LUT(cut(images[take.reference], upright, PIXELS), table)
+    source = transform(own, upright)
+    moved = [reference_alone(move_portrait(portrait, source, mesh, neutral, warp), mesh) for mesh in meshes]
+    return {
+        "target": frames,
+        "context": [covered(frame, hole) for frame, hole in zip(frames, holes, strict=True)],
+        "drawn": [landmark_picture(warp, mesh) for mesh in meshes],
+        "moved": moved,
+        "portrait": [portrait],
+        "hidden": np.stack([cells(hole, PIXELS // 8) for hole in holes]).astype(np.float16),
+        "points": meshes.astype(np.float32),
+    }
+
+
+def _light(generator: np.random.Generator) -> np.ndarray:
+    """A table for another light and other colours: an identity's picture was not taken in the scene."""
+    gain = generator.normal(1, 0.07, 3) * generator.normal(1, 0.12)
+    gamma = np.exp(generator.normal(0, 0.18))
+    table = 255 * np.clip(np.linspace(0, 1, 256)[:, None] ** gamma * gain, 0, 1)
+    return table.round().astype(np.uint8)[None]
+
+
+def scene_matrix(
+    points: np.ndarray, size: tuple[int, int], zoom: float = 1.0, shift: np.ndarray | None = None
+) -> np.ndarray:
+    """Affine map (2, 3) from a frame to crop pixels: a portrait's crop with more around it.
+
+    Args:
+        points: (478, 3) mesh in the frame.
+        size: (W, H) of the frame.
+        zoom: how much larger the crop is than a portrait's.
+        shift: by which it is moved, of its side.
+    """
+    side = min(zoom * SIDE * face_unit(points), *size)
+    corner = points[1, :2] - side * (np.array([0.5, 0.58]) + (0 if shift is None else shift))
+    corner = np.clip(corner, 0, np.array(size) - side)
+    scale = PIXELS / side
+    return np.concatenate([scale * np.eye(2), ((scale - 1) / 2 - scale * corner)[:, None]], 1)

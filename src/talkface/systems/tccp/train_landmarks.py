@@ -1,0 +1,179 @@
+"""Trains stage 1's compact network: poses from what is seen around the hole, and from the voice."""
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from talkface.data.prepare import Manifest
+from talkface.face import topology as tp
+from talkface.face.model import FaceModel
+from talkface.prefetch import prefetched
+from talkface.systems.tccp.contexts import Contexts
+from talkface.systems.tccp.holes import hole_outline
+from talkface.systems.tccp.landmarks import LandmarkConfig, LandmarkTransformer, posed, rotations
+from talkface.training import Task
+
+_EVERY = 12  # one in so many points of the face is compared
+
+
+@dataclass(frozen=True, kw_only=True)
+class LandmarkTrainConfig:
+    """Settings of stage 1's training.
+
+    Attributes:
+        model: sizes.
+        face_model: name or directory of the 3DMM.
+        batch: stretches.
+        frames: of each.
+        velocity: what a difference from frame to frame counts beside the place.
+        no_context: hide all of the context, always: to see what it is worth.
+        no_audio: share of stretches without a voice.
+        held_out: stretches on which it is validated.
+    """
+
+    model: LandmarkConfig = field(default_factory=LandmarkConfig)
+    face_model: str = "face"
+    batch: int = 8
+    frames: int = 50
+    velocity: float = 1.0
+    no_context: bool = False
+    no_audio: float = 0.1
+    held_out: int = 60
+
+
+class LandmarkTask(Task):
+    """Distance of a posed face from where it really was."""
+
+    Config = LandmarkTrainConfig
+    metric, mode = "val_landmark_error", "min"
+
+    def __init__(self, config: LandmarkTrainConfig, data: Path, seed: int = 0, device: str = "cpu") -> None:
+        self.config, self.device = config, torch.device(device)
+        face = FaceModel.from_pretrained(config.face_model)
+        chosen = np.arange(0, tp.FACE_VERTICES, _EVERY)
+        self.points = torch.from_numpy(face.mean[chosen]).to(self.device)
+        manifest = Manifest.load(data)
+        self.train_clips, self.val_clips = (Contexts.of(manifest, split, face) for split in ("train", "val"))
+        torch.manual_seed(seed)
+        self.net = LandmarkTransformer(config.model).to(self.device)
+        self.modules = {"net": self.net}
+        generator = np.random.default_rng(0)
+        spread = np.linspace(0, len(self.val_clips) - 1, config.held_out).round().astype(int)
+        parts = [self._stretch(self.val_clips, clip, generator, plain=True) for clip in spread]
+        self.fixed = _stacked(parts, self.device)
+
+    def _stretch(
+        self, clips: Contexts, clip: int, generator: np.random.Generator, plain: bool = False
+    ) -> dict[str, np.ndarray]:
+        """Frames of a clip around a hole of any kind; ``plain`` without another light, never mirrored."""
+        length = int(clips.starts[clip + 1] - clips.starts[clip])
+        count = min(self.config.frames, length)
+        first = int(generator.integers(length - count + 1))
+        begin = int(clips.starts[clip]) + first
+        meshes = clips.points[begin : begin + count].astype(np.float32)
+        views, poses, _ = clips.view(clip, first, count, moving_outlines(meshes, generator))
+        if not plain:
+            views = _in_other_light(views, generator)
+            if generator.random() < 0.5:
+                views, poses = _mirrored(views, poses)
+        if self.config.no_context:
+            views = np.concatenate([np.zeros_like(views[:, :3]), views[:, 3:]], 1)
+        pad = self.config.frames - count
+        row = {
+            "views": views,
+            "poses": poses,
+            "audio": clips.audio[begin : begin + count].astype(np.float32),
+            "there": np.ones(count, np.float32),
+        }
+        row = {name: np.concatenate([part, np.repeat(part[-1:], pad, 0)]) for name, part in row.items()}
+        row["there"][count:] = 0
+        return row | {"alpha": clips.alpha[clip]}
+
+    def batches(self, generator: np.random.Generator) -> Iterator[dict[str, Tensor]]:
+        """Endless batches of stretches."""
+
+        def draw() -> Iterator[dict[str, Tensor]]:
+            while True:
+                chosen = generator.choice(len(self.train_clips), self.config.batch, p=self.train_clips.weight)
+                parts = [self._stretch(self.train_clips, int(clip), generator) for clip in chosen]
+                yield _stacked(parts, self.device)
+
+        yield from prefetched(draw())
+
+    def training_step(self, batch: dict[str, Tensor], optimizer_index: int, step: int) -> dict[str, Tensor]:
+        """Distance of points, and of their motion from frame to frame, in inter-ocular distances."""
+        silent = torch.rand(len(batch["audio"]), device=self.device) < self.config.no_audio
+        audio = batch["audio"] * (~silent).float()[:, None, None, None]
+        told = self.net(batch["views"], audio, batch["alpha"])
+        away = self._away(told, batch["poses"])
+        there = batch["there"][..., None, None]
+        distance = (away.norm(dim=-1, keepdim=True) * there).sum() / (there.sum() * away.shape[2])
+        pace = (away.diff(dim=1).norm(dim=-1, keepdim=True) * there[:, 1:]).sum()
+        pace = pace / (there[:, 1:].sum() * away.shape[2])
+        return {"loss": distance + self.config.velocity * pace, "distance": distance, "pace": pace}
+
+    def _away(self, told: Tensor, real: Tensor) -> Tensor:
+        """How far points are from where they should be, (B, T, V, 2), in inter-ocular distances."""
+        return (posed(self.points, told) - posed(self.points, real)) / real[..., None, 5:6].exp()
+
+    @torch.no_grad()
+    def validate(self) -> dict[str, float]:
+        """Distance of the points and angle between rotations, of unseen people."""
+        told = self.net(self.fixed["views"], self.fixed["audio"], self.fixed["alpha"])
+        there = self.fixed["there"]
+        away = self._away(told, self.fixed["poses"]).norm(dim=-1).mean(-1)
+        between = rotations(told[..., :3]).transpose(-1, -2) @ rotations(self.fixed["poses"][..., :3])
+        cosine = (between.diagonal(dim1=-2, dim2=-1).sum(-1) - 1) / 2
+        angle = torch.rad2deg(torch.arccos(cosine.clamp(-1, 1)))
+        return {
+            "val_landmark_error": float((away * there).sum() / there.sum()),
+            "val_pose_error": float((angle * there).sum() / there.sum()),
+        }
+
+    def export(self, directory: Path, metrics: dict[str, float]) -> None:
+        """Write the network as the hub reads it."""
+        from talkface.hub import save_pretrained
+
+        config = {"class": "LandmarkTransformer", "model": asdict(self.config.model), "metrics": metrics}
+        save_pretrained(directory, config, self.net.state_dict(), card=None)
+
+
+def moving_outlines(meshes: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """Outlines (T, 36, 2) of holes for meshes (T, 478, 3): following them or not, oval or square."""
+    margin = generator.uniform(0.12, 0.6)
+    kind = generator.choice(["moving", "still", "box"], p=[0.45, 0.3, 0.25])
+    outlines = np.stack([hole_outline(mesh, margin) for mesh in meshes])
+    if kind == "moving":  # a tracker that is late or shakes should tell little
+        wander = np.cumsum(generator.normal(0, 1, (len(meshes), 1, 2)), 0) * 0.15
+        outlines = outlines + np.clip(wander, -4, 4)
+    if kind != "moving":
+        middle = np.median(outlines, 0)
+        outlines = np.repeat((middle + 0.15 * (middle - middle.mean(0)))[None], len(meshes), 0)
+    if kind == "box":
+        low, high = outlines.min(1), outlines.max(1)
+        sides = np.stack([low, high], 1)
+        corners = np.stack([sides[:, [a, b], [0, 1]] for a, b in ((0, 0), (1, 0), (1, 1), (0, 1))], 1)
+        outlines = np.repeat(corners, 9, 1)
+    place = generator.normal(0, 1.5, 2)
+    return (outlines + place).astype(np.float32)
+
+
+def _in_other_light(views: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    shown = 1 - views[:, 3:]
+    gain = generator.normal(1, 0.15) * generator.normal(1, 0.08, (1, 3, 1, 1))
+    lighter = np.clip((views[:, :3] + generator.normal(0, 0.1)) * gain, -1.2, 1.2) * shown
+    return np.concatenate([lighter, views[:, 3:]], 1).astype(np.float32)
+
+
+def _mirrored(views: np.ndarray, poses: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    poses = poses.copy()
+    poses[:, 1:4] *= -1  # yaw, roll and x
+    return views[..., ::-1].copy(), poses
+
+
+def _stacked(parts: list[dict[str, np.ndarray]], device: torch.device) -> dict[str, Tensor]:
+    return {name: torch.from_numpy(np.stack([part[name] for part in parts])).to(device) for name in parts[0]}

@@ -1,0 +1,385 @@
+"""TCCP with tiny random networks: what is hidden stays hidden, and everything fits together."""
+
+from dataclasses import asdict
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from talkface.diffusion.album import weights_mark
+from talkface.diffusion.autoencoder import FaceAutoencoder
+from talkface.diffusion.base import Base
+from talkface.diffusion.model import FaceDiffusion
+from talkface.errors import InvalidOption, ModelUnavailable, NoFaceFound
+from talkface.face.model import FaceModel, Pose
+from talkface.face.motion import FaceMotion
+from talkface.face.tracker import FaceTracker
+from talkface.hub import save_pretrained
+from talkface.media.source import SourceVideo
+from talkface.speech.features import ContentEncoder, FeatureStream
+from talkface.systems.tccp.border import continued, joined
+from talkface.systems.tccp.config import FACE, LANDMARKS, WINDOW, MVControlNetConfig
+from talkface.systems.tccp.contexts import pose_in_frame, pose_in_view
+from talkface.systems.tccp.holes import Hole, box_hole, cells, covered, face_hole
+from talkface.systems.tccp.landmarks import LandmarkConfig, LandmarkTransformer, posed, rotations, view_matrix
+from talkface.systems.tccp.masks import read_mask
+from talkface.systems.tccp.model import MVControlNet, Signal
+from talkface.systems.tccp.pipeline import TccpPipeline
+from talkface.systems.tccp.placing import Landmarks
+from talkface.systems.tccp.scenes import around, around_audio
+from talkface.systems.tccp.train_landmarks import LandmarkTask, LandmarkTrainConfig
+from talkface.systems.tccp.train_video import VideoTask, VideoTrainConfig
+from talkface.systems.thpad.model import DiffusionPrior, MotionModel
+from talkface.systems.thpad.motion import SpeechToMotion
+from talkface.training import TrainerConfig, overfit_one_batch
+
+SIDE = 32
+
+
+def tiny_base() -> Base:
+    torch.manual_seed(0)
+    return Base("tiny", FaceDiffusion.debug(), FaceAutoencoder.debug(), 256)
+
+
+def a_signal(frames: int, drawing: bool = True, seed: int = 0) -> Signal:
+    generator = torch.Generator().manual_seed(seed)
+    context = torch.randn(1, frames, 4, SIDE, SIDE, generator=generator)
+    drawn = torch.randn(1, frames, 6, 4 * SIDE, 4 * SIDE, generator=generator) if drawing else None
+    return Signal.of(context, torch.ones(1, frames, 1, SIDE, SIDE), drawn, context)
+
+
+def told(net: MVControlNet, frames: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(1)
+    config = net.config
+    audio = torch.randn(1, frames, config.words, config.audio, generator=generator) if config.audio else None
+    lips = torch.randn(1, frames, config.words, config.lips, generator=generator) if config.lips else None
+    return net.tell(torch.randn(1, 2, 4, SIDE, SIDE, generator=generator), audio, lips)
+
+
+# -- MVControlNet ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("config", [FACE, LANDMARKS, MVControlNetConfig(control=False)], ids=str)
+def test_both_stages_begin_as_the_base_and_learn(config: MVControlNetConfig):
+    """Zero convolutions and silent attention over time change nothing until they are trained."""
+    net = MVControlNet(config, tiny_base().model)
+    signal = a_signal(3, config.drawing)
+    noisy, time = torch.randn(1, 3, 4, SIDE, SIDE), torch.tensor([0.5])
+    tokens = told(net, 3)
+    whole = net(noisy, time, tokens, signal)
+    alone = [net(noisy[:, k : k + 1], time, tokens[:, k : k + 1], _part(signal, k)) for k in range(3)]
+    torch.testing.assert_close(whole, torch.cat(alone, 1))
+    net.train()
+    goal = torch.randn_like(whole)
+    optimizer = torch.optim.Adam(net.parameters(), 3e-3)
+    losses = []
+    for _ in range(40):
+        loss = (net(noisy, time, told(net, 3), signal) - goal).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    assert losses[-1] < 0.9 * losses[0]
+    moved = net(noisy, time, tokens, signal)
+    alone = [net(noisy[:, k : k + 1], time, tokens[:, k : k + 1], _part(signal, k)) for k in range(3)]
+    assert (moved - torch.cat(alone, 1)).abs().max() > 1e-4, "frames see each other now"
+
+
+def _part(signal: Signal, k: int) -> Signal:
+    drawing = None if signal.drawing is None else signal.drawing[:, k : k + 1]
+    return Signal(drawing, signal.planes[:, k : k + 1])
+
+
+def test_the_base_is_not_changed_and_only_what_was_trained_is_saved(tmp_path: Path):
+    base = tiny_base()
+    before = {name: value.clone() for name, value in base.model.state_dict().items()}
+    net = MVControlNet(FACE, base.model)
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    for name, value in base.model.state_dict().items():
+        torch.testing.assert_close(value, before[name])
+    assert not any("resnets" in name and "branch" not in name for name in net.state_dict())
+    config = {"class": "MVControlNet", "model": {}, "built_on": {"base": weights_mark(base.model)}}
+    save_pretrained(tmp_path / "net", config, net.state_dict(), card=None)
+    again = MVControlNet.from_pretrained(base.model, str(tmp_path / "net"))
+    given = torch.randn(1, 2, 4, SIDE, SIDE), torch.tensor([0.3]), told(net, 2), a_signal(2)
+    torch.testing.assert_close(again(*given), net.eval()(*given), rtol=2e-2, atol=2e-2)
+    with torch.no_grad():
+        next(base.model.parameters()).add_(1)
+    with pytest.raises(ModelUnavailable, match="trained over another base"):
+        MVControlNet.from_pretrained(base.model, str(tmp_path / "net"))
+
+
+# -- holes -----------------------------------------------------------------------------------------
+
+
+@given(st.integers(0, 60), st.integers(0, 60), st.integers(4, 90), st.integers(4, 90), st.floats(0, 20))
+def test_a_box_is_a_hole_of_that_size(left: int, top: int, width: int, height: int, soft: float):
+    mask = box_hole((left, top, left + width, top + height), (96, 80), soft)
+    assert mask.shape == (80, 96)
+    inside = np.zeros((80, 96), bool)
+    inside[top : top + height, left : left + width] = True
+    np.testing.assert_array_equal(mask > 0, inside)
+    hole = Hole.of(mask)
+    assert hole is not None
+    assert hole.box == (left, top, min(96, left + width), min(80, top + height))
+
+
+def test_what_is_hidden_is_grey_and_the_rest_as_it_was(picture: Image.Image):
+    image = np.asarray(picture)
+    points = FaceTracker().track_image(image)[0].points
+    mask = face_hole(points, (image.shape[1], image.shape[0]), 0.25)
+    grey = covered(image, mask)
+    np.testing.assert_array_equal(grey[mask == 0], image[mask == 0])
+    assert (grey[mask > 0] == 127).all()
+    larger = face_hole(points, (image.shape[1], image.shape[0]), 0.6)
+    assert ((larger > 0) >= (mask > 0)).all()
+    assert cells(mask, 16).shape == (16, 16)
+
+
+@pytest.mark.parametrize(
+    ("mask", "named"),
+    [
+        ("0,0,0,9", "leaves the frame"),
+        ("500,0,50,50", "leaves the frame"),
+        ("a,b,c,d", "no box"),
+        ("1,1,8,80", "no head fits"),
+        ("0,0,1000,1000", "everything"),
+        ("none.png", "no file"),
+    ],
+)
+def test_masks_in_which_nothing_can_be_filled_are_refused(talking: Path, mask: str, named: str):
+    with pytest.raises(InvalidOption, match=named):
+        read_mask(mask, SourceVideo(talking))
+
+
+def test_mask_pictures(talking: Path, tmp_path: Path):
+    source = SourceVideo(talking)
+    for name, value, named in (("black", 0, "nothing"), ("white", 255, "everything")):
+        Image.fromarray(np.full((50, 50, 3), value, np.uint8)).save(tmp_path / f"{name}.png")
+        with pytest.raises(InvalidOption, match=named):
+            read_mask(str(tmp_path / f"{name}.png"), source)
+    half = np.zeros((50, 50, 3), np.uint8)
+    half[10:40, 10:40] = 255
+    Image.fromarray(half).save(tmp_path / "half.png")
+    holed = list(read_mask(str(tmp_path / "half.png"), source).follow(source.frames()))
+    assert len(holed) == source.frame_count
+    assert all(one.hole is not None and one.hole.mask.shape == source.size[::-1] for one in holed)
+
+
+# -- border ----------------------------------------------------------------------------------------
+
+
+@given(st.integers(0, 2**31))
+def test_a_filled_hole_has_no_step_and_nothing_else_changes(seed: int):
+    generator = np.random.default_rng(seed)
+    scene = generator.uniform(0, 255, 3) + np.linspace(0, 30, 64)[:, None, None] + np.zeros((64, 64, 3))
+    scene = scene.astype(np.float32)
+    hole = box_hole((16, 20, 48, 50), (64, 64), 4)
+    drawn = (scene + generator.normal(0, 40, 3)).astype(np.float32)  # another tone
+    drawn[hole > 0] += 3
+    filled = joined(scene, drawn, hole)
+    np.testing.assert_array_equal(filled[hole == 0], scene[hole == 0])
+    assert np.abs(np.diff(filled, axis=0)).max() < 12
+    spoilt = scene.copy()
+    spoilt[hole > 0] = generator.uniform(0, 255, (int((hole > 0).sum()), 3))
+    np.testing.assert_allclose(joined(spoilt, drawn, hole), filled, atol=1e-3)
+
+
+def test_continued_keeps_a_plain_colour():
+    image = np.full((40, 50, 3), 77, np.float32)
+    known = np.ones((40, 50), np.float32)
+    known[5:30, 10:45] = 0
+    image[known == 0] = 0
+    np.testing.assert_allclose(continued(image, known), 77, atol=0.5)
+
+
+# -- stage 1 ---------------------------------------------------------------------------------------
+
+
+@given(st.integers(0, 2**31))
+def test_poses_go_to_a_view_and_back(seed: int):
+    generator = np.random.default_rng(seed)
+    pose = Pose(
+        rotations(torch.from_numpy(generator.uniform(-0.8, 0.8, (1, 3)))).numpy(),
+        generator.uniform(20, 300, 1).astype(np.float32),
+        generator.uniform(0, 500, (1, 3)).astype(np.float32),
+    )
+    low = generator.uniform(0, 300, 2)
+    matrix = view_matrix(np.concatenate([low, low + generator.uniform(40, 300, 2)]))
+    told_pose = pose_in_view(pose, matrix)
+    back = pose_in_frame(told_pose, matrix)
+    np.testing.assert_allclose(back.rotation, pose.rotation, atol=1e-4)
+    np.testing.assert_allclose(back.scale, pose.scale, rtol=1e-4)
+    np.testing.assert_allclose(back.translation[:, :2], pose.translation[:, :2], atol=0.05)
+    points = FaceModel.from_pretrained().mean[::40]
+    seen = posed(torch.from_numpy(points), torch.from_numpy(told_pose)[None, None])[0, 0].numpy()
+    expected = pose.apply(points)[0, :, :2] @ matrix[:, :2].T + matrix[:, 2]
+    np.testing.assert_allclose((seen + 0.5) * 64 - 0.5, expected, atol=0.1)
+
+
+def test_stage_1_does_not_see_what_is_hidden():
+    torch.manual_seed(0)
+    net = LandmarkTransformer(LandmarkConfig()).eval()
+    views = torch.randn(1, 5, 4, 64, 64)
+    views[:, :, 3] = 0
+    views[:, :, :, 16:48, 16:48] = 0
+    views[:, :, 3, 16:48, 16:48] = 1
+    poses = net(views, torch.randn(1, 5, 4, 512), torch.randn(1, 40))
+    assert poses.shape == (1, 5, 6)
+
+
+def test_landmarks_are_written_and_read(tmp_path: Path):
+    generator = np.random.default_rng(0)
+    rows = {"beta_mouth": 28, "beta_upper": 16, "rotation": 3, "translation": 2, "scale": 1, "gaze": 4}
+    motion = FaceMotion(**{k: generator.normal(0, 0.1, (6, n)).astype(np.float32) for k, n in rows.items()})
+    landmarks = Landmarks(
+        np.arange(6) / 25, np.ones(6, bool), generator.uniform(0, 99, (6, 2)), np.full(6, 80.0), motion
+    )
+    landmarks.to_json(tmp_path / "lm.json")
+    again = Landmarks.from_json(tmp_path / "lm.json")
+    face = FaceModel.from_pretrained()
+    np.testing.assert_allclose(again.meshes(face, face.mean), landmarks.meshes(face, face.mean), atol=0.02)
+    (tmp_path / "other.json").write_text("{}")
+    with pytest.raises(InvalidOption, match="holds no landmarks"):
+        Landmarks.from_json(tmp_path / "other.json")
+
+
+@given(st.integers(1, 30), st.integers(0, 3))
+def test_around_keeps_the_middle(frames: int, reach: int):
+    values = np.arange(frames)
+    np.testing.assert_array_equal(around(values, reach)[:, reach], values)
+    assert around(values, reach).shape == (frames, 2 * reach + 1)
+    sound = np.arange(2 * frames)
+    np.testing.assert_array_equal(around_audio(sound)[:, 1], sound[::2])
+
+
+# -- both ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def pipeline() -> TccpPipeline:
+    """All of fill, with tiny random networks."""
+    base, face = tiny_base(), FaceModel.from_pretrained()
+    torch.manual_seed(0)
+    net = MVControlNet(FACE, base.model).eval()
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    placing = LandmarkTransformer(LandmarkConfig(channels=(8, 8), width=16, layers=1, heads=2)).eval()
+    performer = SpeechToMotion(
+        FeatureStream(ContentEncoder.from_pretrained()),
+        MotionModel.from_pretrained("thpad-motion"),
+        DiffusionPrior.from_pretrained(),
+        face,
+        "cpu",
+    )
+    return TccpPipeline(base, net, None, placing, face, performer)
+
+
+def write_lossless(path: Path, frames: list[np.ndarray]) -> Path:
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("ffv1", rate=25)
+        stream.height, stream.width, stream.pix_fmt = *frames[0].shape[:2], "bgr0"
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode(None))
+    return path
+
+
+def test_what_is_under_the_mask_does_not_matter(
+    pipeline: TccpPipeline, talking: Path, speech: Path, portrait: Path, tmp_path: Path
+):
+    """The same landmarks and pictures come out whatever the hole held, and around it nothing changes."""
+    real = [frame.image for frame in SourceVideo(talking).frames()][:12]
+    height, width = real[0].shape[:2]
+    left, top, across, down = width // 4, height // 5, width // 2, 3 * height // 5
+    part = slice(top, top + down), slice(left, left + across)
+    spoilt = [frame.copy() for frame in real]
+    for frame in spoilt:
+        frame[part] = 255 - frame[part]
+    videos = write_lossless(tmp_path / "real.mkv", real), write_lossless(tmp_path / "spoilt.mkv", spoilt)
+    one, other = (
+        pipeline(video, speech, identity=portrait, mask=f"{left},{top},{across},{down}", steps=1)[0]
+        for video in videos
+    )
+    np.testing.assert_array_equal(one.landmarks.place, other.landmarks.place)
+    outside = np.ones((height, width), bool)
+    outside[part] = False
+    for a, b, c in zip(one, other, real, strict=True):
+        np.testing.assert_array_equal(a, b)
+        np.testing.assert_array_equal(a[outside], c[outside])
+        assert (a[~outside] != c[~outside]).any()
+
+
+def test_takes_differ_and_repeat(pipeline: TccpPipeline, talking: Path, speech: Path, portrait: Path):
+    takes = pipeline(talking, speech, identity=portrait, mask="auto", steps=1, takes=2, seed=4)
+    one, two = (list(take) for take in takes)
+    again = list(pipeline(talking, speech, identity=portrait, mask="auto", steps=1, seed=4)[0])
+    for a, b in zip(one, again, strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert any((a != b).any() for a, b in zip(one, two, strict=True))
+
+
+def test_edited_landmarks_are_drawn(
+    pipeline: TccpPipeline, talking: Path, speech: Path, portrait: Path, tmp_path: Path
+):
+    first = pipeline(talking, speech, identity=portrait, steps=1)[0]
+    first.landmarks.to_json(tmp_path / "lm.json")
+    again = pipeline(talking, speech, identity=portrait, steps=1, landmarks=tmp_path / "lm.json")[0]
+    np.testing.assert_allclose(again.landmarks.place, first.landmarks.place, atol=0.01)
+    assert len(list(again)) == len(first)
+
+
+def test_wrong_identities_are_refused(
+    pipeline: TccpPipeline, talking: Path, speech: Path, tmp_path: Path, portrait: Path
+):
+    Image.fromarray(np.full((200, 200, 3), 90, np.uint8)).save(tmp_path / "nobody.png")
+    with pytest.raises(NoFaceFound, match=r"nobody\.png"):
+        pipeline(talking, speech, identity=tmp_path / "nobody.png")
+    one = Image.open(portrait).convert("RGB").resize((400, 400))
+    both = Image.new("RGB", (800, 400))
+    both.paste(one, (0, 0))
+    both.paste(one, (400, 0))
+    both.save(tmp_path / "two.png")
+    with pytest.raises(InvalidOption, match="faces"):
+        pipeline(talking, speech, identity=tmp_path / "two.png")
+    with pytest.raises(InvalidOption, match="1 to 8"):
+        pipeline(talking, speech, identity=[])
+
+
+@pytest.fixture(scope="module")
+def tiny_ldm(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with a tiny random face LDM."""
+    base, folder = tiny_base(), tmp_path_factory.mktemp("ldm")
+    for name, module in (("face-diffusion", base.model), ("face-autoencoder", base.autoencoder)):
+        config = {"class": type(module).__name__, "model": asdict(module.config)}
+        save_pretrained(folder / name, config, module.state_dict(), card=None)
+    return folder
+
+
+@pytest.mark.parametrize("model", [FACE, LANDMARKS], ids=["face", "landmarks"])
+def test_both_stages_train(prepared_clips: Path, tiny_ldm: Path, model: MVControlNetConfig):
+    config = VideoTrainConfig(model=model, base=str(tiny_ldm), batch=1, held_out=1, single=0.0)
+    task = VideoTask(config, prepared_clips)
+    before = task.validate()["val_loss"]
+    overfit_one_batch(task, TrainerConfig(max_steps=40, lr=3e-3, device="cpu"), 30)
+    assert task.validate()["val_loss"] < before
+
+
+def test_poses_are_learned(prepared_clips: Path):
+    sizes = LandmarkConfig(channels=(8, 16, 16), width=32, layers=1, heads=2)
+    task = LandmarkTask(LandmarkTrainConfig(model=sizes, batch=2, held_out=2), prepared_clips)
+    before = task.validate()["val_landmark_error"]
+    overfit_one_batch(task, TrainerConfig(max_steps=150, lr=3e-3, device="cpu"), 100)
+    assert task.validate()["val_landmark_error"] < 0.7 * before
+
+
+def test_a_window_holds_what_the_networks_were_trained_on():
+    assert FACE.frames >= WINDOW

@@ -1,8 +1,9 @@
-"""Talking people from speech: from one portrait, or in an existing video.
+"""Talking people from speech: from one portrait, in an existing video, or out of nothing but the voice.
 
 >>> import talkface
 >>> talkface.animate("portrait.jpg", "speech.wav", seed=3).save("out.mp4")
 >>> talkface.dub("interview.mp4", "spanish.wav").save("dubbed.mp4")
+>>> talkface.imagine("speech.wav", takes=4).save("people.mp4")
 """
 
 from __future__ import annotations
@@ -153,8 +154,7 @@ def imagine(
 ) -> Takes[Imagination]:
     """Imagine people who could have a voice, saying the speech.
 
-    Nobody is recognised, and nobody's picture is used. In the making: its weights are not shipped
-    yet, and without them it says which is missing.
+    Nobody is recognised, and nobody's picture is used.
 
     Args:
         audio: The speech: any file with an audio stream, of any language and length.

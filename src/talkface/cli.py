@@ -223,8 +223,7 @@ def dub(
         print(output)
 
 
-# Not in the list of verbs before its weights are shipped.
-@app.command(hidden=True)
+@app.command()
 def imagine(
     audio: Annotated[Path, typer.Argument(metavar="SPEECH", help="Any file with an audio stream.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The video to write.")],

@@ -41,7 +41,7 @@ class DiffusionConfig:
     """
 
     widths: tuple[int, ...] = (64, 128, 256)
-    attention: tuple[bool, ...] = (False, False, True)
+    attention: tuple[bool, ...] = (False, True, True)
     layers: int = 1
     heads: int = 8
     channels: int = 4

@@ -13,17 +13,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from talkface.generation import Generation, Takes
     from talkface.systems.g4g.dubbing import Dubbing
     from talkface.systems.g4g.pipeline import G4GPipeline
     from talkface.systems.imagineid.imagination import Imagination
     from talkface.systems.imagineid.pipeline import ImaginePipeline
+    from talkface.systems.tccp.filling import Filling
+    from talkface.systems.tccp.pipeline import TccpPipeline
     from talkface.systems.thpad.pipeline import ThpadPipeline
 
 __version__ = "0.1.0"
-__all__ = ["animate", "dub", "example_portrait", "example_speech", "imagine"]
+__all__ = ["animate", "dub", "example_portrait", "example_speech", "fill", "imagine"]
 
 _EXAMPLES = Path(__file__).parent / "examples"
 
@@ -197,6 +199,67 @@ def imagine(
     )
 
 
+def fill(
+    video: str | Path,
+    audio: str | Path,
+    *,
+    identity: str | Path | Sequence[str | Path],
+    mask: str | Path = "auto",
+    face: int = 0,
+    margin: float = 0.25,
+    sync_mode: str = "cut_off",
+    landmarks: str | Path | None = None,
+    takes: int = 1,
+    seed: int = 0,
+    steps: int = 4,
+    start: float = 0.0,
+    stop: float | None = None,
+    device: str = "auto",
+) -> Takes[Filling]:
+    """Fill the face that is missing in a video: in place, of a given person, saying the speech.
+
+    In the making: its weights are not shipped yet, and without them it says which is missing.
+
+    Args:
+        video: Any video file. What is under the mask is never looked at, but for ``mask="auto"``.
+        audio: The speech: any file with an audio stream, of any language and length.
+        identity: Whose face: a portrait or several, or ``"imagined"`` for one imagined from the voice.
+        mask: Where: ``"auto"`` around a face that is still seen, a picture or video (white is filled), or a
+            box ``"x,y,w,h"`` in pixels.
+        face: Which face, for ``mask="auto"``; 0 is the main one.
+        margin: How much larger than the face's oval the automatic mask is.
+        sync_mode: What happens where video and speech differ in length; as for :func:`dub`.
+        landmarks: Landmarks to draw, written by ``Filling.landmarks.to_json`` and edited.
+        takes: How many; they have seeds ``seed``, ``seed + 1``, ...
+        seed: Draws other blinks and gaze, and another texture.
+        steps: Steps in which frames are drawn, 1 to 100.
+        start: Seconds at which the stretch of the video begins.
+        stop: Seconds at which it ends; by default with the video.
+        device: ``"auto"``, ``"cpu"``, ``"cuda"``, ``"mps"`` or another torch device.
+
+    Returns:
+        The takes, each computed while it is iterated or saved; memory does not grow with its length.
+
+    Raises:
+        TalkfaceError: What is wrong with the input, in one line.
+    """
+    return _tccp(device)(
+        video,
+        audio,
+        identity=identity,
+        mask=mask,
+        face=face,
+        margin=margin,
+        sync_mode=sync_mode,
+        landmarks=landmarks,
+        takes=takes,
+        seed=seed,
+        steps=steps,
+        start=start,
+        stop=stop,
+    )
+
+
 @cache
 def _thpad(device: str) -> ThpadPipeline:
     from talkface.systems.thpad.pipeline import ThpadPipeline
@@ -209,6 +272,13 @@ def _g4g(device: str) -> G4GPipeline:
     from talkface.systems.g4g.pipeline import G4GPipeline
 
     return G4GPipeline.from_pretrained("compact", device=device)
+
+
+@cache
+def _tccp(device: str) -> TccpPipeline:
+    from talkface.systems.tccp.pipeline import TccpPipeline
+
+    return TccpPipeline.from_pretrained("compact", device=device)
 
 
 @cache

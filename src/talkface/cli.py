@@ -296,6 +296,82 @@ def imagine(
         print(*outputs, sep="\n")
 
 
+# Not in the list of verbs before its weights are shipped.
+@app.command(hidden=True)
+def fill(
+    video: Annotated[Path, typer.Argument(metavar="VIDEO", help="Any video file.")],
+    audio: Annotated[Path, typer.Argument(metavar="SPEECH", help="Any file with an audio stream.")],
+    identity: Annotated[
+        list[str],
+        typer.Option(
+            metavar="FILE|imagined", help="Whose face: a portrait (repeat for several), or imagined."
+        ),
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The video to write.")],
+    mask: Annotated[
+        str,
+        typer.Option(
+            metavar="auto|FILE|X,Y,W,H", help="What to fill: around a face, a picture or video, a box."
+        ),
+    ] = "auto",
+    face: Annotated[int, typer.Option(help="Which face, for --mask auto; 0 is the main one.")] = 0,
+    margin: Annotated[float, typer.Option(help="By which --mask auto is larger than the face.")] = 0.25,
+    sync_mode: Annotated[
+        str,
+        typer.Option(help="Where video and speech differ in length: cut_off, loop, bounce, silence, remap."),
+    ] = "cut_off",
+    landmarks_out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the landmarks here, as JSON, to edit them.")
+    ] = None,
+    landmarks_in: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Draw these landmarks instead of finding some.")
+    ] = None,
+    takes: Annotated[int, typer.Option(help="Videos to make, with seeds from --seed on.")] = 1,
+    seed: Annotated[int, typer.Option(help="Draws other blinks, gaze and texture.")] = 0,
+    steps: Annotated[int, typer.Option(help="Steps in which frames are drawn.")] = 4,
+    start: Annotated[
+        str | None, typer.Option("--from", metavar="TIME", help="Fill from here on: 12.5 or 1:02:03.")
+    ] = None,
+    stop: Annotated[str | None, typer.Option("--to", metavar="TIME", help="Fill up to here.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing files.")] = False,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")] = "auto",
+    progress: ProgressOption = Mode.auto,
+) -> None:
+    """Fill the face that is missing in a video, saying the speech."""
+    outputs, landmarks = _takes(output, takes), _takes(landmarks_out, takes)
+    pictures = [Path(one) for one in identity if one != "imagined"]
+    given = [landmarks_in] if landmarks_in else []
+    masks = [Path(mask)] if mask != "auto" else []
+    _check_outputs([*outputs, *landmarks], [video, audio, *pictures, *given, *masks], overwrite)
+    with Reporter(progress) as report:
+        _fetch("fill", report)
+        import talkface
+        from talkface.media.source import parse_time
+
+        filled = talkface.fill(
+            video,
+            audio,
+            identity="imagined" if identity == ["imagined"] else identity,
+            mask=mask,
+            face=face,
+            margin=margin,
+            sync_mode=sync_mode,
+            landmarks=landmarks_in,
+            takes=takes,
+            seed=seed,
+            steps=steps,
+            start=0.0 if start is None else parse_time(start),
+            stop=None if stop is None else parse_time(stop),
+            device=device,
+        )
+        for number, (take, target) in enumerate(zip(filled, outputs, strict=True)):
+            _save(take, target, None, overwrite, report)
+            if landmarks:
+                take.save_landmarks(landmarks[number])
+    if progress is Mode.auto:
+        print(*outputs, sep="\n")
+
+
 def _audio_tracks(texts: list[str]) -> dict[int, Path]:
     """Files by face of ``face0=a.wav`` and the like."""
     tracks: dict[int, Path] = {}

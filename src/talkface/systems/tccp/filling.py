@@ -15,6 +15,7 @@ from talkface.face.model import FaceModel, Pose
 from talkface.face.motion import FaceMotion
 from talkface.media.audio import AudioInfo, stream_audio
 from talkface.media.decode import TOLERANCE
+from talkface.media.files import replacing
 from talkface.media.source import SourceVideo
 from talkface.media.timeline import Timeline
 from talkface.media.video import Frame
@@ -116,6 +117,16 @@ class Filling(EditedVideo):
                 )
             return given
         return self._placed()
+
+    def save_landmarks(self, path: str | Path) -> Path:
+        """Write :attr:`landmarks` as JSON.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
+        with replacing(path) as partial:
+            self.landmarks.to_json(partial)
+        return Path(path)
 
     def _placed(self) -> Landmarks:
         lips = LipTrack(self.hands.performer.speech_to_lips(self.scene.blocks()))

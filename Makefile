@@ -1,6 +1,7 @@
 # Everything a fresh clone needs, on a bare machine with Python >= 3.11.
 #   make demo        environment, install, one portrait + 10 s of speech -> demo.mp4
 #   make demo-dub    the same, then its last six seconds with the speech's first words -> demo-dub.mp4
+#   make demo-imagine    environment, install, somebody imagined from 10 s of speech -> demo-imagine.mp4
 #   make test        environment, install, all tests
 #   make lint        ruff and mypy
 #   make bench       speed and memory of animate, to benchmarks.json; ARGS=--quick for minutes instead of most of an hour
@@ -16,7 +17,7 @@ VENV  ?= .venv
 BIN   := $(VENV)/bin
 PIP   := $(BIN)/python -m pip install -qq --disable-pip-version-check
 
-.PHONY: help venv demo demo-dub test lint bench bench-dub bench-imagine clean
+.PHONY: help venv demo demo-dub demo-imagine test lint bench bench-dub bench-imagine clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -41,6 +42,9 @@ demo: $(VENV)/.core
 demo-dub: demo
 	$(BIN)/talkface dub demo.mp4 src/talkface/examples/speech.flac -o demo-dub.mp4 --from 4 --overwrite
 
+demo-imagine: $(VENV)/.core
+	$(BIN)/talkface imagine src/talkface/examples/speech.flac -o demo-imagine.mp4 --seed 1 --overwrite
+
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -q
 
@@ -59,4 +63,4 @@ bench-imagine: $(VENV)/.core
 	$(BIN)/python benchmarks/imagine.py $(ARGS)
 
 clean:
-	rm -rf $(VENV) demo.mp4 demo-dub.mp4 benchmarks.json benchmarks-dub.json benchmarks-imagine.json
+	rm -rf $(VENV) demo.mp4 demo-dub.mp4 demo-imagine.mp4 benchmarks.json benchmarks-dub.json benchmarks-imagine.json

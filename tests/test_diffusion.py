@@ -25,7 +25,7 @@ from talkface.diffusion.autoencoder import FACTOR, FaceAutoencoder
 from talkface.diffusion.captions import LENGTH, VOCABULARY, Attributes, caption, phrases, tokenize
 from talkface.diffusion.config import AutoencoderConfig, DiffusionConfig
 from talkface.diffusion.model import FaceDiffusion
-from talkface.diffusion.sampling import guided, sample
+from talkface.diffusion.sampling import guided, restored, sample, spectrum
 from talkface.diffusion.train import DiffusionTask, DiffusionTrainConfig
 from talkface.diffusion.train_autoencoder import AutoencoderTask, AutoencoderTrainConfig
 from talkface.face.attributes import HEADS, AttributeHeads
@@ -432,3 +432,16 @@ def test_packed_portraits_train_as_well(prepared: Path, tmp_path: Path):
     config = AutoencoderTrainConfig(model=SMALL_AUTOENCODER, patch=64, batch=1, held_out=1)
     task = AutoencoderTask(config, tmp_path / "pack")
     assert next(task.batches(np.random.default_rng(0))).shape == (1, 3, 64, 64)
+
+
+def test_restored_gives_back_what_samples_lack():
+    generator = torch.Generator().manual_seed(0)
+    real = torch.randn(64, 4, 16, 16, generator=generator)
+    dull = torch.nn.functional.avg_pool2d(real, 3, 1, 1)
+    lacks = spectrum(dull) / spectrum(real)
+    better = restored(dull, lacks.tolist(), most=9.0)
+    assert np.abs(spectrum(better) / spectrum(real) - 1).mean() < np.abs(lacks - 1).mean() + 1e-3
+    assert spectrum(better)[-1] > 1.5 * spectrum(dull)[-1]
+    torch.testing.assert_close(better.mean((2, 3)), dull.mean((2, 3)), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(restored(dull, ()), dull)
+    torch.testing.assert_close(restored(dull, [1.0] * 8), dull, atol=1e-5, rtol=1e-4)

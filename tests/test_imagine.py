@@ -4,6 +4,7 @@ import json
 import shutil
 import string
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -360,3 +361,26 @@ def test_faces_with_unlike_eyes_are_less_sound(picture: Image.Image):
     spoilt[top : top + 30, left : left + 55] = spoilt[top : top + 30, left : left + 55][::-1]
     assert soundness(spoilt, points) < soundness(image, points) - 0.1
     assert soundness(blurred, points) < soundness(image, points)
+
+
+def test_noise_is_the_voice_s_and_the_seed_s():
+    pipeline = tiny_pipeline()
+    imaginer = pipeline.models.imaginer
+    generator = np.random.default_rng(0)
+    one, other = generator.standard_normal((2, 8))
+    voices = {"one": one, "again": one + 0.2 * generator.standard_normal(8), "other": other}
+
+    def noise(voice: str, seed: int) -> np.ndarray:
+        speaker = replace(a_speaker(), semantic=voices[voice])
+        return imaginer._noise(speaker, np.random.default_rng(seed)).numpy().ravel()
+
+    def alike(a: np.ndarray, b: np.ndarray) -> float:
+        return float(np.corrcoef(a, b)[0, 1])
+
+    first = noise("one", 1)
+    assert abs(first.std() - 1) < 0.1
+    np.testing.assert_array_equal(first, noise("one", 1))
+    assert alike(first, noise("again", 1)) > 0.85
+    assert abs(alike(first, noise("one", 2))) < 0.1
+    expected = float(one @ other / np.linalg.norm(one) / np.linalg.norm(other))
+    assert alike(first, noise("other", 1)) == pytest.approx(expected, abs=0.1)

@@ -366,7 +366,8 @@ def tiny_ldm(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("model", [FACE, LANDMARKS], ids=["face", "landmarks"])
 def test_both_stages_train(prepared_clips: Path, tiny_ldm: Path, model: MVControlNetConfig):
-    config = VideoTrainConfig(model=model, base=str(tiny_ldm), batch=1, held_out=1, single=0.0)
+    goal = "face" if model.drawing else "landmarks"
+    config = VideoTrainConfig(model=model, goal=goal, base=str(tiny_ldm), batch=1, held_out=1, single=0.0)
     task = VideoTask(config, prepared_clips)
     before = task.validate()["val_loss"]
     overfit_one_batch(task, TrainerConfig(max_steps=40, lr=3e-3, device="cpu"), 30)

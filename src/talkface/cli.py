@@ -552,21 +552,22 @@ def evaluate(
         typer.Argument(metavar="GENERATED", help="What a tool made of it; in folders, by the same names."),
     ] = None,
     system: Annotated[
-        str, typer.Option(help="What to evaluate with --data: animate, dub, imagine.")
+        str, typer.Option(help="What to evaluate with --data: animate, dub, imagine, fill.")
     ] = "animate",
     data: Annotated[Path | None, typer.Option(help="Evaluation data, to generate videos from.")] = None,
     split: Annotated[str, typer.Option(help="Part of the data.")] = "val",
     limit: Annotated[int | None, typer.Option(help="At most so many clips.")] = None,
-    seed: Annotated[int, typer.Option(help="Seed of animate and imagine.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of animate, imagine and fill.")] = 0,
     syncnet: Annotated[
         Path | None, typer.Option(help="File with SyncNet's original weights, for its figures, too.")
     ] = None,
     own_models: Annotated[
-        Path | None, typer.Option("--models", metavar="DIR", help="Models of your own, for dub or imagine.")
+        Path | None, typer.Option("--models", metavar="DIR", help="Models of your own; not for animate.")
     ] = None,
     renderer: Annotated[str, typer.Option(help="Of imagine: auto, diffusion or warp.")] = "auto",
     without: Annotated[
-        list[str] | None, typer.Option(help="Of imagine: leave out tia, reference, mba or before.")
+        list[str] | None,
+        typer.Option(help="Leave out, of imagine: tia, reference, mba, before; of fill: context, first, ..."),
     ] = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the report.")] = Path(
         "evaluation"
@@ -575,8 +576,8 @@ def evaluate(
     """Measure generated videos beside real ones, or a system on data: table, JSON, CSV, pages of pictures."""
     if bool(data) == bool(real) or bool(real) != bool(generated):
         raise InvalidOption("give either REAL and GENERATED, or --data (and --system)")
-    if own_models and not (data and system in ("dub", "imagine")):
-        raise InvalidOption("--models goes with --data and --system dub or imagine")
+    if own_models and not (data and system in ("dub", "imagine", "fill")):
+        raise InvalidOption("--models goes with --data and --system dub, imagine or fill")
     from rich.table import Table
 
     from talkface.evaluation import evaluate_pairs, evaluate_system, tables_of

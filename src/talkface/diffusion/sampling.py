@@ -1,6 +1,6 @@
 """Sampling of latents in a few steps, along the straight path from noise, with classifier-free guidance."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,6 +9,11 @@ from torch import Tensor
 
 from talkface.diffusion.model import FaceDiffusion
 from talkface.diffusion.stable import StableDiffusion
+
+STEPS, GUIDANCE = 8, 3.0
+"""With which portraits are drawn, unless somebody says otherwise."""
+SHIFT = 2.0
+"""More of few steps where layout and eyes are decided."""
 
 Velocity = Callable[[Tensor, Tensor], Tensor]
 """Velocity (B, 4, h, w) of noisy latents at times (B,), 0 for latents to 1 for noise."""
@@ -62,3 +67,37 @@ def guided(
         return unsaid + guidance * (said - unsaid)
 
     return velocity
+
+
+def spectrum(latents: Tensor) -> np.ndarray:
+    """Mean amplitude of latents (B, C, S, S) at 1, 2, ... S/2 cycles a side."""
+    power = torch.fft.fft2(latents.float()).abs().square().mean((0, 1)).cpu().numpy()
+    rings = _rings(latents.shape[-1]).round()
+    return np.sqrt([power[rings == ring].mean() for ring in range(1, latents.shape[-1] // 2 + 1)])
+
+
+def restored(latents: Tensor, spectrum: Sequence[float], strength: float = 1.0, most: float = 1.3) -> Tensor:
+    """Latents (B, C, S, S) with the contrast and detail that samples lack; the mean stays.
+
+    A network that is not sure draws towards the mean, at every step a little.
+
+    Args:
+        latents: samples.
+        spectrum: their amplitude over that of real ones, at 1, 2, ... cycles a side; none changes nothing.
+        strength: how much of it is given back, 0 to 1.
+        most: largest factor.
+    """
+    if not len(spectrum):
+        return latents
+    factors = np.clip(np.asarray(spectrum) ** -strength, 1 / most, most)
+    rings = _rings(latents.shape[-1])
+    gain = np.interp(rings * len(spectrum) * 2 / latents.shape[-1], np.arange(1, len(factors) + 1), factors)
+    gain[0, 0] = 1.0
+    weighted = torch.fft.fft2(latents.float()) * torch.from_numpy(gain).to(latents.device)
+    return torch.fft.ifft2(weighted).real.to(latents.dtype)
+
+
+def _rings(side: int) -> np.ndarray:
+    """Cycles a side (S, S) of each coefficient of a Fourier transform."""
+    cycles = np.fft.fftfreq(side) * side
+    return np.hypot(cycles[:, None], cycles[None])

@@ -1,7 +1,7 @@
 """Trains the face LDM's U-Net, text and mesh encoders by flow matching over the frozen autoencoder."""
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,7 @@ from talkface.diffusion.autoencoder import FaceAutoencoder
 from talkface.diffusion.captions import Attributes, caption, tokenize
 from talkface.diffusion.config import DiffusionConfig
 from talkface.diffusion.model import FaceDiffusion
-from talkface.diffusion.sampling import guided, sample
+from talkface.diffusion.sampling import GUIDANCE, SHIFT, STEPS, guided, sample, spectrum
 from talkface.face.attributes import described
 from talkface.face.draw import draw_mesh
 from talkface.face.model import FaceModel, estimate_pose
@@ -172,11 +172,34 @@ class DiffusionTask(Task):
             rows.append(torch.cat(list(self.autoencoder.decode(latents)), 2))
         return (torch.cat(rows, 1).permute(1, 2, 0).cpu().numpy() * 255).astype(np.uint8)
 
+    @torch.no_grad()
+    def spectrum(self, count: int = 48) -> tuple[float, ...]:
+        """Amplitude of samples over that of the training latents whose meshes and captions they have."""
+        chosen = np.random.default_rng(0).choice(len(self.weights), count, p=self.weights)
+        rows = [
+            (
+                self.album.latents[k, 0],
+                draw_mesh(self.warp, self.album.points[k, 0], PIXELS),
+                tokenize(caption(self.attributes[k])).ids,
+            )
+            for k in chosen
+        ]
+        batch, made = self._stack(rows), []
+        noise = torch.randn(batch["latents"].shape, generator=torch.Generator().manual_seed(0))
+        for start in range(0, count, self.config.batch):
+            part = slice(start, start + self.config.batch)
+            mesh = self.model.see(batch["drawing"][part]) if self.model.mesh else None
+            velocity = guided(self.model, self.model.read(batch["ids"][part]), mesh, GUIDANCE)
+            made.append(sample(velocity, noise[part].to(self.device), STEPS, shift=SHIFT))
+        lacking = spectrum(torch.cat(made)) / spectrum(batch["latents"])
+        return tuple(round(float(part), 4) for part in lacking)
+
     def export(self, directory: Path, metrics: dict[str, float]) -> None:
-        """Write the model as the hub reads it."""
+        """Write the model as the hub reads it, with what its samples lack."""
         from talkface.hub import save_pretrained
 
-        config = {"class": "FaceDiffusion", "model": asdict(self.config.model), "metrics": metrics}
+        sizes = asdict(replace(self.config.model, spectrum=self.spectrum()))
+        config = {"class": "FaceDiffusion", "model": sizes, "metrics": metrics}
         save_pretrained(directory, config, self.model.state_dict(), card=None)
 
 

@@ -61,7 +61,7 @@ class Job:
             return self.target
         self.target.parent.mkdir(parents=True, exist_ok=True)
         if self.test == "real":
-            return _encode_again(self.video_file, self.target)
+            return encode_again(self.video_file, self.target)
         _dubber(self.models)(self.video_file, self.speech_file).save(self.target)
         return self.target
 
@@ -218,7 +218,7 @@ def _turned_away(clip: Clip, face: FaceModel) -> float:
     return float((np.abs(np.radians(yaw)) > TURNED).mean())
 
 
-def _encode_again(path: Path, target: Path) -> Path:
+def encode_again(path: Path, target: Path) -> Path:
     """The clip encoded as a dubbed one is."""
     source = SourceVideo(path)
     sound = path if source.has_audio else None

@@ -11,6 +11,7 @@ from talkface.evaluation.animate import evaluate_animate
 from talkface.evaluation.clips import Clip, same_names
 from talkface.evaluation.dub import evaluate_dub
 from talkface.evaluation.expert import experts
+from talkface.evaluation.fill import evaluate_fill
 from talkface.evaluation.imagine import evaluate_imagine
 from talkface.evaluation.pair import PairScorer
 from talkface.evaluation.performance import track_file
@@ -36,17 +37,18 @@ def evaluate_system(
 
     Args:
         system: "animate" (from the clip's first frame and sound), "dub" (from the clip and its own sound,
-            and from the clip and another one's sound) or "imagine" (from the clip's sound alone).
+            and from the clip and another one's sound), "imagine" (from the clip's sound alone) or "fill"
+            (from the clip with its face hidden, its own sound and another frame's face).
         data: what ``talkface prepare`` wrote, or a folder of talking-face videos (tracked on the way).
         output: report.json, report.html, clips.csv, sheets/, videos/ go here; videos already there are scored
             as they are.
         split: "val" or "train".
         limit: at most so many clips, spread over the list.
-        seed: seed of the generated videos, of "animate" and "imagine".
+        seed: seed of the generated videos, of "animate", "imagine" and "fill".
         syncnet: file with SyncNet's original weights, of "dub".
-        models: folder of the models to use, of "dub" and "imagine"; by default those shipped.
+        models: folder of the models to use, of "dub", "imagine" and "fill"; by default those shipped.
         renderer: of "imagine": "auto", "warp" or "diffusion".
-        without: of "imagine": parts to leave out, to see what they are worth.
+        without: of "imagine" and "fill": parts to leave out, to see what they are worth.
 
     Returns:
         What report.json holds.
@@ -70,7 +72,11 @@ def evaluate_system(
             models=models,
             without=without,
         )
-    raise InvalidOption(f"system is {system!r}; choose animate, dub or imagine")
+    if system == "fill":
+        return evaluate_fill(
+            data, output, split=split, limit=limit, seed=seed, models=models, without=without
+        )
+    raise InvalidOption(f"system is {system!r}; choose animate, dub, imagine or fill")
 
 
 def evaluate_pairs(

@@ -99,6 +99,15 @@ _IMAGINED = (
     Figure("aperture_r_before", "", "correlation with the real lips, before the exchange"),
     Figure("aperture_r_after", "", "after it"),
 )
+_FILLED = (
+    Figure(
+        "landmark_error", "↓", "distance of stage 1's landmarks from the hidden face, of the eye distance"
+    ),
+    Figure("pose_error", "↓", "angle between stage 1's pose and the hidden face's, degrees", 1),
+    Figure("hole_psnr", "↑", "PSNR inside the hole, dB", 2),
+    Figure("border", "→1", "jumps across the hole's border over those of the real frame"),
+    Figure("consistency", "→1", "change of the skin that motion does not explain, generated over real"),
+)
 _EXPERTS = _expert("lse", "own expert") + _expert("syncnet_lse", "SyncNet")
 
 
@@ -121,7 +130,7 @@ def tables_of(result: dict[str, Any]) -> list[Table]:
     """The tables of a report: one, or one for each test; a column for each group of clips."""
     if "tests" in result:  # dubbed heads move as they did in the source
         return [
-            _table(test, part["groups"], _SYNC + _EXPERTS + _PICTURE + _IMAGINED)
+            _table(test, part["groups"], _SYNC + _EXPERTS + _FILLED + _PICTURE + _IMAGINED)
             for test, part in result["tests"].items()
         ]
     return [_table(result["settings"]["system"], result["groups"], _SYNC + _EXPERTS + _PICTURE + _MOTION)]

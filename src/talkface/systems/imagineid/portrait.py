@@ -12,7 +12,7 @@ from torch import Tensor
 from talkface.data.faces import SIDE
 from talkface.diffusion.base import Base
 from talkface.diffusion.captions import VOCABULARY, Attributes, phrases, tokenize
-from talkface.diffusion.sampling import Control, guided, sample
+from talkface.diffusion.sampling import GUIDANCE, SHIFT, STEPS, Control, guided, restored, sample
 from talkface.errors import NoFaceFound
 from talkface.face import topology as tp
 from talkface.face.crop import LEFT_EYE, RIGHT_EYE, cut, face_unit, part_matrix
@@ -29,7 +29,6 @@ from talkface.systems.imagineid.voice import Speaker
 
 logger = logging.getLogger(__name__)
 
-SHIFT = 2.0  # of the sampler: more of few steps where layout and eyes are decided
 _NOSE = 0.58  # of the picture's height, where the tip of the nose is
 _TURNS = np.radians([2.0, 5.0, 2.0])  # standard deviation of pitch, yaw and roll
 _VARIETY = 0.8  # of the spread that a voice leaves to the shape
@@ -55,9 +54,9 @@ class Wish:
     """
 
     prompt: str = ""
-    steps: int = 8
-    guidance: float = 3.0
-    candidates: int = 5
+    steps: int = STEPS
+    guidance: float = GUIDANCE
+    candidates: int = 8
     without: frozenset[str] = frozenset()
 
 
@@ -120,7 +119,7 @@ class PortraitImaginer:
         meaning, ignored = self._meaning(speaker, mood, caption, wish)
         best: Imagined | None = None
         for tried in range(1, _MOST_TRIES + 1):
-            image = self._draw(meaning, mesh, generator, wish)
+            image = self._draw(meaning, mesh, self._noise(speaker, generator), wish)
             found = self._check(image, mesh, caption, ignored)
             if found and (best is None or _better(found, best)):
                 best = found
@@ -167,17 +166,28 @@ class PortraitImaginer:
 
     # -- drawing -----------------------------------------------------------------------------------
 
+    def _noise(self, speaker: Speaker, generator: np.random.Generator) -> Tensor:
+        """Noise (1, 4, h, w): a random projection of the voice's embedding.
+
+        One seed gives alike noise to two recordings of one voice, other noise to other voices, and another
+        seed has nothing in common with it.
+        """
+        side = self.base.pixels // 8
+        voice = speaker.semantic / max(float(np.linalg.norm(speaker.semantic)), 1e-6)
+        if not voice.any():  # nothing is told: as if it were any one voice
+            voice = np.eye(len(voice))[0]
+        noise = np.tensordot(voice, generator.standard_normal((len(voice), 1, 4, side, side)), 1)
+        return torch.from_numpy(noise.astype(np.float32)).to(self.device)
+
     @torch.inference_mode()
-    def _draw(
-        self, meaning: Tensor, mesh: np.ndarray, generator: np.random.Generator, wish: Wish
-    ) -> np.ndarray:
+    def _draw(self, meaning: Tensor, mesh: np.ndarray, noise: Tensor, wish: Wish) -> np.ndarray:
         """A picture (H, W, 3) uint8."""
-        model, side = self.base.model, self.base.pixels // 8
-        noise = generator.standard_normal((1, 4, side, side)).astype(np.float32)
+        model = self.base.model
         drawing = self.drawing(mesh)
         seen = model.see(drawing)
         velocity = guided(model, meaning, seen, wish.guidance, self._control(drawing, mesh))
-        latents = sample(velocity, torch.from_numpy(noise).to(self.device), wish.steps, shift=SHIFT)
+        latents = sample(velocity, noise, wish.steps, shift=SHIFT)
+        latents = restored(latents, model.config.spectrum)
         picture = self.base.autoencoder.decode(latents)[0].permute(1, 2, 0)
         return (picture * 255).round().byte().cpu().numpy()
 

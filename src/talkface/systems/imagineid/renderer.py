@@ -20,8 +20,8 @@ from talkface.systems.imagineid.footage import hidden_cells
 from talkface.systems.imagineid.portrait import Imagined
 from talkface.systems.thpad.renderer import PortraitRenderer
 
-STEPS = 3
-BEGIN = 0.6
+STEPS = 2
+BEGIN = 0.4
 """Time at which a frame begins: how much of the moved reference is drawn anew; 1 is all of it."""
 
 

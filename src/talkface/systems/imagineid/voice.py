@@ -27,7 +27,7 @@ _WINDOW = 250  # features that PAD's first stage hears at once
 _BLOCK = 3.0  # seconds in which a mood is told
 _VOICED = 0.5  # probability of a voice
 _SOME_VOICE = 0.25  # share of a block with a voice, from which on it counts
-_SEVERAL = 0.3  # spread of the probability of a man's voice over windows, above which there are several
+_SEVERAL = 0.2  # spread of the probability of a man's voice over windows, above which there are several
 
 
 @dataclass(frozen=True)

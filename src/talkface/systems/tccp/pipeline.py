@@ -1,7 +1,7 @@
 """``fill``: a video in which a face is missing, speech and an identity to the face, in place and in sync."""
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +33,7 @@ from talkface.systems.thpad.motion import SpeechToMotion
 logger = logging.getLogger(__name__)
 
 IMAGINED = "imagined"
-PARTS = ("context", "first", "reference")
+PARTS = ("context", "first", "over_time", "reference")
 """What can be left out, to see what it is worth."""
 _LOOKED_AT = 48  # frames of the fast look
 _MOST_TAKES = 64
@@ -129,7 +129,7 @@ class TccpPipeline:
         timeline = Timeline(source, info.duration, sync_mode)
         found = self._mask(source, str(mask), face, margin)
         scene = Scene(source, timeline, found, path, info, given)
-        people = self._people(identity, path, seeds)
+        people = self._people(identity, path)
         hands = Hands(
             face=self.face,
             placer=lambda who: Placer(self.placing, who.alpha, self.device),
@@ -146,13 +146,23 @@ class TccpPipeline:
         cast = scan(source.sparse(_LOOKED_AT), self.tracker, self.face)
         return FaceMask(self.tracker, cast, face, margin)
 
-    def _people(self, identity: str | Path | Sequence[str | Path], audio: Path, seeds: list[int]):
-        """For a seed, what tells whose face it is; pictures are looked at once and at once."""
+    def _people(
+        self, identity: str | Path | Sequence[str | Path], audio: Path
+    ) -> Callable[[int], Callable[[], Identity]]:
+        """For a seed, what tells whose face it is; pictures are looked at at once."""
         if identity == IMAGINED:
             return lambda seed: lambda: self._imagined(audio, seed)
         paths = [identity] if isinstance(identity, str | Path) else list(identity)
-        known = self._identity([(Path(path).name, load_image(path)) for path in paths])
+        known = self.identify(paths)
         return lambda seed: lambda: known
+
+    def identify(self, paths: Sequence[str | Path]) -> Identity:
+        """Look at portraits of a person.
+
+        Raises:
+            NoFaceFound, InvalidOption, UnreadableMedia.
+        """
+        return self._identity([(Path(path).name, load_image(path)) for path in paths])
 
     def _identity(self, given: Sequence[tuple[str, np.ndarray]]) -> Identity:
         return Identity.of(given, self.tracker, self.face, self.base)

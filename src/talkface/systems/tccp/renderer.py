@@ -55,7 +55,8 @@ class Settings:
     Attributes:
         steps: of the sampler.
         begin: time at which a frame begins, above 0 to 1: how much of the moved reference is drawn anew.
-        without: "context", "first" or "reference" to leave out, to see what they are worth.
+        without: "context", "first", "over_time" or "reference" to leave out, to see what they are worth;
+            without "over_time", each frame is drawn for itself, from its own noise.
     """
 
     steps: int = 4
@@ -91,8 +92,8 @@ class FaceRenderer:
         self.warp = face.mesh_warp()
         self.device = next(base.model.parameters()).device
         side = base.pixels // 8
-        noise = np.random.default_rng(seed).standard_normal((1, 1, 4, side, side)).astype(np.float32)
-        self.noise = torch.from_numpy(noise).to(self.device)
+        self.generator = torch.Generator().manual_seed(seed)
+        self.noise = torch.randn((1, 1, 4, side, side), generator=self.generator).to(self.device)
 
     def fill(self, jobs: Iterable[Job | Frame]) -> Iterator[Frame]:
         """Filled frames, in order: the first of a shot alone, then windows that begin with what was drawn.
@@ -119,14 +120,23 @@ class FaceRenderer:
                     last = self._seen_through(before, wanted)
                 matrix = wanted
             window.append(job)
-            alone = last is None and "first" not in self.settings.without
-            if len(window) == (1 if alone else WINDOW - 1):
+            if len(window) == self._length(last):
                 frames, last = self._drawn(window, matrix, last)
                 before = frames[-1]
                 yield from frames
                 window = []
+                if "over_time" in self.settings.without:
+                    last, before = None, None
+                    self.noise = torch.randn(self.noise.shape, generator=self.generator).to(self.device)
         if window:
             yield from self._drawn(window, matrix, last)[0]
+
+    def _length(self, last: Tensor | None) -> int:
+        """Frames that are drawn together: one where there is nothing to begin with."""
+        without = self.settings.without
+        if "over_time" in without or (last is None and "first" not in without):
+            return 1
+        return WINDOW - 1
 
     @torch.inference_mode()
     def _seen_through(self, frame: Frame, matrix: np.ndarray) -> Tensor:

@@ -29,7 +29,8 @@ class VideoTrainConfig:
     """Settings of one stage's training.
 
     Attributes:
-        model: what the stage is conditioned on; with drawings it is stage 2, without stage 1.
+        model: what the stage is conditioned on.
+        goal: "face", or "landmarks" for pictures of them.
         base: name or directory of the frozen LDM.
         face_model: name or directory of the 3DMM.
         batch: windows.
@@ -43,6 +44,7 @@ class VideoTrainConfig:
     """
 
     model: MVControlNetConfig = field(default_factory=lambda: FACE)
+    goal: str = "face"
     base: str = COMPACT
     face_model: str = "face"
     batch: int = 2
@@ -81,7 +83,7 @@ class VideoTask(Task):
 
     def rows(self, scenes: Scenes, chosen: np.ndarray) -> dict[str, Tensor]:
         """A batch of windows."""
-        named = {"target": scenes.target if self.config.model.drawing else scenes.drawn}
+        named = {"target": scenes.drawn if self.config.goal == "landmarks" else scenes.target}
         names = ("context", "moved", "portrait", "hidden", "lips", "audio")
         named |= {name: getattr(scenes, name) for name in names}
         rows = {

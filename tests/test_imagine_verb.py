@@ -1,6 +1,7 @@
 """``talkface imagine`` with the shipped models: what it writes, what it refuses."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +11,8 @@ from PIL import Image
 
 import talkface
 from conftest import RATE, Outcome, check_refused, read_video, write_wav
+from talkface.data.prepare import list_items
+from talkface.evaluation import evaluate_system
 from talkface.face.tracker import FaceTracker
 from talkface.media.video import VideoReader
 from talkface.systems.imagineid.config import EMOTIONS
@@ -202,3 +205,25 @@ def test_refused_in_one_line(name: str, voice: Path, tmp_path: Path, run: Run):
 def test_short_speech_is_refused(samples: np.ndarray, tmp_path: Path, run: Run):
     speech = write_wav(tmp_path / "short.wav", samples[RATE : RATE + RATE // 2])
     check_refused(run("imagine", speech, "-o", tmp_path / "out.mp4"), "at least 1 s")
+
+
+# -- measured --------------------------------------------------------------------------------------
+
+
+def test_it_is_measured_beside_real_people(talking: Path, tmp_path: Path):
+    """Of a folder that is not prepared, videos are scored; what needs held-out voices is left out."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    shutil.copy(talking, folder / "a.mp4")
+    result = evaluate_system("imagine", folder, tmp_path / "report", split=_split(folder))
+    assert list(result["tests"]) == ["videos"]
+    figures = result["tests"]["videos"]["groups"]["all"]
+    assert figures["face_found"]["mean"] == 1.0
+    assert figures["mesh_adherence"]["mean"] < 0.06
+    assert figures["background_drift"]["mean"] < 1.5
+    assert (tmp_path / "report" / "report.html").is_file()
+
+
+def _split(folder: Path) -> str:
+    """Which part of the data a plain folder falls to."""
+    return list_items(folder)[0].split

@@ -1,6 +1,6 @@
 """TCCP with tiny random networks: what is hidden stays hidden, and everything fits together."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import av
@@ -10,12 +10,15 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from scipy.spatial.transform import Rotation
 
 from talkface.diffusion.album import weights_mark
 from talkface.diffusion.autoencoder import FaceAutoencoder
 from talkface.diffusion.base import Base
 from talkface.diffusion.model import FaceDiffusion
 from talkface.errors import InvalidOption, ModelUnavailable, NoFaceFound
+from talkface.evaluation.clips import Clip
+from talkface.evaluation.fill import HoleFidelity, against_truth
 from talkface.face.model import FaceModel, Pose
 from talkface.face.motion import FaceMotion
 from talkface.face.tracker import FaceTracker
@@ -384,3 +387,40 @@ def test_poses_are_learned(prepared_clips: Path):
 
 def test_a_window_holds_what_the_networks_were_trained_on():
     assert FACE.frames >= WINDOW
+
+
+# -- evaluation ------------------------------------------------------------------------------------
+
+
+def test_hole_figures_of_the_same_and_of_a_worse_picture(picture: Image.Image):
+    real = np.asarray(picture)
+    points = FaceTracker().track_image(real)[0].points
+    same = HoleFidelity()
+    same.add(real, real, points)
+    assert same.figures() == {"hole_psnr": float("inf"), "border": 1.0, "outside_difference": 0.0}
+    hole = face_hole(points, (real.shape[1], real.shape[0]), 0.25) > 0
+    darker = real.copy()
+    darker[hole] = darker[hole] // 2
+    worse = HoleFidelity()
+    worse.add(real, darker, points)
+    found = worse.figures()
+    assert found["hole_psnr"] < 20
+    assert found["border"] > 1.5
+    assert found["outside_difference"] == 0
+
+
+def test_true_landmarks_have_no_error(talking: Path, talking_frames: list[np.ndarray]):
+    face = FaceModel.from_pretrained()
+    track = FaceTracker().track_video((k / 25, image) for k, image in enumerate(talking_frames[:20]))[0]
+    fit = face.fit(track.points)
+    motion, pose = fit.motion, fit.pose
+    landmarks = Landmarks(
+        track.times, np.ones(len(track.times), bool), pose.translation[:, :2], pose.scale,
+        replace(motion, rotation=Rotation.from_matrix(pose.rotation).as_rotvec().astype(np.float32)),
+    )  # fmt: skip
+    found = against_truth(landmarks, Clip("own", "own", talking, track), face, fit.neutral)
+    assert found["landmark_error"] < 0.03
+    assert found["pose_error"] < 2.0
+    turned = replace(landmarks, place=landmarks.place + 20)
+    worse = against_truth(turned, Clip("own", "own", talking, track), face, fit.neutral)
+    assert worse["landmark_error"] > 0.1

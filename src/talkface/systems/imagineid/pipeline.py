@@ -18,7 +18,7 @@ from talkface.systems.imagineid.adapters import Adapters
 from talkface.systems.imagineid.imagination import Imagination, Models, Script
 from talkface.systems.imagineid.pad import Pad
 from talkface.systems.imagineid.portrait import PARTS, PortraitImaginer, Wish
-from talkface.systems.imagineid.voice import Listener, one_mood, voiced
+from talkface.systems.imagineid.voice import LEAST_MOOD, Listener, one_mood, voiced
 from talkface.systems.thpad.config import FRAME_RATE
 from talkface.systems.thpad.model import DiffusionPrior, MotionModel
 from talkface.systems.thpad.refiner import Refiner
@@ -130,7 +130,7 @@ class ImaginePipeline:
             raise AudioTooShort(f"{path.name} lasts {info.duration:.3f} s; give at least a second of speech")
         told = self.listener.speaker(path if identity_from == "voice" else Path(identity_from))
         if emotion_from is not None:
-            chosen = self.listener.overall_mood(voiced(Path(emotion_from)).path, told)
+            chosen = self.listener.overall_mood(voiced(Path(emotion_from), LEAST_MOOD).path, told)
         if chosen is None:
             chosen = self.listener.overall_mood(path, told)
         changing = emotion == "auto" and emotion_from is None

@@ -22,6 +22,7 @@ from talkface.systems.thpad.config import FRAME_RATE
 logger = logging.getLogger(__name__)
 
 _LISTENED = 30.0  # seconds with a voice that tell who speaks
+LEAST_MOOD = 0.4  # seconds of voice in which a mood is heard
 _LEAST = 1.0  # seconds of voice without which nobody can be told
 _WINDOW = 250  # features that PAD's first stage hears at once
 _BLOCK = 3.0  # seconds in which a mood is told
@@ -194,11 +195,15 @@ class Voice:
     seconds: float
 
 
-def voiced(path: Path) -> Voice:
+def voiced(path: Path, least: float = _LEAST) -> Voice:
     """The first half minute of a file in which somebody speaks.
 
+    Args:
+        path: the file.
+        least: seconds of voice that it must hold.
+
     Raises:
-        AudioTooShort: there is less than a second of voice.
+        AudioTooShort: there is less.
         UnreadableMedia: the file cannot be read.
     """
     info = probe_audio(path)
@@ -214,9 +219,9 @@ def voiced(path: Path) -> Voice:
             seconds += float(heard.sum()) / FEATURE_RATE
         if seconds >= _LISTENED:
             break
-    if seconds < _LEAST:
+    if seconds < least:
         raise AudioTooShort(
-            f"{path.name} holds {seconds:.1f} s of voice; give at least {_LEAST:g} s of speech "
+            f"{path.name} holds {seconds:.1f} s of voice; give at least {least:g} s of speech "
             "(silence, music and noise have no speaker)"
         )
     return Voice(path, np.concatenate(kept), seconds)

@@ -33,9 +33,9 @@ def test_dub_writes_positive_figures(tmp_path: Path) -> None:
 
 
 def test_imagine_writes_positive_figures(tmp_path: Path) -> None:
-    options = ["--only", "fps,stages", "--renderers", "warp", "--seconds", "1"]
+    options = ["--only", "fps,stages", "--renderers", "warp", "--seconds", "2"]
     found = measured("imagine.py", tmp_path / "benchmarks.json", *options)
-    assert found["warp"]["fps"]["frames"] == 25
+    assert found["warp"]["fps"]["frames"] == 50
     assert all(figure > 0 for figure in found["warp"]["fps"].values())
     assert found["portrait"]["tries"] >= 1
     assert all(figure > 0 for figure in found["portrait"].values())

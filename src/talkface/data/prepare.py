@@ -11,7 +11,7 @@ import csv
 import json
 import logging
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -92,6 +92,11 @@ class Manifest:
         """Write manifest.jsonl."""
         lines = [json.dumps({"root": str(self.root)})] + [json.dumps(asdict(item)) for item in self.items]
         (self.directory / "manifest.jsonl").write_text("\n".join(lines) + "\n")
+
+    def apart(self, items: Iterable[Item]) -> list[Item]:
+        """Those that train, or whose person no video trains on."""
+        seen = {i.corpus + i.speaker for i in self.items if i.has_video and i.usable and i.split == "train"}
+        return [item for item in items if item.split == "train" or item.corpus + item.speaker not in seen]
 
     def file(self, item: Item) -> Path:
         """The item's video or sound."""

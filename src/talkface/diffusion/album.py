@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from talkface.data.arrays import keep_arrays
+from talkface.data.arrays import kept_arrays
 from talkface.data.faces import PIXELS, Portrait
 from talkface.diffusion.autoencoder import FaceAutoencoder
 from talkface.diffusion.stable import StableAutoencoder
@@ -49,11 +49,7 @@ class LatentAlbum:
         ``pixels`` is the side of the pictures that are encoded; meshes stay in pixels of the portraits.
         """
         path = folder / f"latents-{_mark(album, autoencoder, variants, seed, pixels)}.npz"
-        if not path.is_file():
-            latents, points = _encode(album, autoencoder, variants, seed, pixels)
-            keep_arrays(path, latents=latents, points=points)
-        with np.load(path) as arrays:
-            return cls(arrays["latents"], arrays["points"])
+        return kept_arrays(cls, path, lambda: cls(*_encode(album, autoencoder, variants, seed, pixels)))
 
 
 def vary(

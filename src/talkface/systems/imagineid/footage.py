@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import torch
 
-from talkface.data.arrays import keep_arrays
+from talkface.data.arrays import kept_arrays
 from talkface.data.faces import PIXELS, portrait_matrix
 from talkface.data.prepare import Item, Manifest
 from talkface.diffusion.autoencoder import FaceAutoencoder
@@ -77,11 +77,9 @@ class Footage:
             pixels: side of the pictures that are encoded; meshes stay in pixels of the portraits.
         """
         path = manifest.directory / f"footage-{split}-{frames}-{seed}-{pixels}-{mark}.npz"
-        if not path.is_file():
-            found = _collect(manifest, split, face, autoencoder, frames, seed, pixels)
-            keep_arrays(path, **{field.name: getattr(found, field.name) for field in fields(cls)})
-        with np.load(path) as arrays:
-            return cls(**{field.name: arrays[field.name] for field in fields(cls)})
+        return kept_arrays(
+            cls, path, lambda: _collect(manifest, split, face, autoencoder, frames, seed, pixels)
+        )
 
 
 def move_portrait(
@@ -137,10 +135,7 @@ def _collect(
     warp, generator = face.mesh_warp(), np.random.default_rng(seed)
     columns: dict[str, list[np.ndarray]] = {field.name: [] for field in fields(Footage)}
     usable = [i for i in manifest.items if i.has_video and i.usable]
-    known = {i.corpus + i.speaker for i in usable if i.split == "train"}
-    chosen = [
-        i for i in usable if i.split == split and (split == "train" or i.corpus + i.speaker not in known)
-    ]
+    chosen = manifest.apart(item for item in usable if item.split == split)
     speakers = [item.corpus + item.speaker for item in chosen]
     for number, item in enumerate(chosen):
         rows = list(_rows(manifest, item, face, warp, frames, generator))

@@ -1,13 +1,13 @@
 """Clips in small, with more around the head than portraits have: what stage 1 learns poses from."""
 
 import logging
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from talkface.data.arrays import keep_arrays
+from talkface.data.arrays import kept_arrays
 from talkface.data.prepare import Item, Manifest
 from talkface.face.crop import cut, face_unit, transform
 from talkface.face.model import FaceModel, Pose, estimate_pose
@@ -56,10 +56,7 @@ class Contexts:
     def of(cls, manifest: Manifest, split: str, face: FaceModel) -> "Contexts":
         """All talking clips of a split; cut on first use and kept. Validation is on unseen people only."""
         path = manifest.directory / f"contexts-{split}.npz"
-        if not path.is_file():
-            keep_arrays(path, **_collect(manifest, split, face))
-        with np.load(path) as arrays:
-            return cls(**{field.name: arrays[field.name] for field in fields(cls)})
+        return kept_arrays(cls, path, lambda: cls(**_collect(manifest, split, face)))
 
     def view(
         self, clip: int, first: int, count: int, outlines: np.ndarray
@@ -127,8 +124,7 @@ def pose_in_frame(given: np.ndarray, matrix: np.ndarray) -> Pose:
 
 def _collect(manifest: Manifest, split: str, face: FaceModel) -> dict[str, np.ndarray]:
     reader = ClipReader(manifest, face)
-    known = {i.corpus + i.speaker for i in manifest.items if i.has_video and i.usable and i.split == "train"}
-    items = [i for i in reader.items(split) if split == "train" or i.corpus + i.speaker not in known]
+    items = manifest.apart(reader.items(split))
     seen: dict[str, int] = {}
     clips: list[dict[str, np.ndarray]] = []
     speakers = []

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import torch
 
-from talkface.data.arrays import keep_arrays
+from talkface.data.arrays import kept_arrays
 from talkface.data.faces import PIXELS, SIDE, portrait_matrix
 from talkface.data.prepare import Item, Manifest
 from talkface.diffusion.autoencoder import FaceAutoencoder
@@ -92,11 +92,9 @@ class Scenes:
             pixels: side of the pictures that are encoded; meshes stay in pixels of the portraits.
         """
         path = manifest.directory / f"scenes-{split}-{windows}-{seed}-{pixels}-{mark}.npz"
-        if not path.is_file():
-            found = _collect(manifest, split, face, autoencoder, windows, seed, pixels)
-            keep_arrays(path, **{field.name: getattr(found, field.name) for field in fields(cls)})
-        with np.load(path) as arrays:
-            return cls(**{field.name: arrays[field.name] for field in fields(cls)})
+        return kept_arrays(
+            cls, path, lambda: _collect(manifest, split, face, autoencoder, windows, seed, pixels)
+        )
 
 
 def reference_alone(image: np.ndarray, points: np.ndarray) -> np.ndarray:
@@ -164,9 +162,7 @@ def _collect(
 ) -> Scenes:
     warp, generator = face.mesh_warp(), np.random.default_rng(seed)
     reader = ClipReader(manifest, face)
-    usable = list(reader.items(split))
-    known = {i.corpus + i.speaker for i in manifest.items if i.has_video and i.usable and i.split == "train"}
-    chosen = [i for i in usable if split == "train" or i.corpus + i.speaker not in known]
+    chosen = manifest.apart(reader.items(split))
     speakers = [item.corpus + item.speaker for item in chosen]
     columns: dict[str, list[np.ndarray]] = {field.name: [] for field in fields(Scenes)}
     for number, item in enumerate(chosen):

@@ -22,12 +22,15 @@ from talkface.data.prepare import Item, Manifest
 from talkface.diffusion import captions
 from talkface.diffusion.album import LatentAlbum, latents_mark, vary, weights_mark
 from talkface.diffusion.autoencoder import FACTOR, FaceAutoencoder
+from talkface.diffusion.base import Base
 from talkface.diffusion.captions import LENGTH, VOCABULARY, Attributes, caption, phrases, tokenize
 from talkface.diffusion.config import AutoencoderConfig, DiffusionConfig
 from talkface.diffusion.model import FaceDiffusion
+from talkface.diffusion.restorer import FaceRestorer
 from talkface.diffusion.sampling import guided, restored, sample, spectrum
 from talkface.diffusion.train import DiffusionTask, DiffusionTrainConfig
 from talkface.diffusion.train_autoencoder import AutoencoderTask, AutoencoderTrainConfig
+from talkface.diffusion.train_restorer import RestorerTask, RestorerTrainConfig
 from talkface.face.attributes import HEADS, AttributeHeads
 from talkface.face.crop import face_unit, transform
 from talkface.face.draw import MESH_CHANNELS, MESH_PIXELS, draw_mesh
@@ -36,6 +39,7 @@ from talkface.face.tfjs import TfjsGraph
 from talkface.face.tracker import FaceTracker
 from talkface.hub import save_pretrained
 from talkface.media.video import VideoReader
+from talkface.nn.picture import cut_out
 from talkface.training import TrainerConfig, overfit_one_batch
 
 SMALL_AUTOENCODER = AutoencoderConfig(encoder=(8, 16), decoder=(16, 8, 8), blocks=(1, 1, 1))
@@ -360,6 +364,66 @@ def test_diffusion_overfits_one_batch(prepared: Path, tmp_path: Path):
     assert len(written.spectrum) == 16
     assert min(written.spectrum) > 0
     assert json.loads((tmp_path / "export" / "config.json").read_text())["metrics"] == found
+
+
+# -- restorer --------------------------------------------------------------------------------------
+
+
+@given(st.floats(20, 200), st.floats(20, 200), st.floats(-40, 40), st.floats(0.3, 3))
+def test_crops_with_gradients_are_those_without(x: float, y: float, angle: float, zoom: float):
+    picture = cv2.GaussianBlur(np.random.default_rng(0).random((256, 256, 3), np.float32), (0, 0), 3)
+    matrix = cv2.getRotationMatrix2D((x, y), angle, zoom)
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    wanted = cv2.warpAffine(picture, matrix, (32, 32), flags=flags, borderMode=cv2.BORDER_REPLICATE)
+    given = torch.from_numpy(picture).permute(2, 0, 1)[None]
+    with torch.autocast("cpu", torch.bfloat16):
+        found = cut_out(given, torch.from_numpy(matrix)[None], 32)[0].permute(1, 2, 0)
+    np.testing.assert_allclose(found.numpy(), wanted, atol=0.01)
+
+
+@given(st.integers(1, 8), st.integers(1, 8))
+def test_restorer_begins_as_the_identity(height: int, width: int):
+    draft = torch.rand(1, 3, 16 * height, 16 * width)
+    with torch.inference_mode():
+        made = FaceRestorer.debug()(draft, torch.zeros(1, MESH_CHANNELS, 8 * height, 8 * width))
+    torch.testing.assert_close(made, draft, atol=0.05, rtol=0)
+
+
+def test_restorer_overfits_one_batch_of_drafts(prepared: Path, tmp_path: Path):
+    torch.manual_seed(0)
+    base = tmp_path / "base"
+    for name, module, sizes in (
+        ("face-autoencoder", FaceAutoencoder(SMALL_AUTOENCODER), SMALL_AUTOENCODER),
+        ("face-diffusion", FaceDiffusion(SMALL), SMALL),
+    ):
+        save_pretrained(base / name, {"model": asdict(sizes)}, module.state_dict())
+    assert Base.from_pretrained(str(base)).restorer is None
+    config = RestorerTrainConfig(
+        model=FaceRestorer.debug().config,
+        base=str(base),
+        drafts=6,
+        batch=2,
+        sharpness=0.0,
+        sharp=0.0,
+        held_out=2,
+        matching=0.0,
+        adversarial=0.0,  # what is judged gets no smaller: its judges learn, too
+        discriminator_width=4,
+    )
+    task, again = RestorerTask(config, prepared), RestorerTask(config, prepared)
+    assert len(task.drafts) == 6
+    np.testing.assert_array_equal(task.drafts.image(5), again.drafts.image(5))
+    assert config.times[0] <= task.drafts.time.min() <= task.drafts.time.max() <= config.times[1]
+    first, last = overfit_one_batch(task, QUICK, 40)
+    assert last < 0.8 * first
+    batch = next(task.batches(np.random.default_rng(0)))
+    assert all(torch.isfinite(value) for value in task.training_step(batch, 0, 0).values())
+    assert task.training_step(batch, 1, 0)["loss"] > 0
+    assert task.samples().shape == (4 * PIXELS, 2 * PIXELS, 3)
+    task.export(base / "face-restorer", {})
+    restorer = Base.from_pretrained(str(base)).restorer
+    assert restorer is not None
+    assert weights_mark(restorer) == weights_mark(task.restorer)
 
 
 # -- attributes ------------------------------------------------------------------------------------

@@ -567,7 +567,7 @@ def evaluate(
     renderer: Annotated[str, typer.Option(help="Of imagine: auto, diffusion or warp.")] = "auto",
     without: Annotated[
         list[str] | None,
-        typer.Option(help="Leave out, of imagine: tia, reference, mba, before; of fill: context, first, ..."),
+        typer.Option(help="Leave out, of imagine: tia, restorer, mba, ...; of fill: context, first, ..."),
     ] = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the report.")] = Path(
         "evaluation"

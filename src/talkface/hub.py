@@ -147,6 +147,14 @@ def build_pretrained(
     return model.eval()
 
 
+def find_pretrained(place: str, name: str) -> str | None:
+    """What :func:`load_pretrained` takes for a part of a preset or of a directory; None if it has none."""
+    preset = (_BUNDLED / place).parent == _BUNDLED
+    source = name if preset else str(Path(place) / name)
+    folder = _BUNDLED / place / name if preset else Path(source)
+    return source if (folder / CONFIG).is_file() else None
+
+
 def _model_directory(name: str, subfolder: str | None, revision: str | None) -> Path:
     """The directory of a bundled model, else a local one, else one of the hub."""
     inside = subfolder or ""

@@ -108,6 +108,11 @@ def _mark(
     """Tells which portraits were encoded, and how."""
     text = f"{variants} {seed} {[p.key for p in album]} {latents_mark(autoencoder)}"
     text += f" {pixels}" if pixels != PIXELS else ""
+    return marked(text)
+
+
+def marked(text: str) -> str:
+    """A short name for what a text tells."""
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 

@@ -9,8 +9,10 @@ from torch import Tensor, nn
 from talkface.diffusion.autoencoder import FaceAutoencoder
 from talkface.diffusion.config import PIXELS
 from talkface.diffusion.model import FaceDiffusion
+from talkface.diffusion.restorer import FaceRestorer
 from talkface.diffusion.stable import PARTS, StableAutoencoder, StableDiffusion, load_stable_diffusion
 from talkface.errors import ModelUnavailable
+from talkface.hub import find_pretrained
 
 COMPACT = "compact"
 
@@ -24,19 +26,21 @@ class Base:
         model: the velocity of noisy latents.
         autoencoder: pictures to latents and back.
         pixels: side of its pictures.
+        restorer: makes photographs of what it draws; None where it has none.
     """
 
     name: str
     model: FaceDiffusion | StableDiffusion
     autoencoder: FaceAutoencoder | StableAutoencoder
     pixels: int
+    restorer: FaceRestorer | None = None
 
     @classmethod
     def from_pretrained(cls, name_or_path: str = COMPACT, device: str | torch.device = "cpu") -> "Base":
         """Load the shipped LDM, or one from a directory or hub id.
 
-        A directory holds ``face-autoencoder`` and ``face-diffusion``, or a Stable Diffusion as diffusers
-        lays it out.
+        A directory holds ``face-autoencoder``, ``face-diffusion`` and, if there is one, ``face-restorer``,
+        or a Stable Diffusion as diffusers lays it out.
 
         Raises:
             ModelUnavailable: nothing of that name can be found, or it is incomplete or damaged.
@@ -45,19 +49,21 @@ class Base:
             base = cls(name_or_path, *load_stable_diffusion(_folder(name_or_path)))
         else:
             place = Path("" if name_or_path == COMPACT else name_or_path)
+            restorer = find_pretrained(name_or_path, "face-restorer")
             base = cls(
                 name_or_path,
                 FaceDiffusion.from_pretrained(str(place / "face-diffusion")),
                 FaceAutoencoder.from_pretrained(str(place / "face-autoencoder")),
                 PIXELS,
+                FaceRestorer.from_pretrained(restorer) if restorer else None,
             )
         for module in base.modules():
             module.to(device).requires_grad_(False).eval()
         return base
 
     def modules(self) -> list[nn.Module]:
-        """Both parts."""
-        return [self.model, self.autoencoder]
+        """Its parts."""
+        return [part for part in (self.model, self.autoencoder, self.restorer) if part is not None]
 
     @property
     def compact(self) -> bool:

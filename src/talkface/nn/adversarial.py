@@ -20,14 +20,14 @@ def _mean(values: Tensor, weight: Tensor) -> Tensor:
 
 
 class PatchDiscriminator(nn.Module):
-    """PatchGAN on crops (B, 3, H, W) with their mesh maps; gives scores (B, 1, H/8, W/8) and its features."""
+    """PatchGAN on crops (B, C, H, W) with their mesh maps; gives scores (B, 1, H/8, W/8) and its features."""
 
-    def __init__(self, maps: int, width: int = 32) -> None:
+    def __init__(self, maps: int, width: int = 32, channels: int = 3) -> None:
         super().__init__()
         norm = nn.utils.parametrizations.spectral_norm
         self.layers = nn.ModuleList(
             [
-                norm(nn.Conv2d(12 + maps, width, 3, padding=1)),
+                norm(nn.Conv2d(4 * channels + maps, width, 3, padding=1)),
                 norm(nn.Conv2d(width, 2 * width, 4, stride=2, padding=1)),
                 norm(nn.Conv2d(2 * width, 4 * width, 4, stride=2, padding=1)),
                 norm(nn.Conv2d(4 * width, 4 * width, 3, padding=1)),

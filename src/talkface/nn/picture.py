@@ -39,6 +39,20 @@ def enlarged(image: np.ndarray, side: int) -> np.ndarray:
     )
 
 
+def cut_out(picture: Tensor, matrices: Tensor, side: int) -> Tensor:
+    """Crops (B, C, side, side) of pictures (B, C, H, W), with gradients.
+
+    ``matrices`` (B, 2, 3) map pixels of the crops to those of the pictures.
+    """
+    with torch.autocast(picture.device.type, enabled=False):  # half precision misses by pixels
+        axis = torch.arange(side, device=picture.device, dtype=torch.float32)
+        y, x = torch.meshgrid(axis, axis, indexing="ij")
+        places = torch.stack([x, y, torch.ones_like(x)], -1)[None] @ matrices.float().mT[:, None]
+        size = places.new_tensor([picture.shape[3], picture.shape[2]])
+        grid = (2 * places + 1) / size - 1
+        return F.grid_sample(picture.float(), grid, padding_mode="border", align_corners=False)
+
+
 def detail(picture: Tensor) -> float:
     """Mean gradient of grey values of (B, 3, H, W)."""
     grey = picture.mean(1)

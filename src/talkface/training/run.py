@@ -30,6 +30,7 @@ TASKS = {
     "attributes": "talkface.face.attributes:AttributeTask",
     "autoencoder": "talkface.diffusion.train_autoencoder:AutoencoderTask",
     "diffusion": "talkface.diffusion.train:DiffusionTask",
+    "restorer": "talkface.diffusion.train_restorer:RestorerTask",
     "pad_identity": "talkface.systems.imagineid.train_identity:IdentityTask",
     "pad_content": "talkface.systems.imagineid.train_content:ContentTask",
     "pad_emotion": "talkface.systems.imagineid.train_emotion:EmotionTask",

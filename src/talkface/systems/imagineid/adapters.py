@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,6 +9,7 @@ from torch import nn
 
 from talkface.diffusion.adapter import load_adapter
 from talkface.diffusion.base import COMPACT, Base
+from talkface.hub import find_pretrained
 from talkface.systems.imagineid.ccf import (
     MaskBlendingAdapter,
     SpatialConditionalAdapter,
@@ -57,14 +57,5 @@ class Adapters:
 
 def _load(place: str, name: str, build: Any, given: Mapping[str, nn.Module]) -> Any:
     """An adapter, or None if there is none of that name."""
-    from talkface.hub import CONFIG, bundled_models
-
-    if place == COMPACT:
-        if f"{COMPACT}/{name}" not in {model.id for model in bundled_models()}:
-            return None
-        source = name
-    elif (Path(place) / name / CONFIG).is_file():
-        source = str(Path(place) / name)
-    else:
-        return None
-    return load_adapter(source, build, given)
+    source = find_pretrained(place, name)
+    return load_adapter(source, build, given) if source else None

@@ -20,6 +20,7 @@ from talkface.face.draw import draw_mesh
 from talkface.face.masks import face_mask
 from talkface.face.model import FaceModel
 from talkface.face.tracker import FaceMesh, FaceTracker
+from talkface.nn.picture import pictures
 from talkface.systems.imagineid.adapters import Adapters
 from talkface.systems.imagineid.ccf import Hint, with_pseudo_words
 from talkface.systems.imagineid.config import EMOTIONS
@@ -34,8 +35,8 @@ _TURNS = np.radians([2.0, 5.0, 2.0])  # standard deviation of pitch, yaw and rol
 _VARIETY = 0.8  # of the spread that a voice leaves to the shape
 _MOST_TRIES = 12
 _CLOSE = 0.06  # of the inter-ocular distance, within which the face lies on the mesh
-PARTS = ("tia", "reference", "mba", "before")
-"""What can be left out: TIA, SCA's reference, MBA, and the frame before."""
+PARTS = ("tia", "restorer", "reference", "mba", "before")
+"""What can be left out: TIA, the restorer, SCA's reference, MBA, and the frame before."""
 _SEARCHED = 6  # pixels of an eye's crop by which the other one may be shifted
 _SHARPNESS, _SHARP = 0.3, 4.0  # what sharpness counts beside alike eyes, and where it is enough
 _SURE = 0.65  # probability from which on the caption says woman or man
@@ -124,12 +125,12 @@ class PortraitImaginer:
             if found and (best is None or _better(found, best)):
                 best = found
             if best and tried >= wish.candidates and (best.adherence is None or best.adherence < _CLOSE):
-                return replace(best, tries=tried)
+                break
         if best is None:
             raise NoFaceFound(
                 f"no face came out of {_MOST_TRIES} tries with seed {seed}; choose another --seed or prompt"
             )
-        return replace(best, tries=_MOST_TRIES)
+        return replace(self._restored(best, mesh, wish), tries=tried)
 
     # -- what the LDM is told --------------------------------------------------------------------
 
@@ -190,6 +191,15 @@ class PortraitImaginer:
         latents = restored(latents, model.config.spectrum)
         picture = self.base.autoencoder.decode(latents)[0].permute(1, 2, 0)
         return (picture * 255).round().byte().cpu().numpy()
+
+    @torch.inference_mode()
+    def _restored(self, drawn: Imagined, mesh: np.ndarray, wish: Wish) -> Imagined:
+        """A portrait as a photograph would show it; as it is where the base has no restorer."""
+        if self.base.restorer is None or "restorer" in wish.without:
+            return drawn
+        made = self.base.restorer(pictures([drawn.image], self.device), self.drawing(mesh))[0].clamp(0, 1)
+        image = (made.permute(1, 2, 0) * 255).round().byte().cpu().numpy()
+        return self._check(image, mesh, drawn.caption, drawn.ignored) or drawn
 
     def drawing(self, mesh: np.ndarray) -> Tensor:
         """Drawing (1, 6, H/2, W/2) of a mesh (478, 3) in pixels of the base's pictures."""

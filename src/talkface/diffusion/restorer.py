@@ -1,0 +1,94 @@
+"""The restorer: makes a photograph of what the face LDM drew.
+
+A small LDM gets a face's layout right before its details: eyes are smeared or unlike each other, skin is
+smooth. The restorer is a convolutional U-Net in pixels that has learnt what photographs became when the LDM
+drew them anew from noise, and undoes it, with the mesh as a map of where everything is (blind face
+restoration; Wang et al., GFPGAN, 2021).
+"""
+
+import itertools
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from talkface.face.draw import MESH_CHANNELS
+from talkface.nn.blocks import ResidualBlock
+
+
+@dataclass(frozen=True, kw_only=True)
+class RestorerConfig:
+    """Architecture of :class:`FaceRestorer`.
+
+    Attributes:
+        widths: at half, a quarter, an eighth and a sixteenth of the picture's size.
+        blocks: residual ones at these sizes; on the way up there are as many again, but for the last.
+    """
+
+    widths: tuple[int, int, int, int] = (64, 128, 192, 256)
+    blocks: tuple[int, int, int, int] = (1, 1, 2, 3)
+
+
+class FaceRestorer(nn.Module):
+    """Redraws a picture of a face; it starts as the identity."""
+
+    def __init__(self, config: RestorerConfig) -> None:
+        super().__init__()
+        self.config = config
+        half, *widths = config.widths
+        few, *blocks = config.blocks
+        self.stem = nn.Conv2d(2 * 48 + 4 * MESH_CHANNELS, widths[0], 3, padding=1)
+        self.encode = nn.ModuleList(_stage(w, n) for w, n in zip(widths, blocks, strict=True))
+        self.down = nn.ModuleList(
+            nn.Conv2d(a, b, 3, stride=2, padding=1) for a, b in itertools.pairwise(widths)
+        )
+        self.up = nn.ModuleList(nn.Conv2d(b, a, 1) for a, b in reversed(list(itertools.pairwise(widths))))
+        self.decode = nn.ModuleList(
+            _stage(w, n) for w, n in reversed(list(zip(widths[:-1], blocks[:-1], strict=True)))
+        )
+        self.enlarge = nn.Conv2d(widths[0], 4 * half, 3, padding=1)
+        self.fine = nn.Conv2d(12, half, 3, padding=1)
+        self.finish = _stage(half, few)
+        self.head = nn.Conv2d(half, 12, 3, padding=1)
+        nn.init.normal_(self.head.weight, std=1e-3)
+        nn.init.zeros_(self.head.get_parameter("bias"))
+
+    @classmethod
+    def from_pretrained(cls, name_or_path: str = "face-restorer") -> "FaceRestorer":
+        """Load the shipped model, or one from a directory or hub id."""
+        from talkface.hub import build_pretrained
+
+        return build_pretrained(cls, RestorerConfig, name_or_path)
+
+    @classmethod
+    def debug(cls) -> "FaceRestorer":
+        """A tiny random network for tests."""
+        return cls(RestorerConfig(widths=(8, 8, 16, 16), blocks=(1, 1, 1, 1))).eval()
+
+    def forward(self, draft: Tensor, drawing: Tensor) -> Tensor:
+        """The picture (B, 3, H, W), about [0, 1].
+
+        Args:
+            draft: (B, 3, H, W) what the LDM drew, in [0, 1]; H and W are multiples of 16.
+            drawing: (B, 6, H/2, W/2) of its mesh, from :func:`talkface.face.draw.draw_mesh`.
+        """
+        signed = draft * 2 - 1
+        # The mirror image lies beside it: of two eyes, each is an example to the other.
+        given = [F.pixel_unshuffle(signed, 4), F.pixel_unshuffle(signed.flip(-1), 4)]
+        h = self.stem(torch.cat([*given, F.pixel_unshuffle(drawing, 2)], 1))
+        skips = []
+        for level, stage in enumerate(self.encode):
+            h = stage(h)
+            if level < len(self.down):
+                skips.append(h)
+                h = self.down[level](h)
+        for up, stage in zip(self.up, self.decode, strict=True):
+            h = stage(F.interpolate(up(h), scale_factor=2.0, mode="nearest") + skips.pop())
+        h = F.pixel_shuffle(self.enlarge(F.silu(h)), 2)
+        h = self.finish(h + self.fine(F.pixel_unshuffle(signed, 2)))
+        return draft + F.pixel_shuffle(self.head(F.silu(h)), 2)
+
+
+def _stage(width: int, count: int) -> nn.Sequential:
+    return nn.Sequential(*(ResidualBlock(width) for _ in range(count)))

@@ -112,6 +112,7 @@ def _draw(
     clean = base.autoencoder.encode(pictures([image for image, _ in rows], device))
     drawings = np.stack([draw_mesh(warp, points, PIXELS) for _, points in rows])
     mesh = base.model.see(torch.from_numpy(drawings).to(device))
+    assert mesh is not None  # of our own LDM
     ids = torch.from_numpy(np.stack([tokenize(text).ids for text in captions])).to(device)
     generator = torch.Generator().manual_seed(seed)
     noise = torch.randn(clean.shape, generator=generator).to(device)

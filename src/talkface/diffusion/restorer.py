@@ -26,7 +26,7 @@ class RestorerConfig:
         blocks: residual ones at these sizes; on the way up there are as many again, but for the last.
     """
 
-    widths: tuple[int, int, int, int] = (64, 128, 192, 256)
+    widths: tuple[int, int, int, int] = (32, 128, 192, 256)
     blocks: tuple[int, int, int, int] = (1, 1, 2, 3)
 
 

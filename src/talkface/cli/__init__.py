@@ -1,0 +1,6 @@
+"""The command line."""
+
+from talkface.cli import generate, machine, workshop  # their commands, in the order of the help
+from talkface.cli.program import app, entry, main
+
+__all__ = ["app", "entry", "generate", "machine", "main", "workshop"]

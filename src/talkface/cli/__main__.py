@@ -1,0 +1,5 @@
+"""``python -m talkface.cli``."""
+
+from talkface.cli import entry
+
+entry()

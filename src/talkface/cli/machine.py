@@ -1,0 +1,79 @@
+"""What is on this machine: its state, and models."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from talkface.cli.program import ProgressOption, app
+from talkface.progress import Mode, Reporter
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+models = typer.Typer(help="List or fetch the models that others made.", no_args_is_help=False)
+app.add_typer(models, name="models")
+
+
+@app.command()
+def doctor() -> None:
+    """Show device, speed, codecs and models; exit code 1 if something is wrong."""
+    from rich.table import Table
+    from rich.text import Text
+
+    from talkface.doctor import examine
+
+    facts = examine()
+    table = Table(show_header=False, box=None, padding=(0, 1))
+    for fact in facts:
+        mark = Text("ok", style="green") if fact.ok else Text("!!", style="red")
+        table.add_row(mark, fact.name, fact.value)
+    wide_console().print(table)
+    if not all(fact.ok for fact in facts):
+        raise typer.Exit(1)
+
+
+def wide_console() -> Console:
+    from rich.console import Console
+
+    # Rows stay whole in files and pipes.
+    return Console(markup=False, highlight=False, width=None if sys.stdout.isatty() else 200)
+
+
+@models.callback(invoke_without_command=True)
+def _models(context: typer.Context) -> None:
+    if context.invoked_subcommand is None:
+        list_models()
+
+
+@models.command("list")
+def list_models() -> None:
+    """Show every model with licence and state."""
+    from rich.table import Table
+
+    from talkface import hub
+    from talkface.doctor import model_state
+
+    table = Table("model", "purpose", "licence", "MB", "state", box=None, padding=(0, 1))
+    for own in hub.bundled_models():
+        table.add_row(own.id, f"ours; trained on {own.data}", own.licence, f"{own.size / 1e6:.1f}", "bundled")
+    for other in hub.MODELS.values():
+        size = f"{other.size / 1e6:.1f}"
+        table.add_row(other.name, other.purpose, other.licence, size, model_state(other.name))
+    wide_console().print(table)
+
+
+@models.command()
+def fetch(
+    names: Annotated[list[str] | None, typer.Argument(help="Models; by default those animate needs.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Those for training, too.")] = False,
+    progress: ProgressOption = Mode.auto,
+) -> None:
+    """Get models ahead of time, for use without a network."""
+    from talkface import hub
+
+    with Reporter(progress) as report:
+        for name in names or hub.models_for("train" if everything else "animate"):
+            print(hub.model_path(name, report))

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -15,19 +16,19 @@ from talkface.data.faces import PIXELS, Portrait, held_out, portraits
 from talkface.data.prepare import Manifest
 from talkface.diffusion.base import COMPACT, Base
 from talkface.diffusion.drafts import Drafts, varied_one
+from talkface.diffusion.judges import JUDGED, LAYERS, Judges
 from talkface.diffusion.restorer import FaceRestorer, RestorerConfig
 from talkface.diffusion.train import clear_ones
 from talkface.face.attributes import FaceRes, described
-from talkface.face.crop import LEFT_EYE, MOUTH, RIGHT_EYE, Part, part_matrix
-from talkface.face.draw import MESH_CHANNELS, draw_mesh
+from talkface.face.crop import RIGHT_EYE, Part, part_matrix
+from talkface.face.draw import draw_mesh
 from talkface.face.model import FaceModel
-from talkface.nn.adversarial import PatchDiscriminator, hinge_discriminator, hinge_generator
+from talkface.nn.adversarial import hinge_discriminator, hinge_generator
 from talkface.nn.picture import cut_out, detail, gradient_loss, pictures, weighted_l1
 from talkface.prefetch import prefetched
 from talkface.training import OptimizerSpec, Task
 
 _VALIDATED = (0.5, 0.9)  # how noisy the drafts of held-out people were
-Scored = dict[str, tuple[Tensor, list[Tensor]]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,8 +47,9 @@ class RestorerTrainConfig:
         sharpness, turned: see the face LDM's; ``sharp``: quantile of sharpness above which photographs are
             examples to the discriminators.
         face: how much more the face counts than what is around it.
-        gradient, tone, matching, adversarial: weights of the losses beside the L1 distance; judges learn at
-            every second step.
+        crop: side in pixels of what a step sees of a picture, in its middle from left to right.
+        gradient, tone, perceptual, adversarial: weights of the losses beside the L1 distance.
+        layers: of FaceRes, in whose features pictures are compared and judged; none for neither.
         discriminator_width: of the first layers.
         held_out: portraits on which it is validated.
     """
@@ -64,40 +66,22 @@ class RestorerTrainConfig:
     turned: float = 0.9
     sharp: float = 0.2
     face: float = 2.0
+    crop: int = 192
     gradient: float = 0.5
     tone: float = 0.5
-    matching: float = 0.5
-    adversarial: float = 0.03
+    perceptual: float = 0.1
+    adversarial: float = 0.05
+    layers: tuple[int, ...] = LAYERS
     discriminator_width: int = 32
     held_out: int = 48
 
 
-class Judges(torch.nn.ModuleDict):
-    """PatchGANs of the whole picture with its mesh, at two sizes, of both eyes together, and of the mouth."""
+class Views(NamedTuple):
+    """What the judges are shown of pictures: features, eyes and mouth."""
 
-    def __init__(self, width: int) -> None:
-        super().__init__(
-            {
-                "whole": PatchDiscriminator(MESH_CHANNELS, width),
-                "small": PatchDiscriminator(MESH_CHANNELS, width),
-                "eyes": PatchDiscriminator(0, width, channels=6),
-                "mouth": PatchDiscriminator(0, width),
-            }
-        )
-
-    def forward(self, picture: Tensor, drawing: Tensor, parts: dict[str, Tensor]) -> Scored:
-        """Scores and features of pictures (B, 3, H, W) with drawings, and matrices (B, 2, 3) of parts."""
-        # The left eye is mirrored by its matrix: what is unlike stands in the same place.
-        eyes = [cut_out(picture, parts[part.name], part.pixels) for part in (RIGHT_EYE, LEFT_EYE)]
-        mouth = cut_out(picture, parts[MOUTH.name], MOUTH.pixels)
-        none = mouth.new_zeros(len(mouth), 0, 1, 1)
-        seen = {
-            "whole": (picture, drawing),
-            "small": (F.avg_pool2d(picture, 2), F.avg_pool2d(drawing, 2)),
-            "eyes": (torch.cat(eyes, 1), none.expand(-1, -1, RIGHT_EYE.pixels // 2, RIGHT_EYE.pixels // 2)),
-            "mouth": (mouth, none.expand(-1, -1, MOUTH.pixels // 2, MOUTH.pixels // 2)),
-        }
-        return {name: self[name](*given) for name, given in seen.items()}
+    seen: list[Tensor]
+    eyes: Tensor
+    mouth: Tensor
 
 
 class RestorerTask(Task):
@@ -128,15 +112,15 @@ class RestorerTask(Task):
         ]
         torch.manual_seed(seed)
         self.restorer = FaceRestorer(config.model).to(self.device)
-        self.judges = Judges(config.discriminator_width).to(self.device)
+        self.judges = Judges(config.discriminator_width, config.layers).to(self.device)
         for module in (self.restorer, self.judges):
             module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.modules = {"restorer": self.restorer, "judges": self.judges}
-        self.drawn: Tensor | None = None
+        self.drawn: list[Views] = []
 
     def optimizers_spec(self) -> list[OptimizerSpec]:
         """The restorer's and the judges' optimizers."""
-        return [OptimizerSpec(modules=("restorer",)), OptimizerSpec(modules=("judges",))]
+        return [OptimizerSpec(modules=("restorer",)), OptimizerSpec(modules=("judges",), lr=1.5)]
 
     @cached_property
     def look(self) -> FaceRes:
@@ -152,7 +136,8 @@ class RestorerTask(Task):
         def draw() -> Iterator[dict[str, Tensor]]:
             while True:
                 chosen = generator.choice(clear, self.config.batch, replace=False)
-                yield self._batch([self._row(self.album, self.drafts, int(k)) for k in chosen])
+                rows = [self._row(self.album, self.drafts, int(k)) for k in chosen]
+                yield self._batch([self._cropped(row, generator) for row in rows])
 
         yield from prefetched(draw())
 
@@ -160,11 +145,22 @@ class RestorerTask(Task):
         image, points = varied_one(album[drafts.portrait[index]], drafts.variant[index])
         row = {"draft": drafts.image(index), "photograph": image}
         row["drawing"] = draw_mesh(self.warp, points, PIXELS)
-        row |= {part.name: matrix_of(points, part) for part in (RIGHT_EYE, LEFT_EYE, MOUTH)}
+        row |= {part.name: matrix_of(points, part) for part in JUDGED}
         low, high = self.config.faithful
         lost = np.clip((drafts.time[index] - low) / (high - low), 0, 1)
         row["trust"] = np.array(1 - (1 - self.config.stranger) * lost, np.float32)
         return row
+
+    def _cropped(self, row: dict[str, np.ndarray], generator: np.random.Generator) -> dict[str, np.ndarray]:
+        """The middle of a row from left to right, so that its mirror image stays that of the picture."""
+        side = self.config.crop
+        left, top = (PIXELS - side) // 2, int(generator.integers((PIXELS - side) // 2 + 1)) * 2
+        place = slice(top, top + side), slice(left, left + side)
+        half = slice(top // 2, (top + side) // 2), slice(left // 2, (left + side) // 2)
+        out = row | {name: row[name][place] for name in ("draft", "photograph")}
+        out["drawing"] = row["drawing"][:, half[0], half[1]]
+        shift = np.array([[0, 0, left], [0, 0, top]], np.float32)
+        return out | {part.name: row[part.name] - shift for part in JUDGED}
 
     def _batch(self, rows: list[dict[str, np.ndarray]]) -> dict[str, Tensor]:
         images = {"draft", "photograph"}
@@ -179,10 +175,9 @@ class RestorerTask(Task):
     def training_step(self, batch: dict[str, Tensor], optimizer_index: int, step: int) -> dict[str, Tensor]:
         """The restorer (0), or its judges (1) of what it has just made."""
         if optimizer_index == 1:
-            return self._judge(batch, step % 2 == 0)
+            return self._judge()
         config, real, trust = self.config, batch["photograph"], batch["trust"][:, None, None, None]
         made = self.restorer(batch["draft"], batch["drawing"]).float()
-        self.drawn = made.detach()
         on_face = F.interpolate(batch["drawing"][:, :3].square().sum(1, keepdim=True), scale_factor=2.0)
         weight = trust * (1 + config.face * on_face)
         out = {
@@ -190,36 +185,30 @@ class RestorerTask(Task):
             "gradient": gradient_loss(made, real, weight) * trust.mean(),
             "tone": F.l1_loss(F.avg_pool2d(made, 16), F.avg_pool2d(batch["draft"], 16)),
         }
-        parts = self._parts(batch)
-        scored = self.judges(made, batch["drawing"], parts)
+        shown = self._views(made, batch)
         with torch.no_grad():
-            examples = self.judges(real, batch["drawing"], parts)
-        judged = {n: hinge_generator(s, torch.ones_like(s)) for n, (s, _) in scored.items()}
-        matched = [_matching(scored[n][1], examples[n][1], batch["trust"]) for n in scored]
-        out["adversarial"] = sum(judged.values(), real.new_zeros(()))
-        out["matching"] = sum(matched, real.new_zeros(()))
+            example = self._views(real, batch)
+        self.drawn = [example, Views(*(_detached(view) for view in shown))]
+        out["perceptual"] = _apart(shown.seen, example.seen, batch["trust"], real)
+        scores = self.judges(shown.seen, shown.eyes, shown.mouth)
+        judged = torch.stack([hinge_generator(score, torch.ones_like(score)) for score in scores])
+        out["adversarial"] = judged.mean()
         loss = out["l1"] + config.gradient * out["gradient"] + config.tone * out["tone"]
-        loss = loss + config.adversarial * out["adversarial"] + config.matching * out["matching"]
-        kept = out | {f"fooled_{name}": value for name, value in judged.items()}
+        loss = loss + config.perceptual * out["perceptual"] + config.adversarial * out["adversarial"]
+        kept = out | {f"fooled_{number}": value for number, value in enumerate(judged)}
         return {"loss": loss} | {name: value.detach() for name, value in kept.items()}
 
-    def _judge(self, batch: dict[str, Tensor], wanted: bool) -> dict[str, Tensor]:
-        if not wanted:  # keeps the graph alive without training anything
-            heads = [judge.get_submodule("head").get_parameter("bias") for judge in self.judges.values()]
-            return {"loss": torch.stack([head.sum() for head in heads]).sum() * 0.0}
-        assert self.drawn is not None  # by the step before
-        parts = self._parts(batch)
-        both = [self.judges(p, batch["drawing"], parts) for p in (batch["photograph"], self.drawn)]
-        losses = {
-            name: hinge_discriminator(both[0][name][0], both[1][name][0], torch.ones_like(both[0][name][0]))
-            for name in both[0]
-        }
-        total = sum(losses.values(), batch["draft"].new_zeros(()))
-        return {"loss": total} | {name: value.detach() for name, value in losses.items()}
+    def _views(self, picture: Tensor, batch: dict[str, Tensor]) -> "Views":
+        parts = {part.name: batch[part.name] for part in JUDGED}
+        return Views(self.judges.look(picture), *self.judges.cut(picture, parts))
 
-    @staticmethod
-    def _parts(batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        return {part.name: batch[part.name] for part in (RIGHT_EYE, LEFT_EYE, MOUTH)}
+    def _judge(self) -> dict[str, Tensor]:
+        real, made = (self.judges(view.seen, view.eyes, view.mouth) for view in self.drawn)
+        losses = torch.stack(
+            [hinge_discriminator(a, b, torch.ones_like(a)) for a, b in zip(real, made, strict=True)]
+        )
+        named = {f"judge_{number}": value.detach() for number, value in enumerate(losses)}
+        return {"loss": losses.mean()} | named
 
     # -- validation --------------------------------------------------------------------------------
 
@@ -276,7 +265,14 @@ def matrix_of(points: np.ndarray, part: Part) -> np.ndarray:
     return cv2.invertAffineTransform(part_matrix(points, part)).astype(np.float32)
 
 
-def _matching(made: list[Tensor], real: list[Tensor], trust: Tensor) -> Tensor:
-    """Feature matching of each example as far as its draft is still its photograph."""
-    each = [(a - b).abs().flatten(1).mean(1) for a, b in zip(made, real, strict=True)]
-    return (torch.stack(each).mean(0) * trust).mean()
+def _apart(made: list[Tensor], real: list[Tensor], trust: Tensor, like: Tensor) -> Tensor:
+    """Distance of features, each map over its own size, as far as drafts are still their photographs."""
+    total = like.new_zeros(())
+    for a, b in zip(made, real, strict=True):
+        each = (a - b).abs().flatten(1).mean(1) / (b.abs().mean() + 1e-6)
+        total = total + (each * trust).mean()
+    return total
+
+
+def _detached(view: Tensor | list[Tensor]) -> Any:
+    return view.detach() if isinstance(view, Tensor) else [each.detach() for each in view]

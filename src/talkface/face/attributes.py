@@ -7,6 +7,7 @@ Captions for training and evaluations come from here; no verb needs it.
 
 import csv
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -63,6 +64,14 @@ class FaceRes:
         crop = cv2.warpAffine(image, matrix, (_PIXELS, _PIXELS), borderMode=cv2.BORDER_REPLICATE)
         male, age, features = self.graph(torch.from_numpy(crop).float()[None])
         return Look(float(male), float(age[0] @ torch.arange(100.0)), features[0].numpy())
+
+
+def face_features(layers: Sequence[int]) -> TfjsGraph:
+    """FaceRes as far as some of its 13 layers: features (B, h, w, C) of pictures (B, H, W, 3), 0 to 255."""
+    from talkface.hub import model_path
+
+    names = [f"conv_pw_{layer}_relu/clip_by_value" for layer in layers]
+    return TfjsGraph(model_path("faceres.json"), model_path("faceres.bin"), names)
 
 
 @dataclass(frozen=True)

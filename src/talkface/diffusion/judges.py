@@ -31,20 +31,19 @@ class Judges(nn.Module):
 
     def __init__(self, width: int, layers: Sequence[int] = LAYERS) -> None:
         super().__init__()
-        norm = nn.utils.parametrizations.spectral_norm
+        # Spectral norms keep a discriminator from ever telling anything in as few steps as these.
         self.heads = nn.ModuleList(
             nn.Sequential(
-                norm(nn.Conv2d(_WIDTHS[layer], 2 * width, 1)),
+                nn.Conv2d(_WIDTHS[layer], 8 * width, 1),
                 nn.LeakyReLU(0.2),
-                # Not normalised: a tenth of the steps is all there is for scores to reach the hinge.
-                nn.Conv2d(2 * width, 2 * width, 3, padding=1),
+                nn.Conv2d(8 * width, 4 * width, 3, padding=1),
                 nn.LeakyReLU(0.2),
-                nn.Conv2d(2 * width, 1, 1),
+                nn.Conv2d(4 * width, 1, 1),
             )
             for layer in layers
         )
-        self.eyes = PatchDiscriminator(0, width, channels=6)
-        self.mouth = PatchDiscriminator(0, width)
+        self.eyes = PatchDiscriminator(0, width, channels=6, normalised=False)
+        self.mouth = PatchDiscriminator(0, width, normalised=False)
         # In a list: it is not trained, and not saved.
         self._seeing: list[TfjsGraph] = [face_features(layers)] if layers else []
 

@@ -1,5 +1,6 @@
 """Trains the restorer on drafts: reconstruction as far as a draft is still its photograph, and PatchGANs."""
 
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -28,6 +29,7 @@ from talkface.nn.picture import cut_out, detail, gradient_loss, pictures, weight
 from talkface.prefetch import prefetched
 from talkface.training import OptimizerSpec, Task
 
+_REMEMBERED = 16  # batches that the judges may see again
 _VALIDATED = (0.5, 0.9)  # how noisy the drafts of held-out people were
 
 
@@ -44,6 +46,7 @@ class RestorerTrainConfig:
         faithful: time from which a draft is less and less its photograph, and the time by which it is not.
         stranger: what reconstruction counts then.
         batch: drafts a step.
+        noisy: power of a draft's time with which it is drawn more often; portraits are imagined from nothing.
         sharpness, turned: see the face LDM's; ``sharp``: quantile of sharpness above which photographs are
             examples to the discriminators.
         face: how much more the face counts than what is around it.
@@ -62,6 +65,7 @@ class RestorerTrainConfig:
     faithful: tuple[float, float] = (0.55, 0.9)
     stranger: float = 0.08
     batch: int = 8
+    noisy: float = 4.0
     sharpness: float = 3.6
     turned: float = 0.9
     sharp: float = 0.2
@@ -69,8 +73,8 @@ class RestorerTrainConfig:
     crop: int = 192
     gradient: float = 0.5
     tone: float = 0.5
-    perceptual: float = 0.1
-    adversarial: float = 0.05
+    perceptual: float = 0.15
+    adversarial: float = 0.04
     layers: tuple[int, ...] = LAYERS
     discriminator_width: int = 32
     held_out: int = 48
@@ -116,11 +120,11 @@ class RestorerTask(Task):
         for module in (self.restorer, self.judges):
             module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.modules = {"restorer": self.restorer, "judges": self.judges}
-        self.drawn: list[Views] = []
+        self.drawn: deque[tuple[Views, Views]] = deque(maxlen=_REMEMBERED)
 
     def optimizers_spec(self) -> list[OptimizerSpec]:
         """The restorer's and the judges' optimizers."""
-        return [OptimizerSpec(modules=("restorer",)), OptimizerSpec(modules=("judges",), lr=1.5)]
+        return [OptimizerSpec(modules=("restorer",)), OptimizerSpec(modules=("judges",), lr=2.0)]
 
     @cached_property
     def look(self) -> FaceRes:
@@ -132,10 +136,12 @@ class RestorerTask(Task):
     def batches(self, generator: np.random.Generator) -> Iterator[dict[str, Tensor]]:
         """Endless batches: drafts and photographs (B, 3, H, W), their drawings, matrices of parts, trust."""
         clear = np.flatnonzero(self.sharp[self.drafts.portrait])
+        share = self.drafts.time[clear] ** self.config.noisy
+        share /= share.sum()
 
         def draw() -> Iterator[dict[str, Tensor]]:
             while True:
-                chosen = generator.choice(clear, self.config.batch, replace=False)
+                chosen = generator.choice(clear, self.config.batch, replace=False, p=share)
                 rows = [self._row(self.album, self.drafts, int(k)) for k in chosen]
                 yield self._batch([self._cropped(row, generator) for row in rows])
 
@@ -188,7 +194,7 @@ class RestorerTask(Task):
         shown = self._views(made, batch)
         with torch.no_grad():
             example = self._views(real, batch)
-        self.drawn = [example, Views(*(_detached(view) for view in shown))]
+        self.drawn.append((example, Views(*(_detached(view) for view in shown))))
         out["perceptual"] = _apart(shown.seen, example.seen, batch["trust"], real)
         scores = self.judges(shown.seen, shown.eyes, shown.mouth)
         judged = torch.stack([hinge_generator(score, torch.ones_like(score)) for score in scores])
@@ -203,12 +209,17 @@ class RestorerTask(Task):
         return Views(self.judges.look(picture), *self.judges.cut(picture, parts))
 
     def _judge(self) -> dict[str, Tensor]:
-        real, made = (self.judges(view.seen, view.eyes, view.mouth) for view in self.drawn)
-        losses = torch.stack(
-            [hinge_discriminator(a, b, torch.ones_like(a)) for a, b in zip(real, made, strict=True)]
-        )
+        """Of what was made now and, so that what fooled them once does not do so again, of some of before."""
+        past = self.drawn[int(torch.randint(len(self.drawn), ()))]
+        losses = torch.stack([self._judged(*pair) for pair in (self.drawn[-1], past)]).mean(0)
         named = {f"judge_{number}": value.detach() for number, value in enumerate(losses)}
         return {"loss": losses.mean()} | named
+
+    def _judged(self, example: Views, made: Views) -> Tensor:
+        """Hinge losses of the judges."""
+        scores = [self.judges(view.seen, view.eyes, view.mouth) for view in (example, made)]
+        each = [hinge_discriminator(a, b, torch.ones_like(a)) for a, b in zip(*scores, strict=True)]
+        return torch.stack(each)
 
     # -- validation --------------------------------------------------------------------------------
 

@@ -22,9 +22,9 @@ def _mean(values: Tensor, weight: Tensor) -> Tensor:
 class PatchDiscriminator(nn.Module):
     """PatchGAN on crops (B, C, H, W) with their mesh maps; gives scores (B, 1, H/8, W/8) and its features."""
 
-    def __init__(self, maps: int, width: int = 32, channels: int = 3) -> None:
+    def __init__(self, maps: int, width: int = 32, channels: int = 3, normalised: bool = True) -> None:
         super().__init__()
-        norm = nn.utils.parametrizations.spectral_norm
+        norm = nn.utils.parametrizations.spectral_norm if normalised else nn.Identity()
         self.layers = nn.ModuleList(
             [
                 norm(nn.Conv2d(4 * channels + maps, width, 3, padding=1)),

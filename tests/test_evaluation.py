@@ -23,7 +23,7 @@ from talkface.evaluation.clips import aligned_frames
 from talkface.evaluation.dub import jobs, other_speech
 from talkface.evaluation.expert import EvaluationExpert, judge, sync_accuracy, sync_distance
 from talkface.evaluation.fidelity import FrameFidelity, mouth_box, psnr, ssim
-from talkface.evaluation.motion import blink_depths, frechet, jitter
+from talkface.evaluation.motion import blink_depths, frechet, jitter, kernel_distance
 from talkface.evaluation.performance import track_file
 from talkface.evaluation.report import protocol_hash, summarise
 from talkface.evaluation.sync import best_correlation, correlation_curve, mouth_distance
@@ -109,6 +109,14 @@ def test_mouth_distance_ignores_where_the_head_is(scale: float, angle: float, sh
     moved = points.copy()
     moved[..., :2] = scale * points[..., :2] @ turn.T + shift
     assert mouth_distance(moved, points) == pytest.approx(0, abs=1e-2)
+
+
+@given(st.integers(0, 1000))
+def test_kernel_distance_tells_kinds_apart_and_is_unbiased(seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    a, b, other = (generator.normal(size=(100, 8)) for _ in range(3))
+    assert kernel_distance(a, b) == pytest.approx(kernel_distance(b, a))
+    assert abs(kernel_distance(a, b)) < 0.5 < kernel_distance(a, other + 1)
 
 
 def test_frechet_of_a_shift_is_its_square() -> None:

@@ -420,6 +420,8 @@ def test_restorer_overfits_one_batch_of_drafts(prepared: Path, tmp_path: Path):
         sharp=0.0,
         held_out=2,
         layers=(),
+        stranger=1.0,  # a tiny LDM's drafts look like nobody
+        tone=0.0,
         adversarial=0.0,  # what is judged gets no smaller: its judges learn, too
         discriminator_width=4,
     )

@@ -77,7 +77,8 @@ class Drafts:
             return cls(chosen, variant, time, np.concatenate(drawn), lengths)
 
         keys = [portrait.key for portrait in album]
-        mark = marked(f"{keys} {count} {times} {varied} {seed} {weights_mark(base.model)}")
+        drawer = weights_mark(base.model), weights_mark(base.autoencoder)
+        mark = marked(f"{keys} {count} {times} {varied} {seed} {drawer}")
         return kept_arrays(cls, folder / f"drafts-{mark}.npz", make)
 
     def __len__(self) -> int:

@@ -225,7 +225,11 @@ class RestorerTask(Task):
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
-        """On drafts of held-out people: likeness (FaceRes) to their photographs, detail over theirs."""
+        """On drafts of held-out people: likeness to their photographs, detail over theirs.
+
+        FaceRes tells the likeness, whose features teach the restorer, too: good for choosing weights, and
+        optimistic beside other judges.
+        """
         found: dict[str, float] = {}
         for time, drafts in zip(_VALIDATED, self.fixed, strict=True):
             likeness: list[float] = []

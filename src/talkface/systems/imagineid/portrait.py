@@ -199,7 +199,10 @@ class PortraitImaginer:
             return drawn
         made = self.base.restorer(pictures([drawn.image], self.device), self.drawing(mesh))[0].clamp(0, 1)
         image = (made.permute(1, 2, 0) * 255).round().byte().cpu().numpy()
-        return self._check(image, mesh, drawn.caption, drawn.ignored) or drawn
+        found = self._check(image, mesh, drawn.caption, drawn.ignored)
+        if found is None:
+            logger.warning("the restored portrait shows no face; the LDM's own is taken")
+        return found or drawn
 
     def drawing(self, mesh: np.ndarray) -> Tensor:
         """Drawing (1, 6, H/2, W/2) of a mesh (478, 3) in pixels of the base's pictures."""

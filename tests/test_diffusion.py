@@ -25,13 +25,16 @@ from talkface.diffusion.autoencoder import FACTOR, FaceAutoencoder
 from talkface.diffusion.base import Base
 from talkface.diffusion.captions import LENGTH, VOCABULARY, Attributes, caption, phrases, tokenize
 from talkface.diffusion.config import AutoencoderConfig, DiffusionConfig
+from talkface.diffusion.critic import PortraitCritic, Views
 from talkface.diffusion.judges import Judges
 from talkface.diffusion.model import FaceDiffusion
-from talkface.diffusion.restorer import FaceRestorer
+from talkface.diffusion.restorer import FaceRestorer, without_grid
 from talkface.diffusion.sampling import guided, restored, sample, spectrum
 from talkface.diffusion.train import DiffusionTask, DiffusionTrainConfig
 from talkface.diffusion.train_autoencoder import AutoencoderTask, AutoencoderTrainConfig
+from talkface.diffusion.train_critic import CriticTask, CriticTrainConfig
 from talkface.diffusion.train_restorer import RestorerTask, RestorerTrainConfig
+from talkface.errors import ModelUnavailable
 from talkface.face.attributes import HEADS, AttributeHeads
 from talkface.face.crop import LEFT_EYE, MOUTH, RIGHT_EYE, face_unit, transform
 from talkface.face.draw import MESH_CHANNELS, MESH_PIXELS, draw_mesh
@@ -306,6 +309,7 @@ def test_autoencoder_overfits_one_batch_and_is_judged(prepared: Path, tmp_path: 
         batch=1,
         held_out=2,
         adversarial_start=100,
+        critic="",
         discriminator_width=4,
     )
     task = AutoencoderTask(config, prepared)
@@ -390,6 +394,20 @@ def test_restorer_begins_as_the_identity(height: int, width: int):
     torch.testing.assert_close(made, draft, atol=0.05, rtol=0)
 
 
+@given(st.integers(0, 2**16), st.integers(16, 40))
+def test_patterns_of_the_grid_are_taken_off_and_nothing_else(seed: int, cells: int):
+    generator = torch.Generator().manual_seed(seed)
+    side = 4 * cells
+    slope, spot = torch.linspace(0, 1, side).expand(1, 1, side, side), torch.zeros(1, 1, side, side)
+    spot[..., side // 2, side // 2] = 1.0
+    pattern = 0.1 * torch.randn(4, 4, generator=generator).repeat(cells, cells)[None, None]
+    pattern = pattern - pattern.mean()
+    inner = np.s_[..., 24:-24, 24:-24]  # at the edge a neighbourhood is cut off
+    for picture in (slope, spot):
+        torch.testing.assert_close(without_grid(picture)[inner], picture[inner], atol=0.02, rtol=0)
+    assert without_grid(pattern)[inner].std() < 0.3 * pattern.std()
+
+
 @given(st.integers(0, 2**16))
 def test_alike_eyes_are_shown_alike_to_their_judge(seed: int):
     half = torch.rand(1, 3, 128, 64, generator=torch.Generator().manual_seed(seed))
@@ -397,7 +415,7 @@ def test_alike_eyes_are_shown_alike_to_their_judge(seed: int):
     right = torch.tensor([[[0.5, 0.0, 20.0], [0.0, 0.5, 40.0]]])
     left = right * torch.tensor([[-1.0], [1.0]]) + torch.tensor([[0.0, 0.0, 127.0], [0.0, 0.0, 0.0]])
     parts = {RIGHT_EYE.name: right, LEFT_EYE.name: left, MOUTH.name: right}
-    eyes, mouth = Judges(4, layers=()).cut(picture, parts)
+    eyes, mouth = Judges(PortraitCritic.debug(), 4, layers=()).cut(picture, parts)
     torch.testing.assert_close(eyes[:, :3], eyes[:, 3:], atol=1e-4, rtol=0)
     assert mouth.shape == (1, 3, MOUTH.pixels, MOUTH.pixels)
 
@@ -423,6 +441,7 @@ def test_restorer_overfits_one_batch_of_drafts(prepared: Path, tmp_path: Path):
         stranger=1.0,  # a tiny LDM's drafts look like nobody
         tone=0.0,
         adversarial=0.0,  # what is judged gets no smaller: its judges learn, too
+        critic="",
         discriminator_width=4,
     )
     task, again = RestorerTask(config, prepared), RestorerTask(config, prepared)
@@ -441,6 +460,42 @@ def test_restorer_overfits_one_batch_of_drafts(prepared: Path, tmp_path: Path):
     with torch.inference_mode():  # saved in half precision
         made = [one(batch["draft"], batch["drawing"]) for one in (restorer, task.restorer)]
     torch.testing.assert_close(made[0], made[1], atol=0.02, rtol=0)
+    check_critic_tells_what_it_has_seen(str(base), prepared, tmp_path)
+
+
+def check_critic_tells_what_it_has_seen(base: str, prepared: Path, exported: Path) -> None:
+    config = CriticTrainConfig(
+        model=PortraitCritic.debug().config, base=base, drafts=6, times=(0.7, 0.9), batch=4, sharpness=0.0,
+        sharp=0.0, mixed=0.0, held_out=2,
+    )  # fmt: skip
+    task = CriticTask(config, prepared)
+    first, last = overfit_one_batch(task, replace(QUICK, lr=1e-2), 60)
+    assert last < 0.5 * first
+    real, made, mixed = next(task.batches(np.random.default_rng(0)))
+    assert [view.shape for view in real] == [view.shape for view in made]
+    assert mixed.shape == real.eyes.shape == (4, 6, 64, 64)
+    found = task.validate()
+    assert all(0 <= value <= 1 for value in found.values())
+    task.export(exported / "critic", found)
+    again = PortraitCritic.from_pretrained(str(exported / "critic"))
+    with torch.inference_mode():  # saved in half precision
+        torch.testing.assert_close(again(real), task.critic(real), atol=0.1, rtol=0.05)
+
+
+def test_critic_says_what_it_lacks(prepared: Path):
+    config = CriticTrainConfig(base="nowhere", drafts=2, sharpness=0.0)
+    with pytest.raises(ModelUnavailable, match="nowhere"):
+        CriticTask(config, prepared)
+
+
+@given(st.integers(0, 2**16), st.sampled_from([0.3, 0.5, 1.0]))
+def test_coarser_views_keep_their_size_and_mean(seed: int, size: float):
+    generator = torch.Generator().manual_seed(seed)
+    views = Views(*(torch.rand(2, c, 64, 64, generator=generator) for c in (3, 6, 3)))
+    for before, after in zip(views, views.coarser(size), strict=True):
+        assert after.shape == before.shape
+        torch.testing.assert_close(after.mean((2, 3)), before.mean((2, 3)), atol=0.03, rtol=0)
+        assert after.std() <= before.std() + 1e-6
 
 
 # -- attributes ------------------------------------------------------------------------------------

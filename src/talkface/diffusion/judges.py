@@ -1,7 +1,7 @@
 """Judges of restored pictures: what a network that knows faces sees, both eyes together, and the mouth.
 
-A discriminator that has to learn seeing first is of no use within an hour; on the features of a network that
-can see it is one at once (Sauer et al., "Projected GANs converge faster", 2021).
+On the features of a network that can see, a discriminator is one at once (Sauer et al., "Projected GANs
+converge faster", 2021); what sees eyes and mouth may begin as a critic, who knew them before.
 """
 
 from collections.abc import Sequence
@@ -9,10 +9,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from talkface.diffusion.critic import PortraitCritic
 from talkface.face.attributes import face_features
 from talkface.face.crop import LEFT_EYE, MOUTH, RIGHT_EYE, Part
 from talkface.face.tfjs import TfjsGraph
-from talkface.nn.adversarial import PatchDiscriminator
 from talkface.nn.picture import cut_out
 
 JUDGED: tuple[Part, ...] = (RIGHT_EYE, LEFT_EYE, MOUTH)
@@ -25,11 +25,12 @@ class Judges(nn.Module):
     """Scores of pictures, and what was seen in them.
 
     Args:
-        width: of the discriminators.
+        critic: whose eyes and mouth networks go on learning here.
+        width: of the heads on features.
         layers: of FaceRes; none, and only eyes and mouth are judged.
     """
 
-    def __init__(self, width: int, layers: Sequence[int] = LAYERS) -> None:
+    def __init__(self, critic: PortraitCritic, width: int, layers: Sequence[int] = LAYERS) -> None:
         super().__init__()
         # Spectral norms keep a discriminator from ever telling anything in as few steps as these.
         self.heads = nn.ModuleList(
@@ -42,8 +43,7 @@ class Judges(nn.Module):
             )
             for layer in layers
         )
-        self.eyes = PatchDiscriminator(0, width, channels=6, normalised=False)
-        self.mouth = PatchDiscriminator(0, width, normalised=False)
+        self.critic = critic
         # In a list: it is not trained, and not saved.
         self._seeing: list[TfjsGraph] = [face_features(layers)] if layers else []
 
@@ -66,7 +66,4 @@ class Judges(nn.Module):
     def forward(self, seen: list[Tensor], eyes: Tensor, mouth: Tensor) -> list[Tensor]:
         """Scores of what :meth:`look` and :meth:`cut` gave, high for photographs."""
         scores = [head(each) for head, each in zip(self.heads, seen, strict=True)]
-        for judge, part in ((self.eyes, eyes), (self.mouth, mouth)):
-            none = part.new_zeros(len(part), 0, part.shape[2] // 2, part.shape[3] // 2)
-            scores.append(judge(part, none)[0])
-        return scores
+        return [*scores, self.critic.eyes(eyes), self.critic.mouth(mouth)]

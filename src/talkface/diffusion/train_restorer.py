@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from talkface.data.faces import PIXELS, Portrait, held_out, portraits
 from talkface.data.prepare import Manifest
 from talkface.diffusion.base import COMPACT, Base
+from talkface.diffusion.critic import CriticConfig, PortraitCritic, coarser
 from talkface.diffusion.drafts import Drafts, varied_one
 from talkface.diffusion.judges import JUDGED, LAYERS, Judges
 from talkface.diffusion.restorer import FaceRestorer, RestorerConfig
@@ -53,7 +54,10 @@ class RestorerTrainConfig:
         crop: side in pixels of what a step sees of a picture, in its middle from left to right.
         gradient, tone, perceptual, adversarial: weights of the losses beside the L1 distance.
         layers: of FaceRes, in whose features pictures are compared and judged; none for neither.
-        discriminator_width: of the first layers.
+        critic: name or directory of the critic with whom judges of eyes and mouth begin; none, and they
+            begin from nothing.
+        discriminator_width: of the judges of features.
+        coarsest: smallest of full size at which eyes and mouth are shown to them.
         held_out: portraits on which it is validated.
     """
 
@@ -65,7 +69,7 @@ class RestorerTrainConfig:
     faithful: tuple[float, float] = (0.55, 0.9)
     stranger: float = 0.08
     batch: int = 8
-    noisy: float = 4.0
+    noisy: float = 6.0
     sharpness: float = 3.6
     turned: float = 0.9
     sharp: float = 0.2
@@ -74,9 +78,11 @@ class RestorerTrainConfig:
     gradient: float = 0.5
     tone: float = 0.5
     perceptual: float = 0.15
-    adversarial: float = 0.04
+    adversarial: float = 0.06
     layers: tuple[int, ...] = LAYERS
+    critic: str = "portrait-critic"
     discriminator_width: int = 32
+    coarsest: float = 0.4
     held_out: int = 48
 
 
@@ -116,7 +122,10 @@ class RestorerTask(Task):
         ]
         torch.manual_seed(seed)
         self.restorer = FaceRestorer(config.model).to(self.device)
-        self.judges = Judges(config.discriminator_width, config.layers).to(self.device)
+        critic = (
+            PortraitCritic.from_pretrained(config.critic) if config.critic else PortraitCritic(CriticConfig())
+        )
+        self.judges = Judges(critic, config.discriminator_width, config.layers).to(self.device)
         for module in (self.restorer, self.judges):
             module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.modules = {"restorer": self.restorer, "judges": self.judges}
@@ -191,9 +200,10 @@ class RestorerTask(Task):
             "gradient": gradient_loss(made, real, weight) * trust.mean(),
             "tone": F.l1_loss(F.avg_pool2d(made, 16), F.avg_pool2d(batch["draft"], 16)),
         }
-        shown = self._views(made, batch)
+        size = float(torch.empty(()).uniform_(config.coarsest, 1.3))
+        shown = self._views(made, batch, size)
         with torch.no_grad():
-            example = self._views(real, batch)
+            example = self._views(real, batch, size)
         self.drawn.append((example, Views(*(_detached(view) for view in shown))))
         out["perceptual"] = _apart(shown.seen, example.seen, batch["trust"], real)
         scores = self.judges(shown.seen, shown.eyes, shown.mouth)
@@ -204,9 +214,10 @@ class RestorerTask(Task):
         kept = out | {f"fooled_{number}": value for number, value in enumerate(judged)}
         return {"loss": loss} | {name: value.detach() for name, value in kept.items()}
 
-    def _views(self, picture: Tensor, batch: dict[str, Tensor]) -> "Views":
+    def _views(self, picture: Tensor, batch: dict[str, Tensor], size: float) -> "Views":
         parts = {part.name: batch[part.name] for part in JUDGED}
-        return Views(self.judges.look(picture), *self.judges.cut(picture, parts))
+        eyes, mouth = self.judges.cut(picture, parts)
+        return Views(self.judges.look(picture), coarser(eyes, size), coarser(mouth, size))
 
     def _judge(self) -> dict[str, Tensor]:
         """Of what was made now and, so that what fooled them once does not do so again, of some of before."""

@@ -31,6 +31,7 @@ TASKS = {
     "autoencoder": "talkface.diffusion.train_autoencoder:AutoencoderTask",
     "diffusion": "talkface.diffusion.train:DiffusionTask",
     "restorer": "talkface.diffusion.train_restorer:RestorerTask",
+    "critic": "talkface.diffusion.train_critic:CriticTask",
     "pad_identity": "talkface.systems.imagineid.train_identity:IdentityTask",
     "pad_content": "talkface.systems.imagineid.train_content:ContentTask",
     "pad_emotion": "talkface.systems.imagineid.train_emotion:EmotionTask",

@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 
 from talkface.diffusion.base import COMPACT, Base
+from talkface.diffusion.critic import PortraitCritic
 from talkface.errors import AudioTooShort, InvalidOption
 from talkface.face.model import FaceModel
 from talkface.face.tracker import FaceTracker
@@ -45,11 +46,12 @@ class ImaginePipeline:
         motion: MotionModel,
         prior: DiffusionPrior,
         refiner: Refiner,
+        critic: PortraitCritic,
         device: str | torch.device = "cpu",
     ) -> None:
         self.base, self.adapters = base, adapters
         self.listener = Listener(pad, features, device)
-        imaginer = PortraitImaginer(base, adapters, pad, face, FaceTracker(threads=2))
+        imaginer = PortraitImaginer(base, adapters, pad, face, FaceTracker(threads=2), critic.to(device))
         self.models = Models(
             imaginer, self.listener, face, features, motion, prior, refiner, torch.device(device)
         )
@@ -62,7 +64,7 @@ class ImaginePipeline:
 
         Args:
             name_or_path: "compact", or a directory holding pad/, face/, speech/, thpad-motion/,
-                thpad-prior/ and thpad-refiner/.
+                thpad-prior/, thpad-refiner/ and portrait-critic/.
             base: "compact", or a directory or hub id of another LDM: one of ours, or a Stable Diffusion 1.x;
                 adapters trained for it lie in the same directory.
             device: "auto" takes a GPU when there is one.
@@ -85,6 +87,7 @@ class ImaginePipeline:
             motion=MotionModel.from_pretrained(place("thpad-motion")),
             prior=DiffusionPrior.from_pretrained(place("thpad-prior")),
             refiner=Refiner.from_pretrained(place("thpad-refiner")),
+            critic=PortraitCritic.from_pretrained(place("portrait-critic")),
             device=target,
         )
 

@@ -3,7 +3,6 @@
 import logging
 from dataclasses import dataclass, field, replace
 
-import cv2
 import numpy as np
 import torch
 from scipy.spatial.transform import Rotation
@@ -12,15 +11,14 @@ from torch import Tensor
 from talkface.data.faces import SIDE
 from talkface.diffusion.base import Base
 from talkface.diffusion.captions import VOCABULARY, Attributes, phrases, tokenize
+from talkface.diffusion.critic import PortraitCritic
 from talkface.diffusion.sampling import GUIDANCE, SHIFT, STEPS, Control, guided, restored, sample
 from talkface.errors import NoFaceFound
 from talkface.face import topology as tp
-from talkface.face.crop import LEFT_EYE, RIGHT_EYE, cut, face_unit, part_matrix
+from talkface.face.crop import face_unit
 from talkface.face.draw import draw_mesh
-from talkface.face.masks import face_mask
 from talkface.face.model import FaceModel
 from talkface.face.tracker import FaceMesh, FaceTracker
-from talkface.nn.picture import pictures
 from talkface.systems.imagineid.adapters import Adapters
 from talkface.systems.imagineid.ccf import Hint, with_pseudo_words
 from talkface.systems.imagineid.config import EMOTIONS
@@ -37,8 +35,6 @@ _MOST_TRIES = 12
 _CLOSE = 0.06  # of the inter-ocular distance, within which the face lies on the mesh
 PARTS = ("tia", "restorer", "reference", "mba", "before")
 """What can be left out: TIA, the restorer, SCA's reference, MBA, and the frame before."""
-_SEARCHED = 6  # pixels of an eye's crop by which the other one may be shifted
-_SHARPNESS, _SHARP = 0.3, 4.0  # what sharpness counts beside alike eyes, and where it is enough
 _SURE = 0.65  # probability from which on the caption says woman or man
 
 
@@ -70,6 +66,7 @@ class Imagined:
         points: (478, 3) its tracked mesh, pixels.
         adherence: mean distance of the face from the mesh that was asked for, over the inter-ocular
             distance; None where the base does not see meshes.
+        soundness: the critic's log odds that it is drawn well.
         caption: what the LDM was told.
         ignored: words of the prompt that it does not know.
         tries: portraits that were drawn.
@@ -78,9 +75,15 @@ class Imagined:
     image: np.ndarray
     points: np.ndarray
     adherence: float | None
+    soundness: float
     caption: str
     ignored: list[str] = field(default_factory=list)
     tries: int = 1
+
+    def better(self, other: "Imagined") -> bool:
+        """Whether it is to be preferred: on its mesh before not, then by the critic."""
+        one, two = (((p.adherence or 0.0) < _CLOSE, p.soundness) for p in (self, other))
+        return one > two
 
 
 class PortraitImaginer:
@@ -92,12 +95,20 @@ class PortraitImaginer:
         pad: for the embeddings of moods.
         face: the 3DMM.
         tracker: checks that there is a face, and where.
+        critic: tells the better of two portraits.
     """
 
     def __init__(
-        self, base: Base, adapters: Adapters, pad: Pad, face: FaceModel, tracker: FaceTracker
+        self,
+        base: Base,
+        adapters: Adapters,
+        pad: Pad,
+        face: FaceModel,
+        tracker: FaceTracker,
+        critic: PortraitCritic,
     ) -> None:
         self.base, self.adapters, self.face, self.tracker = base, adapters, face, tracker
+        self.critic = critic
         self.moods = pad.emotion.embedding.weight.detach()
         self.device = next(base.model.parameters()).device
         self.warp = face.mesh_warp()
@@ -122,7 +133,7 @@ class PortraitImaginer:
         for tried in range(1, _MOST_TRIES + 1):
             image = self._draw(meaning, mesh, self._noise(speaker, generator), wish)
             found = self._check(image, mesh, caption, ignored)
-            if found and (best is None or _better(found, best)):
+            if found and (best is None or found.better(best)):
                 best = found
             if best and tried >= wish.candidates and (best.adherence is None or best.adherence < _CLOSE):
                 break
@@ -130,7 +141,7 @@ class PortraitImaginer:
             raise NoFaceFound(
                 f"no face came out of {_MOST_TRIES} tries with seed {seed}; choose another --seed or prompt"
             )
-        return replace(self._restored(best, mesh, wish), tries=tried)
+        return replace(best, tries=tried)
 
     # -- what the LDM is told --------------------------------------------------------------------
 
@@ -189,20 +200,10 @@ class PortraitImaginer:
         velocity = guided(model, meaning, seen, wish.guidance, self._control(drawing, mesh))
         latents = sample(velocity, noise, wish.steps, shift=SHIFT)
         latents = restored(latents, model.config.spectrum)
-        picture = self.base.autoencoder.decode(latents)[0].permute(1, 2, 0)
-        return (picture * 255).round().byte().cpu().numpy()
-
-    @torch.inference_mode()
-    def _restored(self, drawn: Imagined, mesh: np.ndarray, wish: Wish) -> Imagined:
-        """A portrait as a photograph would show it; as it is where the base has no restorer."""
-        if self.base.restorer is None or "restorer" in wish.without:
-            return drawn
-        made = self.base.restorer(pictures([drawn.image], self.device), self.drawing(mesh))[0].clamp(0, 1)
-        image = (made.permute(1, 2, 0) * 255).round().byte().cpu().numpy()
-        found = self._check(image, mesh, drawn.caption, drawn.ignored)
-        if found is None:
-            logger.warning("the restored portrait shows no face; the LDM's own is taken")
-        return found or drawn
+        picture = self.base.autoencoder.decode(latents)
+        if self.base.restorer is not None and "restorer" not in wish.without:
+            picture = self.base.restorer(picture, drawing).clamp(0, 1)
+        return (picture[0].permute(1, 2, 0) * 255).round().byte().cpu().numpy()
 
     def drawing(self, mesh: np.ndarray) -> Tensor:
         """Drawing (1, 6, H/2, W/2) of a mesh (478, 3) in pixels of the base's pictures."""
@@ -232,7 +233,7 @@ class PortraitImaginer:
             return None
         points = meshes[0].points
         apart = adherence(points, mesh) if self.base.compact or self.adapters.sca else None
-        return Imagined(image, points, apart, caption, ignored)
+        return Imagined(image, points, apart, self.critic.judge(image, points), caption, ignored)
 
 
 def resting_mesh(
@@ -272,35 +273,3 @@ def contradicts(speaker: Speaker, prompt: str) -> bool:
 def known_words(prompt: str) -> list[str]:
     """Words of a prompt that the compact LDM knows."""
     return [VOCABULARY[number] for number in tokenize(prompt).ids if number]
-
-
-def _better(one: Imagined, other: Imagined) -> bool:
-    """Whether a portrait is to be preferred: on its mesh before not, then by :func:`soundness`."""
-
-    def score(portrait: Imagined) -> tuple[bool, float]:
-        return (portrait.adherence or 0.0) < _CLOSE, soundness(portrait.image, portrait.points)
-
-    return score(one) > score(other)
-
-
-def soundness(image: np.ndarray, points: np.ndarray) -> float:
-    """How much a portrait (H, W, 3) uint8 with mesh (478, 3) looks like a person: eyes alike, and sharp.
-
-    Small diffusion models draw each eye well and the two unlike each other: that is what people see first.
-    """
-    eyes = [
-        cv2.cvtColor(cut(image, part_matrix(points, part), part.pixels), cv2.COLOR_RGB2GRAY)
-        for part in (RIGHT_EYE, LEFT_EYE)
-    ]
-    room = _SEARCHED
-    middle = eyes[0][room:-room, room:-room]  # the left one is mirrored by its matrix
-    alike = float(cv2.matchTemplate(eyes[1], middle, cv2.TM_CCOEFF_NORMED).max())
-    return alike + _SHARPNESS * min(1.0, _detail(image, points) / _SHARP)
-
-
-def _detail(image: np.ndarray, points: np.ndarray) -> float:
-    """Mean absolute Laplacian of a face."""
-    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
-    inside = face_mask(points, (grey.shape[1], grey.shape[0])) > 0.5
-    edges = np.abs(cv2.Laplacian(grey, cv2.CV_32F))
-    return float(edges[inside].mean()) if inside.any() else 0.0

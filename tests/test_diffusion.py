@@ -34,7 +34,7 @@ from talkface.diffusion.train import DiffusionTask, DiffusionTrainConfig
 from talkface.diffusion.train_autoencoder import AutoencoderTask, AutoencoderTrainConfig
 from talkface.diffusion.train_critic import CriticTask, CriticTrainConfig
 from talkface.diffusion.train_restorer import RestorerTask, RestorerTrainConfig
-from talkface.errors import ModelUnavailable
+from talkface.errors import InvalidOption, ModelUnavailable
 from talkface.face.attributes import HEADS, AttributeHeads
 from talkface.face.crop import LEFT_EYE, MOUTH, RIGHT_EYE, face_unit, transform
 from talkface.face.draw import MESH_CHANNELS, MESH_PIXELS, draw_mesh
@@ -465,9 +465,12 @@ def test_restorer_overfits_one_batch_of_drafts(prepared: Path, tmp_path: Path):
 
 def check_critic_tells_what_it_has_seen(base: str, prepared: Path, exported: Path) -> None:
     config = CriticTrainConfig(
-        model=PortraitCritic.debug().config, base=base, drafts=6, times=(0.7, 0.9), batch=4, sharpness=0.0,
-        sharp=0.0, mixed=0.0, held_out=2,
+        model=PortraitCritic.debug().config, base=base, drafts=8, times=(0.4, 1.0), batch=4, sharpness=0.0,
+        sharp=0.0, sound=0.7, spoilt=0.7, mixed=0.0, held_out=2,
     )  # fmt: skip
+    for none in ({"sound": 0.1}, {"spoilt": 1.5}):
+        with pytest.raises(InvalidOption, match="drafts"):
+            CriticTask(replace(config, **none), prepared)
     task = CriticTask(config, prepared)
     first, last = overfit_one_batch(task, replace(QUICK, lr=1e-2), 60)
     assert last < 0.5 * first
@@ -479,7 +482,7 @@ def check_critic_tells_what_it_has_seen(base: str, prepared: Path, exported: Pat
     task.export(exported / "critic", found)
     again = PortraitCritic.from_pretrained(str(exported / "critic"))
     with torch.inference_mode():  # saved in half precision
-        torch.testing.assert_close(again(real), task.critic(real), atol=0.1, rtol=0.05)
+        torch.testing.assert_close(again.eval()(real), task.critic.eval()(real), atol=0.1, rtol=0.05)
 
 
 def test_critic_says_what_it_lacks(prepared: Path):
@@ -491,7 +494,7 @@ def test_critic_says_what_it_lacks(prepared: Path):
 @given(st.integers(0, 2**16), st.sampled_from([0.3, 0.5, 1.0]))
 def test_coarser_views_keep_their_size_and_mean(seed: int, size: float):
     generator = torch.Generator().manual_seed(seed)
-    views = Views(*(torch.rand(2, c, 64, 64, generator=generator) for c in (3, 6, 3)))
+    views = Views(*(torch.rand(2, c, 64, 64, generator=generator) for c in (6, 3)))
     for before, after in zip(views, views.coarser(size), strict=True):
         assert after.shape == before.shape
         torch.testing.assert_close(after.mean((2, 3)), before.mean((2, 3)), atol=0.03, rtol=0)

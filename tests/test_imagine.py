@@ -198,7 +198,7 @@ def tiny_base() -> Base:
 @pytest.fixture(scope="module")
 def portrait_of_somebody(picture: Image.Image) -> Imagined:
     image = np.asarray(picture.crop((104, 8, 344, 248)).resize((256, 256)))
-    return Imagined(image, FaceTracker().track_image(image)[0].points, 0.0, "")
+    return Imagined(image, FaceTracker().track_image(image)[0].points, 0.0, 0.0, "")
 
 
 def still_and_talking() -> FaceMotion:

@@ -20,7 +20,7 @@ from talkface.diffusion.base import COMPACT, Base
 from talkface.diffusion.critic import CriticConfig, PortraitCritic, Views
 from talkface.diffusion.drafts import Drafts, varied_one
 from talkface.diffusion.train import clear_ones
-from talkface.errors import ModelUnavailable
+from talkface.errors import InvalidOption, ModelUnavailable
 from talkface.face.attributes import described
 from talkface.face.draw import draw_mesh
 from talkface.face.model import FaceModel
@@ -70,7 +70,7 @@ class CriticTrainConfig:
 
 
 class CriticTask(Task):
-    """Logistic regression with three small networks, of which each sees its own part."""
+    """Logistic regression with two small networks, of which each sees its own part."""
 
     Config = CriticTrainConfig
     metric, mode = "val_auc", "max"
@@ -92,6 +92,10 @@ class CriticTask(Task):
         sharp = np.array([portrait.sharpness >= bar for portrait in self.album])
         time, clear = drafts.time, sharp[drafts.portrait]
         sets = [clear & (time <= config.sound), clear & (time >= config.spoilt)]
+        if (config.sound and not sets[0].any()) or not sets[1].any():
+            raise InvalidOption(
+                f"no drafts up to time {config.sound:g} or from {config.spoilt:g} on: raise config.drafts"
+            )
         self.examples = self._views(base, self.album, [(drafts, np.flatnonzero(chosen)) for chosen in sets])
         others = held_out(usable, config.held_out)
         unseen = [
@@ -139,7 +143,7 @@ class CriticTask(Task):
                 grain = float(generator.uniform(0, self.config.grain))
                 shown = []
                 for views in (sound, spoilt):
-                    chosen = generator.choice(len(views.whole), self.config.batch)
+                    chosen = generator.choice(len(views.eyes), self.config.batch)
                     coarse = _picked(views, chosen, self.device).coarser(size)
                     shown.append(_varied(coarse, grain, generator))
                 yield shown[0], shown[1], _mixed(shown[0].eyes)
@@ -155,7 +159,7 @@ class CriticTask(Task):
         sound, spoilt, mixed = batch
         yes, no = F.softplus(-self.critic(sound)).mean(0), F.softplus(self.critic(spoilt)).mean(0)
         strange = F.softplus(self.critic.eyes(mixed)).mean()
-        names = "whole", "eyes", "mouth"
+        names = "eyes", "mouth"
         parts = {name: value.detach() for name, value in zip(names, yes + no, strict=True)}
         loss = (yes + no).sum() + self.config.mixed * strange
         return {"loss": loss, "mixed": strange.detach(), **parts}
@@ -165,12 +169,12 @@ class CriticTask(Task):
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
         """On held-out people: how often a sound portrait is preferred to a spoilt one of another."""
-        everyone = np.arange(len(self.unseen[0].whole))
+        everyone = np.arange(len(self.unseen[0].eyes))
         sound, spoilt = (_picked(views, everyone, self.device).coarser(_LOOKED_AT) for views in self.unseen)
         yes, no = self.critic(sound).cpu().numpy(), self.critic(spoilt).cpu().numpy()
         strange = self.critic.eyes(_mixed(sound.eyes)).cpu().numpy()
-        found = {"val_auc": _area(yes.sum(1), no.sum(1)), "val_auc_mixed": _area(yes[:, 1], strange)}
-        names = "whole", "eyes", "mouth"
+        found = {"val_auc": _area(yes.sum(1), no.sum(1)), "val_auc_mixed": _area(yes[:, 0], strange)}
+        names = "eyes", "mouth"
         return found | {f"val_auc_{name}": _area(yes[:, k], no[:, k]) for k, name in enumerate(names)}
 
     def export(self, directory: Path, metrics: dict[str, float]) -> None:
@@ -195,11 +199,11 @@ def _picked(views: Views, rows: np.ndarray, device: torch.device) -> Views:
 
 def _varied(views: Views, grain: float, generator: np.random.Generator) -> Views:
     """Mirrored or not, in other light, with grain."""
-    count = len(views.whole)
-    flip = torch.from_numpy(generator.random(count) < 0.5).to(views.whole.device)[:, None, None, None]
-    light = torch.from_numpy(generator.normal(0, 0.06, (count, 1, 1, 1))).to(views.whole)
+    count = len(views.eyes)
+    flip = torch.from_numpy(generator.random(count) < 0.5).to(views.eyes.device)[:, None, None, None]
+    light = torch.from_numpy(generator.normal(0, 0.06, (count, 1, 1, 1))).to(views.eyes)
     swapped = torch.cat([views.eyes[:, 3:], views.eyes[:, :3]], 1)
-    turned = views.whole.flip(-1), swapped, views.mouth.flip(-1)
+    turned = swapped, views.mouth.flip(-1)
     out = []
     for plain, mirrored in zip(views, turned, strict=True):
         noise = torch.from_numpy(generator.standard_normal(plain.shape, np.float32)).to(plain)

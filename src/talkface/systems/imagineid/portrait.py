@@ -66,7 +66,7 @@ class Imagined:
         points: (478, 3) its tracked mesh, pixels.
         adherence: mean distance of the face from the mesh that was asked for, over the inter-ocular
             distance; None where the base does not see meshes.
-        soundness: the critic's log odds that it is drawn well.
+        soundness: the critic's opinion of how well it is drawn.
         caption: what the LDM was told.
         ignored: words of the prompt that it does not know.
         tries: portraits that were drawn.

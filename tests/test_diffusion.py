@@ -309,7 +309,6 @@ def test_autoencoder_overfits_one_batch_and_is_judged(prepared: Path, tmp_path: 
         batch=1,
         held_out=2,
         adversarial_start=100,
-        critic="",
         discriminator_width=4,
     )
     task = AutoencoderTask(config, prepared)

@@ -11,7 +11,7 @@ from torch import Tensor
 from talkface.data.faces import SIDE
 from talkface.diffusion.base import Base
 from talkface.diffusion.captions import VOCABULARY, Attributes, phrases, tokenize
-from talkface.diffusion.critic import PortraitCritic
+from talkface.diffusion.critic import PortraitCritic, alike
 from talkface.diffusion.sampling import GUIDANCE, SHIFT, STEPS, Control, guided, restored, sample
 from talkface.errors import NoFaceFound
 from talkface.face import topology as tp
@@ -19,6 +19,7 @@ from talkface.face.crop import face_unit
 from talkface.face.draw import draw_mesh
 from talkface.face.model import FaceModel
 from talkface.face.tracker import FaceMesh, FaceTracker
+from talkface.nn.picture import pictures
 from talkface.systems.imagineid.adapters import Adapters
 from talkface.systems.imagineid.ccf import Hint, with_pseudo_words
 from talkface.systems.imagineid.config import EMOTIONS
@@ -32,6 +33,7 @@ _NOSE = 0.58  # of the picture's height, where the tip of the nose is
 _TURNS = np.radians([2.0, 5.0, 2.0])  # standard deviation of pitch, yaw and roll
 _VARIETY = 0.8  # of the spread that a voice leaves to the shape
 _MOST_TRIES = 12
+_FINISHED = 3  # drafts, those with the most alike eyes, that are restored and judged
 _CLOSE = 0.06  # of the inter-ocular distance, within which the face lies on the mesh
 PARTS = ("tia", "restorer", "reference", "mba", "before")
 """What can be left out: TIA, the restorer, SCA's reference, MBA, and the frame before."""
@@ -66,7 +68,7 @@ class Imagined:
         points: (478, 3) its tracked mesh, pixels.
         adherence: mean distance of the face from the mesh that was asked for, over the inter-ocular
             distance; None where the base does not see meshes.
-        soundness: the critic's opinion of how well it is drawn.
+        soundness: how alike a draft's eyes are; of a finished portrait the critic's opinion.
         caption: what the LDM was told.
         ignored: words of the prompt that it does not know.
         tries: portraits that were drawn.
@@ -80,10 +82,14 @@ class Imagined:
     ignored: list[str] = field(default_factory=list)
     tries: int = 1
 
-    def better(self, other: "Imagined") -> bool:
-        """Whether it is to be preferred: on its mesh before not, then by the critic."""
-        one, two = (((p.adherence or 0.0) < _CLOSE, p.soundness) for p in (self, other))
-        return one > two
+    @property
+    def close(self) -> bool:
+        """Whether the face lies on the mesh, as far as that is known."""
+        return (self.adherence or 0.0) < _CLOSE
+
+    def rank(self) -> tuple[bool, float]:
+        """The higher, the rather it is to be taken: on its mesh before not, then by how well it is drawn."""
+        return self.close, self.soundness
 
 
 class PortraitImaginer:
@@ -129,19 +135,20 @@ class PortraitImaginer:
         mesh = resting_mesh(self.face, speaker, generator, self.base.pixels)
         caption = self._caption(speaker, wish.prompt)
         meaning, ignored = self._meaning(speaker, mood, caption, wish)
-        best: Imagined | None = None
+        drafts: list[Imagined] = []
         for tried in range(1, _MOST_TRIES + 1):
             image = self._draw(meaning, mesh, self._noise(speaker, generator), wish)
             found = self._check(image, mesh, caption, ignored)
-            if found and (best is None or found.better(best)):
-                best = found
-            if best and tried >= wish.candidates and (best.adherence is None or best.adherence < _CLOSE):
+            drafts += [replace(found, soundness=alike(image, found.points))] if found else []
+            if tried >= wish.candidates and any(draft.close for draft in drafts):
                 break
-        if best is None:
+        if not drafts:
             raise NoFaceFound(
                 f"no face came out of {_MOST_TRIES} tries with seed {seed}; choose another --seed or prompt"
             )
-        return replace(best, tries=tried)
+        drafts.sort(key=Imagined.rank, reverse=True)
+        finished = [self._finished(draft, mesh, wish) for draft in drafts[:_FINISHED]]
+        return replace(max(finished, key=Imagined.rank), tries=tried)
 
     # -- what the LDM is told --------------------------------------------------------------------
 
@@ -200,10 +207,22 @@ class PortraitImaginer:
         velocity = guided(model, meaning, seen, wish.guidance, self._control(drawing, mesh))
         latents = sample(velocity, noise, wish.steps, shift=SHIFT)
         latents = restored(latents, model.config.spectrum)
-        picture = self.base.autoencoder.decode(latents)
+        picture = self.base.autoencoder.decode(latents)[0].permute(1, 2, 0)
+        return (picture * 255).round().byte().cpu().numpy()
+
+    @torch.inference_mode()
+    def _finished(self, drawn: Imagined, mesh: np.ndarray, wish: Wish) -> Imagined:
+        """A draft as a photograph would show it, if the base can tell, and the critic's opinion of it."""
+        found: Imagined | None = None
         if self.base.restorer is not None and "restorer" not in wish.without:
-            picture = self.base.restorer(picture, drawing).clamp(0, 1)
-        return (picture[0].permute(1, 2, 0) * 255).round().byte().cpu().numpy()
+            draft = pictures([drawn.image], self.device)
+            made = self.base.restorer(draft, self.drawing(mesh))[0].clamp(0, 1).permute(1, 2, 0)
+            image = (made * 255).round().byte().cpu().numpy()
+            found = self._check(image, mesh, drawn.caption, drawn.ignored)
+            if found is None:
+                logger.warning("a restored portrait shows no face; the LDM's own is taken")
+        found = found or drawn
+        return replace(found, soundness=self.critic.judge(found.image, found.points))
 
     def drawing(self, mesh: np.ndarray) -> Tensor:
         """Drawing (1, 6, H/2, W/2) of a mesh (478, 3) in pixels of the base's pictures."""
@@ -233,7 +252,7 @@ class PortraitImaginer:
             return None
         points = meshes[0].points
         apart = adherence(points, mesh) if self.base.compact or self.adapters.sca else None
-        return Imagined(image, points, apart, self.critic.judge(image, points), caption, ignored)
+        return Imagined(image, points, apart, 0.0, caption, ignored)
 
 
 def resting_mesh(

@@ -11,6 +11,7 @@ from talkface.errors import AudioTooShort, InvalidOption
 from talkface.face.model import FaceModel
 from talkface.face.tracker import FaceTracker
 from talkface.generation import Takes
+from talkface.hub import find_pretrained
 from talkface.media.audio import probe_audio
 from talkface.media.video import exact_fps, frame_count
 from talkface.options import number_within, resolve_device, whole_seed
@@ -64,9 +65,9 @@ class ImaginePipeline:
 
         Args:
             name_or_path: "compact", or a directory holding pad/, face/, speech/, thpad-motion/,
-                thpad-prior/, thpad-refiner/ and portrait-critic/.
+                thpad-prior/ and thpad-refiner/.
             base: "compact", or a directory or hub id of another LDM: one of ours, or a Stable Diffusion 1.x;
-                adapters trained for it lie in the same directory.
+                adapters trained for it, and its own critic if it has one, lie in the same directory.
             device: "auto" takes a GPU when there is one.
 
         Raises:
@@ -87,7 +88,9 @@ class ImaginePipeline:
             motion=MotionModel.from_pretrained(place("thpad-motion")),
             prior=DiffusionPrior.from_pretrained(place("thpad-prior")),
             refiner=Refiner.from_pretrained(place("thpad-refiner")),
-            critic=PortraitCritic.from_pretrained(place("portrait-critic")),
+            critic=PortraitCritic.from_pretrained(
+                find_pretrained(base, "portrait-critic") or "portrait-critic"
+            ),
             device=target,
         )
 

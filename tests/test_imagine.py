@@ -221,11 +221,11 @@ def test_frames_by_diffusion_change_the_face_alone(portrait_of_somebody: Imagine
         for parameter in sca.parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))
     adapters = Adapters(sca=sca, mba=MaskBlendingAdapter(base.autoencoder.config.decoder).eval())
-    parts = frozenset(filter(None, [without]))
+    parts, refiner = frozenset(filter(None, [without])), Refiner.debug()
 
     def frames(seed: int) -> list[np.ndarray]:
         renderer = DiffusionRenderer(
-            base, adapters, portrait_of_somebody, FaceModel.from_pretrained(), seed, without=parts
+            base, adapters, portrait_of_somebody, FaceModel.from_pretrained(), refiner, seed, without=parts
         )
         return list(renderer.frames([still_and_talking()]))
 

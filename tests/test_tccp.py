@@ -28,7 +28,7 @@ from talkface.speech.features import ContentEncoder, FeatureStream
 from talkface.systems.tccp.border import continued, joined
 from talkface.systems.tccp.config import FACE, LANDMARKS, WINDOW, MVControlNetConfig
 from talkface.systems.tccp.contexts import pose_in_frame, pose_in_view
-from talkface.systems.tccp.holes import Hole, box_hole, cells, covered, face_hole
+from talkface.systems.tccp.holes import Hole, beside, box_hole, cells, covered, face_hole
 from talkface.systems.tccp.landmarks import LandmarkConfig, LandmarkTransformer, posed, rotations, view_matrix
 from talkface.systems.tccp.masks import read_mask
 from talkface.systems.tccp.model import MVControlNet, Signal
@@ -39,6 +39,7 @@ from talkface.systems.tccp.train_landmarks import LandmarkTask, LandmarkTrainCon
 from talkface.systems.tccp.train_video import VideoTask, VideoTrainConfig
 from talkface.systems.thpad.model import DiffusionPrior, MotionModel
 from talkface.systems.thpad.motion import SpeechToMotion
+from talkface.systems.thpad.refiner import Refiner
 from talkface.training import TrainerConfig, overfit_one_batch
 
 SIDE = 32
@@ -132,6 +133,20 @@ def test_a_box_is_a_hole_of_that_size(left: int, top: int, width: int, height: i
     hole = Hole.of(mask)
     assert hole is not None
     assert hole.box == (left, top, min(96, left + width), min(80, top + height))
+
+
+@given(st.integers(0, 63), st.integers(1, 64))
+def test_a_strangers_place_is_beside_the_hole(left: int, width: int):
+    hidden = np.zeros((3, 64, 64))
+    hidden[1, 20:40, left : left + width] = 1
+    place = beside(hidden)
+    free = max(left, 64 - min(left + width, 64))
+    if place is None:
+        assert free < 8
+    else:
+        assert not hidden[:, :, place].any()
+        assert 6 <= place.stop - place.start < free
+    assert beside(np.zeros((3, 64, 64))) is None
 
 
 def test_what_is_hidden_is_grey_and_the_rest_as_it_was(picture: Image.Image):
@@ -283,7 +298,7 @@ def pipeline() -> TccpPipeline:
         face,
         "cpu",
     )
-    return TccpPipeline(base, net, None, placing, face, performer)
+    return TccpPipeline(base, net, None, placing, face, performer, Refiner.debug())
 
 
 def write_lossless(path: Path, frames: list[np.ndarray]) -> Path:

@@ -232,6 +232,25 @@ def test_the_neutral_motion_draws_the_portrait():
     np.testing.assert_array_equal(moved[:, :4], image[:, :4])
 
 
+def test_a_portrait_at_its_own_meshes_is_what_it_draws_there():
+    torch.manual_seed(0)
+    face = FaceModel.from_pretrained()
+    image, points = portrait(face)
+    renderer = PortraitRenderer(image, points, face, Refiner.debug())
+    own = renderer.fit.motion
+    spoken = np.zeros((2, len(face.mouth)), np.float32)
+    spoken[1, 0] = 2.0
+    turned = np.array([[0, 0, 0], [0, 0.05, 0]], np.float32)
+    pair = {name: np.repeat(getattr(own, name), 2, 0) for name in ("beta_upper", "translation", "scale")}
+    motion = FaceMotion(spoken, rotation=turned, gaze=np.zeros((2, 4), np.float32), **pair)
+    drawn = list(renderer.moved(motion))
+    said = replace(motion, gaze=motion.gaze + own.gaze, rotation=own.rotation + turned)
+    again = renderer.at(np.stack([mesh for _, mesh in drawn]), said)
+    for (frame, _), other in zip(drawn, again, strict=True):
+        assert np.abs(frame.astype(int) - other).mean() < 1.5
+    assert np.abs(drawn[0][0].astype(int) - drawn[1][0]).mean() > 3.0
+
+
 def test_the_refiner_only_touches_its_parts():
     torch.manual_seed(0)
     face = FaceModel.from_pretrained()

@@ -11,18 +11,24 @@ import torch
 from torch import Tensor
 
 from talkface.data.arrays import kept_arrays
-from talkface.data.faces import PIXELS, Portrait, weights
+from talkface.data.faces import PIXELS, Portrait, held_out, portraits, weights
+from talkface.data.prepare import Manifest
 from talkface.diffusion.album import marked, vary, weights_mark
-from talkface.diffusion.base import Base
+from talkface.diffusion.base import COMPACT, Base
 from talkface.diffusion.captions import Attributes, caption, tokenize
 from talkface.diffusion.sampling import GUIDANCE, guided, restored, sample
+from talkface.diffusion.train import clear_ones
+from talkface.face.attributes import described
 from talkface.face.draw import draw_mesh
+from talkface.face.model import FaceModel
 from talkface.face.warp import MeshWarp
 from talkface.nn.picture import pictures
 
 logger = logging.getLogger(__name__)
 
 _BATCH, _STEPS, _QUALITY = 16, 4, 95
+VALIDATED = (0.5, 0.9)
+"""How noisy the drafts of held-out people were made."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +96,75 @@ class Drafts:
         crop = cv2.imdecode(self.jpeg[end - int(self.lengths[index]) : end], cv2.IMREAD_COLOR)
         assert crop is not None  # we compressed it
         return cv2.cvtColor(crop, cv2.COLOR_BGR2RGB)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DraftSettings:
+    """What every training on drafts is told.
+
+    Attributes:
+        base: directory of the LDM that draws, or "compact".
+        face_model: name or directory of the 3DMM.
+        drafts: how many are drawn, once.
+        times: how noisy photographs are made before they are drawn anew.
+        sharpness, turned: see the face LDM's; ``sharp``: quantile of sharpness above which photographs are
+            examples.
+        held_out: portraits on which it is validated.
+    """
+
+    base: str = COMPACT
+    face_model: str = "face"
+    drafts: int = 4000
+    times: tuple[float, float] = (0.4, 0.96)
+    sharpness: float = 3.6
+    turned: float = 0.9
+    sharp: float = 0.2
+    held_out: int = 48
+
+
+@dataclass(frozen=True)
+class DraftBook:
+    """Drafts of the training split's portraits, and of held-out people's.
+
+    Attributes:
+        base: the LDM that drew them.
+        warp: draws meshes.
+        album: portraits of the training split.
+        drafts: of these.
+        clear: (N,) whether a draft's photograph is sharp enough for an example.
+        held_out: portraits of people who are not in the training split.
+        unseen: drafts of these, a little and very noisy.
+    """
+
+    base: Base
+    warp: MeshWarp
+    album: list[Portrait]
+    drafts: Drafts
+    clear: np.ndarray
+    held_out: list[Portrait]
+    unseen: list[Drafts]
+
+    @classmethod
+    def of(cls, settings: DraftSettings, data: Path, seed: int, device: torch.device) -> "DraftBook":
+        """Draw all that a training needs; kept beside the data.
+
+        Raises:
+            ModelUnavailable: the base is missing or damaged.
+        """
+        manifest, face = Manifest.load(data), FaceModel.from_pretrained(settings.face_model)
+        usable = clear_ones(portraits(manifest), face, settings.sharpness, settings.turned)
+        album = [portrait for portrait in usable if portrait.split == "train"]
+        sharpness = np.array([portrait.sharpness for portrait in album])
+        base, warp = Base.from_pretrained(settings.base, device), face.mesh_warp()
+        given = described(manifest, usable), base, warp
+        folder = manifest.directory
+        drafts = Drafts.of(album, *given, settings.drafts, settings.times, folder, seed=seed)
+        others = held_out(usable, settings.held_out)
+        unseen = [
+            Drafts.of(others, *given, len(others), (time, time), folder, varied=False) for time in VALIDATED
+        ]
+        clear = (sharpness >= np.quantile(sharpness, settings.sharp))[drafts.portrait]
+        return cls(base, warp, album, drafts, clear, others, unseen)
 
 
 def varied_one(portrait: Portrait, variant: int) -> tuple[np.ndarray, np.ndarray]:

@@ -14,33 +14,25 @@ from scipy.stats import mannwhitneyu
 from torch import Tensor
 from torch.nn import functional as F
 
-from talkface.data.faces import PIXELS, Portrait, held_out, portraits
-from talkface.data.prepare import Manifest
-from talkface.diffusion.base import COMPACT, Base
+from talkface.data.faces import PIXELS, Portrait
+from talkface.diffusion.base import Base
 from talkface.diffusion.critic import CriticConfig, PortraitCritic, Views
-from talkface.diffusion.drafts import Drafts, varied_one
-from talkface.diffusion.train import clear_ones
+from talkface.diffusion.drafts import DraftBook, Drafts, DraftSettings, varied_one
 from talkface.errors import InvalidOption, ModelUnavailable
-from talkface.face.attributes import described
 from talkface.face.draw import draw_mesh
-from talkface.face.model import FaceModel
 from talkface.nn.picture import pictures
 from talkface.prefetch import prefetched
 from talkface.training import Task
 
-_VALIDATED = (0.5, 0.9)  # how noisy the drafts of held-out people were, the sound and the spoilt
 _LOOKED_AT = 0.6  # of full size, at which it is validated
 
 
 @dataclass(frozen=True, kw_only=True)
-class CriticTrainConfig:
-    """Settings of the critic's training.
+class CriticTrainConfig(DraftSettings):
+    """Settings of the critic's training, which uses the restorer's drafts again; the base has a restorer.
 
     Attributes:
         model: sizes.
-        base: directory of the LDM and its restorer, or "compact".
-        face_model: name or directory of the 3DMM.
-        drafts, times: as the restorer's training has them, whose drafts are used again.
         sound: time up to which restored drafts are examples of what is drawn well: what is seen in them is
             still the photograph's. 0 takes photographs themselves, which are told by their texture.
         spoilt: time from which they are examples of the opposite.
@@ -48,24 +40,15 @@ class CriticTrainConfig:
         coarsest: smallest of full size at which pictures are shown.
         grain: largest standard deviation of noise on them, of 1.
         mixed: what telling two people's eyes counts beside telling drawn ones.
-        sharpness, turned, sharp: see the restorer's.
-        held_out: portraits on which it is validated.
     """
 
     model: CriticConfig = field(default_factory=CriticConfig)
-    base: str = COMPACT
-    face_model: str = "face"
-    drafts: int = 4000
-    times: tuple[float, float] = (0.4, 0.96)
     sound: float = 0.55
     spoilt: float = 0.8
     batch: int = 24
     coarsest: float = 0.3
     grain: float = 0.04
     mixed: float = 0.5
-    sharpness: float = 3.6
-    turned: float = 0.9
-    sharp: float = 0.2
     held_out: int = 96
 
 
@@ -77,31 +60,19 @@ class CriticTask(Task):
 
     def __init__(self, config: CriticTrainConfig, data: Path, seed: int = 0, device: str = "cpu") -> None:
         self.config, self.device = config, torch.device(device)
-        manifest = Manifest.load(data)
-        face = FaceModel.from_pretrained(config.face_model)
-        usable = clear_ones(portraits(manifest), face, config.sharpness, config.turned)
-        known = described(manifest, usable)
-        self.warp = face.mesh_warp()
-        self.album = [portrait for portrait in usable if portrait.split == "train"]
-        bar = np.quantile([portrait.sharpness for portrait in self.album], config.sharp)
-        base = Base.from_pretrained(config.base, self.device)
-        if base.restorer is None:
-            raise ModelUnavailable(f"the base {base.name} has no face-restorer; train one first")
-        folder, given = manifest.directory, (known, base, self.warp)
-        drafts = Drafts.of(self.album, *given, config.drafts, config.times, folder, seed=seed)
-        sharp = np.array([portrait.sharpness >= bar for portrait in self.album])
-        time, clear = drafts.time, sharp[drafts.portrait]
-        sets = [clear & (time <= config.sound), clear & (time >= config.spoilt)]
+        book = DraftBook.of(config, data, seed, self.device)
+        if book.base.restorer is None:
+            raise ModelUnavailable(f"the base {book.base.name} has no face-restorer; train one first")
+        self.warp, time = book.warp, book.drafts.time
+        sets = [book.clear & (time <= config.sound), book.clear & (time >= config.spoilt)]
         if (config.sound and not sets[0].any()) or not sets[1].any():
             raise InvalidOption(
                 f"no drafts up to time {config.sound:g} or from {config.spoilt:g} on: raise config.drafts"
             )
-        self.examples = self._views(base, self.album, [(drafts, np.flatnonzero(chosen)) for chosen in sets])
-        others = held_out(usable, config.held_out)
-        unseen = [
-            Drafts.of(others, *given, len(others), (time, time), folder, varied=False) for time in _VALIDATED
-        ]
-        self.unseen = self._views(base, others, [(each, np.arange(len(others))) for each in unseen])
+        chosen = [(book.drafts, np.flatnonzero(some)) for some in sets]
+        self.examples = self._views(book.base, book.album, chosen)
+        everyone = np.arange(len(book.held_out))
+        self.unseen = self._views(book.base, book.held_out, [(each, everyone) for each in book.unseen])
         torch.manual_seed(seed)
         self.critic = PortraitCritic(config.model).to(self.device)
         self.modules = {"critic": self.critic}

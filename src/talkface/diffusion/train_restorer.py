@@ -13,43 +13,32 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from talkface.data.faces import PIXELS, Portrait, held_out, portraits
-from talkface.data.prepare import Manifest
-from talkface.diffusion.base import COMPACT, Base
+from talkface.data.faces import PIXELS, Portrait
 from talkface.diffusion.critic import CriticConfig, PortraitCritic, coarser
-from talkface.diffusion.drafts import Drafts, varied_one
+from talkface.diffusion.drafts import VALIDATED, DraftBook, Drafts, DraftSettings, varied_one
 from talkface.diffusion.judges import JUDGED, LAYERS, Judges
 from talkface.diffusion.restorer import FaceRestorer, RestorerConfig
-from talkface.diffusion.train import clear_ones
-from talkface.face.attributes import FaceRes, described
+from talkface.face.attributes import FaceRes
 from talkface.face.crop import RIGHT_EYE, Part, part_matrix
 from talkface.face.draw import draw_mesh
-from talkface.face.model import FaceModel
 from talkface.nn.adversarial import hinge_discriminator, hinge_generator
 from talkface.nn.picture import cut_out, detail, gradient_loss, pictures, weighted_l1
 from talkface.prefetch import prefetched
 from talkface.training import OptimizerSpec, Task
 
 _REMEMBERED = 16  # batches that the judges may see again
-_VALIDATED = (0.5, 0.9)  # how noisy the drafts of held-out people were
 
 
 @dataclass(frozen=True, kw_only=True)
-class RestorerTrainConfig:
+class RestorerTrainConfig(DraftSettings):
     """Settings of the restorer's training.
 
     Attributes:
         model: sizes.
-        base: directory of the LDM that draws, or "compact".
-        face_model: name or directory of the 3DMM.
-        drafts: how many are drawn, once.
-        times: how noisy photographs are made before they are drawn anew.
         faithful: time from which a draft is less and less its photograph, and the time by which it is not.
         stranger: what reconstruction counts then.
         batch: drafts a step.
         noisy: power of a draft's time with which it is drawn more often; portraits are imagined from nothing.
-        sharpness, turned: see the face LDM's; ``sharp``: quantile of sharpness above which photographs are
-            examples to the discriminators.
         face: how much more the face counts than what is around it.
         crop: side in pixels of what a step sees of a picture, in its middle from left to right.
         gradient, tone, perceptual, adversarial: weights of the losses beside the L1 distance.
@@ -58,21 +47,13 @@ class RestorerTrainConfig:
             begin from nothing.
         discriminator_width: of the judges of features.
         coarsest: smallest of full size at which eyes and mouth are shown to them.
-        held_out: portraits on which it is validated.
     """
 
     model: RestorerConfig = field(default_factory=RestorerConfig)
-    base: str = COMPACT
-    face_model: str = "face"
-    drafts: int = 4000
-    times: tuple[float, float] = (0.4, 0.96)
     faithful: tuple[float, float] = (0.55, 0.9)
     stranger: float = 0.08
     batch: int = 8
     noisy: float = 6.0
-    sharpness: float = 3.6
-    turned: float = 0.9
-    sharp: float = 0.2
     face: float = 2.0
     crop: int = 192
     gradient: float = 0.5
@@ -83,7 +64,6 @@ class RestorerTrainConfig:
     critic: str = "portrait-critic"
     discriminator_width: int = 32
     coarsest: float = 0.4
-    held_out: int = 48
 
 
 class Views(NamedTuple):
@@ -102,24 +82,7 @@ class RestorerTask(Task):
 
     def __init__(self, config: RestorerTrainConfig, data: Path, seed: int = 0, device: str = "cpu") -> None:
         self.config, self.device = config, torch.device(device)
-        manifest = Manifest.load(data)
-        album = portraits(manifest)
-        face = FaceModel.from_pretrained(config.face_model)
-        usable = clear_ones(album, face, config.sharpness, config.turned)
-        known = described(manifest, usable)
-        self.warp = face.mesh_warp()
-        self.album = [portrait for portrait in usable if portrait.split == "train"]
-        bar = np.quantile([portrait.sharpness for portrait in self.album], config.sharp)
-        self.sharp = np.array([portrait.sharpness >= bar for portrait in self.album])
-        base = Base.from_pretrained(config.base, self.device)
-        folder = manifest.directory
-        given = (known, base, self.warp)
-        self.drafts = Drafts.of(self.album, *given, config.drafts, config.times, folder, seed=seed)
-        self.held_out = held_out(usable, config.held_out)
-        count = len(self.held_out)
-        self.fixed = [
-            Drafts.of(self.held_out, *given, count, (time, time), folder, varied=False) for time in _VALIDATED
-        ]
+        self.book = DraftBook.of(config, data, seed, self.device)
         torch.manual_seed(seed)
         self.restorer = FaceRestorer(config.model).to(self.device)
         critic = (
@@ -144,14 +107,14 @@ class RestorerTask(Task):
 
     def batches(self, generator: np.random.Generator) -> Iterator[dict[str, Tensor]]:
         """Endless batches: drafts and photographs (B, 3, H, W), their drawings, matrices of parts, trust."""
-        clear = np.flatnonzero(self.sharp[self.drafts.portrait])
-        share = self.drafts.time[clear] ** self.config.noisy
+        clear = np.flatnonzero(self.book.clear)
+        share = self.book.drafts.time[clear] ** self.config.noisy
         share /= share.sum()
 
         def draw() -> Iterator[dict[str, Tensor]]:
             while True:
                 chosen = generator.choice(clear, self.config.batch, replace=False, p=share)
-                rows = [self._row(self.album, self.drafts, int(k)) for k in chosen]
+                rows = [self._row(self.book.album, self.book.drafts, int(k)) for k in chosen]
                 yield self._batch([self._cropped(row, generator) for row in rows])
 
         yield from prefetched(draw())
@@ -159,7 +122,7 @@ class RestorerTask(Task):
     def _row(self, album: list[Portrait], drafts: Drafts, index: int) -> dict[str, np.ndarray]:
         image, points = varied_one(album[drafts.portrait[index]], drafts.variant[index])
         row = {"draft": drafts.image(index), "photograph": image}
-        row["drawing"] = draw_mesh(self.warp, points, PIXELS)
+        row["drawing"] = draw_mesh(self.book.warp, points, PIXELS)
         row |= {part.name: matrix_of(points, part) for part in JUDGED}
         low, high = self.config.faithful
         lost = np.clip((drafts.time[index] - low) / (high - low), 0, 1)
@@ -242,10 +205,10 @@ class RestorerTask(Task):
         optimistic beside other judges.
         """
         found: dict[str, float] = {}
-        for time, drafts in zip(_VALIDATED, self.fixed, strict=True):
+        for time, drafts in zip(VALIDATED, self.book.unseen, strict=True):
             likeness: list[float] = []
             ratios: dict[str, list[float]] = {"face": [], "eyes": []}
-            for index, portrait in enumerate(self.held_out):
+            for index, portrait in enumerate(self.book.held_out):
                 made = self._restored(drafts, index)
                 real = pictures([portrait.image()], self.device)
                 likeness.append(self._likeness(made, portrait))
@@ -260,7 +223,7 @@ class RestorerTask(Task):
         return {"val_quality": float(np.mean(alike) - 0.2 * np.mean(lacking)), **found}
 
     def _restored(self, drafts: Drafts, index: int) -> Tensor:
-        row = self._batch([self._row(self.held_out, drafts, index)])
+        row = self._batch([self._row(self.book.held_out, drafts, index)])
         return self.restorer(row["draft"], row["drawing"]).clamp(0, 1)
 
     def _likeness(self, made: Tensor, portrait: Portrait) -> float:
@@ -272,7 +235,7 @@ class RestorerTask(Task):
     def samples(self) -> np.ndarray:
         """For each time: drafts of held-out people, and what is made of them."""
         rows = []
-        for drafts in self.fixed:
+        for drafts in self.book.unseen:
             made = [self._restored(drafts, index)[0] for index in range(min(8, len(drafts)))]
             drawn = pictures([drafts.image(index) for index in range(len(made))], self.device)
             rows += [torch.cat(list(drawn), 2), torch.cat(made, 2)]

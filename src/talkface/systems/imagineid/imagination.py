@@ -136,6 +136,7 @@ class Imagination(Generation):
             imaginer.adapters,
             self.imagined,
             self.models.face,
+            self.models.refiner,
             self.seed,
             without=self.script.wish.without,
         )

@@ -18,10 +18,11 @@ from talkface.systems.imagineid.adapters import Adapters
 from talkface.systems.imagineid.ccf import Hint, decode_blended
 from talkface.systems.imagineid.footage import hidden_cells
 from talkface.systems.imagineid.portrait import Imagined
+from talkface.systems.thpad.refiner import Refiner
 from talkface.systems.thpad.renderer import PortraitRenderer
 
-STEPS = 2
-BEGIN = 0.4
+STEPS = 1
+BEGIN = 0.3
 """Time at which a frame begins: how much of the moved reference is drawn anew; 1 is all of it."""
 
 
@@ -36,6 +37,7 @@ class DiffusionRenderer:
         adapters: SCA and MBA.
         imagined: the reference, as large as the base's pictures.
         face: the 3DMM.
+        refiner: of TH-PAD's generator, which moves the reference; None, and it is warped only.
         seed: of the shared noise.
         steps: of the sampler for a frame.
         begin: time at which a frame begins, above 0 to 1.
@@ -48,6 +50,7 @@ class DiffusionRenderer:
         adapters: Adapters,
         imagined: Imagined,
         face: FaceModel,
+        refiner: Refiner | None,
         seed: int = 0,
         steps: int = STEPS,
         begin: float = BEGIN,
@@ -57,7 +60,7 @@ class DiffusionRenderer:
         # Without the reference there is nothing to begin with but noise.
         self.begin = 1.0 if "reference" in without else begin
         self.device = next(base.model.parameters()).device
-        self.portrait = PortraitRenderer(imagined.image, imagined.points, face, None)
+        self.portrait = PortraitRenderer(imagined.image, imagined.points, face, refiner, self.device)
         self.warp = face.mesh_warp()
         side = base.pixels // 8
         noise = np.random.default_rng(seed).standard_normal((1, 4, side, side)).astype(np.float32)

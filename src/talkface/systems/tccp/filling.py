@@ -171,7 +171,7 @@ class Filling(EditedVideo):
                 continue
             near = np.abs(landmarks.times[:, None] - (landmarks.times[k] + reach)).argmin(0)
             mesh = landmarks.meshes(self.hands.face, neutral, slice(k, k + 1))[0]
-            yield Job(one.frame, one.hole, mesh, motion.beta_mouth[near], one.shot)
+            yield Job(one.frame, one.hole, mesh, motion.beta_mouth[near], motion[k : k + 1], one.shot)
 
 
 def _landmarks(times: np.ndarray, poses: list[Pose | None], motion: FaceMotion) -> Landmarks:

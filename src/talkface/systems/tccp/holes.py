@@ -85,3 +85,23 @@ def covered(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
 def cells(mask: np.ndarray, side: int) -> np.ndarray:
     """What share of each latent is hidden, (side, side) float32, of a mask (H, W) of a square picture."""
     return cv2.resize((mask > 0).astype(np.float32), (side, side), interpolation=cv2.INTER_AREA)
+
+
+def beside(hidden: np.ndarray) -> slice | None:
+    """Columns of a square picture, left or right of its hole, that could be somebody else's place.
+
+    Args:
+        hidden: (T, H, W) above 0 where frames are covered.
+
+    Returns:
+        The wider side, less an eighth of it; None where there is less than a tenth of the picture.
+    """
+    width = hidden.shape[2]
+    columns = np.flatnonzero(hidden.any((0, 1)))
+    if not len(columns):
+        return None
+    left, right = int(columns[0]), width - 1 - int(columns[-1])
+    free = max(left, right) * 7 // 8
+    if free < width // 10:
+        return None
+    return slice(0, free) if left >= right else slice(width - free, width)

@@ -8,11 +8,12 @@ import numpy as np
 import torch
 
 from talkface.diffusion.base import COMPACT, Base
-from talkface.errors import AudioTooShort, InvalidOption
+from talkface.errors import AudioTooShort, InvalidOption, ModelUnavailable
 from talkface.face.model import FaceModel
 from talkface.face.people import scan
 from talkface.face.tracker import FaceTracker
 from talkface.generation import Takes
+from talkface.hub import find_pretrained
 from talkface.media.audio import probe_audio
 from talkface.media.image import load_image
 from talkface.media.source import SourceVideo
@@ -29,6 +30,7 @@ from talkface.systems.tccp.placing import Landmarks, Placer
 from talkface.systems.tccp.renderer import FaceRenderer, Settings
 from talkface.systems.thpad.model import DiffusionPrior, MotionModel
 from talkface.systems.thpad.motion import SpeechToMotion
+from talkface.systems.thpad.refiner import Refiner
 
 logger = logging.getLogger(__name__)
 
@@ -54,31 +56,36 @@ class TccpPipeline:
         placing: LandmarkTransformer,
         face: FaceModel,
         performer: SpeechToMotion,
-        name: str = COMPACT,
+        refiner: Refiner | None,
         device: str | torch.device = "cpu",
     ) -> None:
         self.base, self.net, self.blending, self.placing = base, net, blending, placing
-        self.face, self.performer, self.name, self.device = face, performer, name, torch.device(device)
+        self.face, self.performer, self.refiner, self.device = face, performer, refiner, torch.device(device)
         self.tracker = FaceTracker(threads=1)
 
     @classmethod
     def from_pretrained(cls, name_or_path: str = COMPACT, device: str = "auto") -> "TccpPipeline":
-        """Load the shipped models, or those of a directory with the same folders.
+        """Load the shipped models, or those of a directory in their place.
 
         Args:
-            name_or_path: "compact", or a directory holding face-autoencoder/, face-diffusion/,
-                tccp-video/, tccp-landmarks/, imagineid-mba/, face/, speech/, thpad-motion/ and thpad-prior/.
+            name_or_path: "compact", or a directory holding any of tccp-video/, tccp-landmarks/,
+                imagineid-mba/, face/, speech/, thpad-motion/, thpad-prior/, thpad-refiner/, and
+                face-diffusion/ with face-autoencoder/; what it lacks is taken from those shipped.
             device: "auto" takes a GPU when there is one.
 
         Raises:
-            ModelUnavailable: one of them is missing or damaged.
+            ModelUnavailable: one of them is damaged, or was trained over another base; there is no such
+                directory.
         """
         target = resolve_device(device)
+        if name_or_path != COMPACT and not Path(name_or_path).is_dir():
+            raise ModelUnavailable(f"there is no directory {name_or_path} with models")
 
         def place(part: str) -> str:
-            return part if name_or_path == COMPACT else str(Path(name_or_path).resolve() / part)
+            return find_pretrained(name_or_path, part) or part
 
-        base = Base.from_pretrained(name_or_path, target)
+        own_base = find_pretrained(name_or_path, "face-diffusion")
+        base = Base.from_pretrained(name_or_path if own_base else COMPACT, target)
         face = FaceModel.from_pretrained(place("face"))
         features = FeatureStream(ContentEncoder.from_pretrained(place("speech")), device=target)
         motion = MotionModel.from_pretrained(place("thpad-motion"))
@@ -90,7 +97,7 @@ class TccpPipeline:
             placing=LandmarkTransformer.from_pretrained(place("tccp-landmarks")),
             face=face,
             performer=SpeechToMotion(features, motion, prior, face, target),
-            name=name_or_path,
+            refiner=Refiner.from_pretrained(place("thpad-refiner")),
             device=target,
         )
 
@@ -135,7 +142,7 @@ class TccpPipeline:
             placer=lambda who: Placer(self.placing, who.alpha, self.device),
             performer=self.performer,
             renderer=lambda who, one: FaceRenderer(
-                self.base, self.net, self.blending, who, self.face, one, settings
+                self.base, self.net, self.blending, who, self.face, self.refiner, one, settings
             ),
         )
         return Takes([Filling(hands, scene, people(one), one) for one in seeds])
@@ -170,5 +177,5 @@ class TccpPipeline:
     def _imagined(self, audio: Path, seed: int) -> Identity:
         from talkface.systems.imagineid.pipeline import ImaginePipeline
 
-        pipe = ImaginePipeline.from_pretrained(self.name, self.name, str(self.device))
+        pipe = ImaginePipeline.from_pretrained(base=self.base.name, device=str(self.device))
         return self._identity([("the imagined portrait", pipe(audio, seed=seed)[0].portrait)])

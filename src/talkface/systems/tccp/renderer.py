@@ -14,16 +14,18 @@ from talkface.diffusion.sampling import sample
 from talkface.face.crop import cut, face_unit, transform
 from talkface.face.draw import draw_mesh
 from talkface.face.model import FaceModel, estimate_pose
+from talkface.face.motion import FaceMotion
 from talkface.media.video import Frame
 from talkface.nn.picture import enlarged, pictures
 from talkface.systems.imagineid.ccf import MaskBlendingAdapter, decode_blended
-from talkface.systems.imagineid.footage import move_portrait
 from talkface.systems.tccp.border import joined
 from talkface.systems.tccp.config import WINDOW
 from talkface.systems.tccp.holes import Hole, cells
 from talkface.systems.tccp.identity import Identity
 from talkface.systems.tccp.model import MVControlNet, Signal
 from talkface.systems.tccp.scenes import reference_alone
+from talkface.systems.thpad.refiner import Refiner
+from talkface.systems.thpad.renderer import PortraitRenderer
 
 _ROOM = 1.12  # of a crop around a hole that is larger than a portrait
 _STRAYS = 0.08  # of the crop's side by which a face may leave its middle before the crop follows it
@@ -38,6 +40,7 @@ class Job:
         hole: where.
         mesh: (478, 3) landmarks, pixels of the frame.
         lips: (words, M) mouth coefficients around it.
+        motion: (1 frame) what the mesh shows.
         shot: number of its shot.
     """
 
@@ -45,6 +48,7 @@ class Job:
     hole: Hole
     mesh: np.ndarray
     lips: np.ndarray
+    motion: FaceMotion
     shot: int
 
 
@@ -73,6 +77,7 @@ class FaceRenderer:
         blending: MBA, which keeps what is around the hole while decoding; None for none.
         identity: whose face.
         face: the 3DMM.
+        refiner: of TH-PAD's generator, which moves the portraits; None, and they are warped only.
         seed: of the shared noise.
         settings: how frames are drawn.
     """
@@ -84,6 +89,7 @@ class FaceRenderer:
         blending: MaskBlendingAdapter | None,
         identity: Identity,
         face: FaceModel,
+        refiner: Refiner | None,
         seed: int = 0,
         settings: Settings | None = None,
     ) -> None:
@@ -91,6 +97,10 @@ class FaceRenderer:
         self.settings = settings or Settings()
         self.warp = face.mesh_warp()
         self.device = next(base.model.parameters()).device
+        self.portraits = [
+            PortraitRenderer(image, points, face, refiner, self.device, whole=True)
+            for image, points in zip(identity.images, identity.points, strict=True)
+        ]
         side = base.pixels // 8
         self.generator = torch.Generator().manual_seed(seed)
         self.noise = torch.randn((1, 1, 4, side, side), generator=self.generator).to(self.device)
@@ -164,7 +174,7 @@ class FaceRenderer:
         crops = [cut(job.frame.image, matrix, PIXELS) for job in window]
         holes = [_cut_hole(job.hole, matrix) for job in window]
         meshes = [transform(job.mesh, matrix) for job in window]
-        moved = [self._moved(mesh) for mesh in meshes]
+        moved = [self._moved(mesh, job.motion) for mesh, job in zip(meshes, window, strict=True)]
         encoded = base.autoencoder.encode(
             pictures([enlarged(image, pixels) for image in (*crops, *moved)], self.device)
         )
@@ -218,13 +228,11 @@ class FaceRenderer:
             drawn = decode_blended(self.base.autoencoder, self.blending, flat, beside, masks)
         return list((drawn * 255).permute(0, 2, 3, 1).float().cpu().numpy())
 
-    def _moved(self, mesh: np.ndarray) -> np.ndarray:
-        """The best portrait, its head alone, moved to a mesh (478, 3) of the crop."""
-        identity = self.identity
-        rotation = estimate_pose(mesh[None], identity.neutral).rotation[0]
-        best = identity.nearest(rotation)
-        moved = move_portrait(identity.images[best], identity.points[best], mesh, identity.neutral, self.warp)
-        return reference_alone(moved, mesh)
+    def _moved(self, mesh: np.ndarray, motion: FaceMotion) -> np.ndarray:
+        """The best portrait, its head alone, at a mesh (478, 3) of the crop."""
+        rotation = estimate_pose(mesh[None], self.identity.neutral).rotation[0]
+        best = self.portraits[self.identity.nearest(rotation)]
+        return reference_alone(best.at(mesh[None], motion)[0], mesh)
 
     def _stack(self, rows: list[np.ndarray]) -> Tensor:
         return torch.from_numpy(np.stack(rows).astype(np.float32))[None].to(self.device)

@@ -19,18 +19,20 @@ from talkface.diffusion.autoencoder import FaceAutoencoder
 from talkface.diffusion.stable import StableAutoencoder
 from talkface.face.crop import cut, face_unit, transform
 from talkface.face.model import FaceModel
-from talkface.face.warp import MeshWarp
+from talkface.face.motion import FaceMotion
 from talkface.media.video import VideoReader
 from talkface.nn.picture import enlarged, pictures
-from talkface.systems.imagineid.footage import move_portrait
 from talkface.systems.tccp.config import WINDOW
 from talkface.systems.tccp.drawing import landmark_picture
-from talkface.systems.tccp.holes import box_hole, cells, covered, face_hole
+from talkface.systems.tccp.holes import beside, box_hole, cells, covered, face_hole
+from talkface.systems.thpad.refiner import Refiner
+from talkface.systems.thpad.renderer import PortraitRenderer
 from talkface.systems.thpad.train import ClipReader
 
 logger = logging.getLogger(__name__)
 
 AROUND = 2  # frames before and after one whose lips it is told
+_COMPOSED = 0.25  # share of clips beside which there is somebody else
 _REFERENCE = 1.3  # size of what is seen of the reference, by the face's oval
 
 
@@ -42,7 +44,7 @@ class Scenes:
         target: (N, T, 4, h, w) the frames.
         context: (N, T, 4, h, w) the frames with the hole covered.
         drawn: (N, T, 4, h, w) pictures of the landmarks.
-        moved: (N, T, 4, h, w) the reference, moved to each frame's mesh, alone on grey.
+        moved: (N, T, 4, h, w) the reference, moved to each frame's mesh by TH-PAD's generator, alone on grey.
         portrait: (N, 4, h, w) the reference as it is.
         hidden: (N, T, h, w) float16, what share of each latent is covered.
         points: (N, T, 478, 3) float32 meshes in pixels of the pictures.
@@ -72,6 +74,7 @@ class Scenes:
         split: str,
         face: FaceModel,
         autoencoder: FaceAutoencoder | StableAutoencoder,
+        refiner: Refiner,
         windows: int,
         mark: str,
         seed: int = 0,
@@ -86,14 +89,15 @@ class Scenes:
             split: "train" or "val".
             face: the 3DMM.
             autoencoder: frozen.
+            refiner: of TH-PAD's generator, which moves the references.
             windows: of each clip.
-            mark: tells autoencoder and 3DMM from others.
+            mark: tells all of these from others.
             seed: of windows, holes and references.
             pixels: side of the pictures that are encoded; meshes stay in pixels of the portraits.
         """
         path = manifest.directory / f"scenes-{split}-{windows}-{seed}-{pixels}-{mark}.npz"
         return kept_arrays(
-            cls, path, lambda: _collect(manifest, split, face, autoencoder, windows, seed, pixels)
+            cls, path, lambda: _collect(manifest, split, face, autoencoder, refiner, windows, seed, pixels)
         )
 
 
@@ -156,18 +160,22 @@ def _collect(
     split: str,
     face: FaceModel,
     autoencoder: FaceAutoencoder | StableAutoencoder,
+    refiner: Refiner,
     windows: int,
     seed: int,
     pixels: int,
 ) -> Scenes:
-    warp, generator = face.mesh_warp(), np.random.default_rng(seed)
+    generator = np.random.default_rng(seed)
     reader = ClipReader(manifest, face)
     chosen = manifest.apart(reader.items(split))
     speakers = [item.corpus + item.speaker for item in chosen]
     columns: dict[str, list[np.ndarray]] = {field.name: [] for field in fields(Scenes)}
+    strangers: list[np.ndarray] | None = None
     for number, item in enumerate(chosen):
         clips = _some(speakers.count(speakers[number]), windows, generator)
-        for row in _rows(manifest, item, face, warp, reader, clips, generator):
+        others = strangers if generator.random() < _COMPOSED else None
+        for row in _rows(manifest, item, face, refiner, reader, clips, generator, others):
+            strangers = row["target"]
             pictures_of = {
                 name: row.pop(name) for name in ("target", "context", "drawn", "moved", "portrait")
             }
@@ -204,12 +212,13 @@ def _rows(
     manifest: Manifest,
     item: Item,
     face: FaceModel,
-    warp: MeshWarp,
+    refiner: Refiner,
     reader: ClipReader,
     windows: int,
     generator: np.random.Generator,
+    strangers: list[np.ndarray] | None,
 ) -> Iterator[dict]:
-    """Windows of one clip, as pictures."""
+    """Windows of one clip, as pictures; with frames of strangers, somebody else is beside."""
     track = manifest.track(item)
     steady = track.found[1:] & track.found[:-1] & (np.diff(track.frames) == 1)
     if not windows or len(steady) < WINDOW:
@@ -228,11 +237,11 @@ def _rows(
         for first in generator.choice(firsts, min(windows, len(firsts)), replace=False)
     ]
     images = _read(manifest.file(item), track.frames, {k for t in takes for k in (*t.frames, t.reference)})
-    neutral = face.fit(track.points[:: max(1, len(track.points) // 50)]).neutral
+    motion = face.fit(track.points).motion
     for take in takes:
         if {*take.frames, take.reference} <= images.keys():
             place = [int(np.abs(example.times - track.times[k]).argmin()) for k in take.frames]
-            pictures_of = _window(images, track.points, take, neutral, face, warp, generator)
+            pictures_of = _window(images, track.points, motion, take, face, refiner, generator, strangers)
             yield pictures_of | {
                 "lips": lips[place].astype(np.float16),
                 "audio": audio[place].astype(np.float16),
@@ -248,32 +257,47 @@ def _read(path: Path, frames: np.ndarray, wanted: set[int]) -> dict[int, np.ndar
 def _window(
     images: dict[int, np.ndarray],
     points: np.ndarray,
+    motion: FaceMotion,
     take: _Take,
-    neutral: np.ndarray,
     face: FaceModel,
-    warp: MeshWarp,
+    refiner: Refiner,
     generator: np.random.Generator,
+    strangers: list[np.ndarray] | None,
 ) -> dict:
     middle = np.median(points[take.frames], 0)
     matrix = scene_matrix(middle, images[take.reference].shape[1::-1], take.zoom, take.shift)
     meshes = np.stack([transform(points[k], matrix) for k in take.frames])
     frames = [cut(images[k], matrix, PIXELS) for k in take.frames]
     holes = [draw_hole(mesh, transform(middle, matrix), take) for mesh in meshes]
+    if strangers is not None:
+        frames = _composed(frames, strangers, beside(np.stack(holes)))
     own = points[take.reference]
     table = _light(generator)
     upright = portrait_matrix(own, images[take.reference].shape[1::-1])
     portrait = cv2.LUT(cut(images[take.reference], upright, PIXELS), table)
     source = transform(own, upright)
-    moved = [reference_alone(move_portrait(portrait, source, mesh, neutral, warp), mesh) for mesh in meshes]
+    talking = PortraitRenderer(portrait, source, face, refiner, whole=True)
+    moved = talking.at(meshes, motion[take.frames])
     return {
         "target": frames,
         "context": [covered(frame, hole) for frame, hole in zip(frames, holes, strict=True)],
-        "drawn": [landmark_picture(warp, mesh) for mesh in meshes],
-        "moved": moved,
+        "drawn": [landmark_picture(talking.warp, mesh) for mesh in meshes],
+        "moved": [reference_alone(*row) for row in zip(moved, meshes, strict=True)],
         "portrait": [portrait],
         "hidden": np.stack([cells(hole, PIXELS // 8) for hole in holes]).astype(np.float16),
         "points": meshes.astype(np.float32),
     }
+
+
+def _composed(frames: list[np.ndarray], strangers: list[np.ndarray], place: slice | None) -> list[np.ndarray]:
+    """Frames with somebody else's head, or half of it, in some of their columns."""
+    if place is None:
+        return frames
+    width = place.stop - place.start
+    first = (PIXELS - width) // 2
+    for frame, stranger in zip(frames, strangers, strict=True):
+        frame[:, place] = stranger[:, first : first + width]
+    return frames
 
 
 def _light(generator: np.random.Generator) -> np.ndarray:

@@ -12,11 +12,12 @@ from talkface.data.prepare import Manifest
 from talkface.face import topology as tp
 from talkface.face.model import FaceModel
 from talkface.prefetch import prefetched
-from talkface.systems.tccp.contexts import Contexts
-from talkface.systems.tccp.holes import hole_outline
-from talkface.systems.tccp.landmarks import LandmarkConfig, LandmarkTransformer, posed, rotations
+from talkface.systems.tccp.contexts import SMALL, Contexts
+from talkface.systems.tccp.holes import beside, hole_outline
+from talkface.systems.tccp.landmarks import SEEN, LandmarkConfig, LandmarkTransformer, posed, rotations
 from talkface.training import Task
 
+_COMPOSED = 0.2  # share of stretches beside whose hole somebody else is seen
 _EVERY = 12  # one in so many points of the face is compared
 
 
@@ -77,6 +78,8 @@ class LandmarkTask(Task):
         meshes = clips.points[begin : begin + count].astype(np.float32)
         views, poses, _ = clips.view(clip, first, count, moving_outlines(meshes, generator))
         if not plain:
+            if generator.random() < _COMPOSED:
+                views = self._beside_another(views, generator)
             views = _in_other_light(views, generator)
             if generator.random() < 0.5:
                 views, poses = _mirrored(views, poses)
@@ -92,6 +95,21 @@ class LandmarkTask(Task):
         row = {name: np.concatenate([part, np.repeat(part[-1:], pad, 0)]) for name, part in row.items()}
         row["there"][count:] = 0
         return row | {"alpha": clips.alpha[clip]}
+
+    def _beside_another(self, views: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+        """Views (T, 4, 64, 64) beside whose hole somebody else is seen."""
+        place = beside(views[:, 3])
+        if place is None:
+            return views
+        clip = int(generator.integers(len(self.train_clips)))
+        begin, end = self.train_clips.starts[clip : clip + 2]
+        index = np.minimum(np.arange(begin, begin + len(views)), end - 1)
+        width = place.stop - place.start
+        first = (SMALL - width) // 2
+        strip = self.train_clips.images[index][:, (SMALL - SEEN) // 2 :][:, :SEEN, first : first + width]
+        views = views.copy()
+        views[:, :3, :, place] = strip.transpose(0, 3, 1, 2).astype(np.float32) / 127.5 - 1
+        return views
 
     def batches(self, generator: np.random.Generator) -> Iterator[dict[str, Tensor]]:
         """Endless batches of stretches."""

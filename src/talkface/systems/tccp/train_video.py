@@ -19,6 +19,7 @@ from talkface.systems.tccp.config import FACE, MVControlNetConfig
 from talkface.systems.tccp.losses import velocity_error
 from talkface.systems.tccp.model import MVControlNet, Signal
 from talkface.systems.tccp.scenes import Scenes
+from talkface.systems.thpad.refiner import Refiner
 from talkface.training import Task
 
 _TIMES = (0.2, 0.5, 0.8)  # at which it is validated
@@ -33,6 +34,7 @@ class VideoTrainConfig:
         goal: "face", or "landmarks" for pictures of them.
         base: name or directory of the frozen LDM.
         face_model: name or directory of the 3DMM.
+        refiner: name or directory of the refiner of TH-PAD's generator, which moves the references.
         batch: windows.
         windows: of each clip.
         first: share of windows whose first frame is given.
@@ -47,6 +49,7 @@ class VideoTrainConfig:
     goal: str = "face"
     base: str = COMPACT
     face_model: str = "face"
+    refiner: str = "thpad-refiner"
     batch: int = 2
     windows: int = 3
     first: float = 0.6
@@ -71,8 +74,9 @@ class VideoTask(Task):
         torch.manual_seed(seed)
         self.net = MVControlNet(config.model, self.base.model).to(self.device)
         self.modules = {"net": self.net}
-        mark = latents_mark(self.base.autoencoder)
-        given = (face, self.base.autoencoder, config.windows, mark, seed, self.base.pixels)
+        refiner = Refiner.from_pretrained(config.refiner)
+        mark = f"{latents_mark(self.base.autoencoder)}-{weights_mark(refiner)}"
+        given = (face, self.base.autoencoder, refiner, config.windows, mark, seed, self.base.pixels)
         manifest = Manifest.load(data)
         self.scenes = Scenes.of(manifest, "train", *given)
         held_out = Scenes.of(manifest, "val", *given)

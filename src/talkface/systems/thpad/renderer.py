@@ -24,7 +24,7 @@ from talkface.face.crop import (
     transform,
 )
 from talkface.face.draw import mesh_maps
-from talkface.face.model import FaceFit, FaceModel
+from talkface.face.model import FaceFit, FaceModel, estimate_pose
 from talkface.face.motion import FaceMotion
 from talkface.face.warp import move_ring, resample, resample_tensor, with_ring
 from talkface.prefetch import prefetched
@@ -56,6 +56,7 @@ class PortraitRenderer:
         face: the 3DMM.
         refiner: the network, or None to warp only.
         device: where the refiner runs.
+        whole: whether the head may go anywhere in the picture, and its background with it.
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class PortraitRenderer:
         face: FaceModel,
         refiner: Refiner | None,
         device: str | torch.device = "cpu",
+        whole: bool = False,
     ) -> None:
         self.image, self.face, self.device = image, face, torch.device(device)
         self.fit: FaceFit = face.fit(points[None])
@@ -77,12 +79,13 @@ class PortraitRenderer:
             pose.translation[0],
         )
         self._canonical = (self.resting - self._translation) / self._scale @ self._rotation
-        self._box = self._moving_box()
+        self._box = (0, 0, image.shape[1], image.shape[0]) if whole else self._moving_box()
         self._picture: Tensor | None = None  # on a GPU: warped there
         if self.device.type != "cpu":
             pixels = torch.from_numpy(image).to(self.device)
             self._picture = pixels.permute(2, 0, 1)[None].float()
         self._cell = max(1.0, face_unit(points) / _CELLS_PER_UNIT)
+        self._corners = plate_corners(self.fit.neutral)
         self._refiner = refiner.to(self.device).eval() if refiner is not None else None
         if self._refiner is not None:
             self._prepare_references(self._refiner, points)
@@ -104,7 +107,6 @@ class PortraitRenderer:
             self._references[part.name] = crop
             self._identity[part.name] = refiner.identity(crop)
         self._tone = _single_tone(self._references[MOUTH.name])
-        self._corners = plate_corners(self.fit.neutral)
         corners = self._scale * (self._corners @ self._rotation.T) + self._translation
         self._plate = hang_plate(self.image, points, corners, refiner.mean_mouth.cpu().numpy())
 
@@ -159,14 +161,31 @@ class PortraitRenderer:
         Speech, motion and warping work ahead in a thread while the refiner is busy.
         """
         for drawn in prefetched(self._drawn(motions, batch)):
-            if self._refiner is not None:
-                self._refine(self._refiner, drawn)
-            yield from (d.image for d in drawn)
+            yield from (d.image for d in self._finished(drawn))
 
-    def moved(self, motion: FaceMotion) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """The portrait moved to each frame's mesh, not refined: picture (H, W, 3) uint8, mesh (478, 3)."""
-        for rigid, target in zip(*self.meshes(motion), strict=True):
-            yield self._draw(rigid, target, np.zeros(0)).image, target[: len(self.fit.neutral)]
+    def moved(self, motion: FaceMotion, batch: int = 4) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Frames as :meth:`frames` gives them, each with its mesh (478, 3)."""
+        for drawn in self._drawn([motion], batch):
+            yield from ((d.image, d.moved[: len(self.fit.neutral)]) for d in self._finished(drawn))
+
+    def at(self, meshes: np.ndarray, motion: FaceMotion) -> list[np.ndarray]:
+        """The portrait at meshes of its own face, wherever these came from.
+
+        Args:
+            meshes: (T, 478, 3) in pixels of a picture as large as the portrait.
+            motion: what they show; rotation and gaze are not relative to the portrait's.
+
+        Returns:
+            T pictures (H, W, 3) uint8.
+        """
+        pose = estimate_pose(meshes, self.fit.neutral)
+        rigid, corners = pose.apply(self._canonical), pose.apply(self._corners)
+        codes = motion_code(motion.beta_mouth, motion.beta_upper, motion.gaze, motion.rotation)
+        drawn = [self._draw(*row) for row in zip(rigid, meshes, codes, strict=True)]
+        if self._refiner is not None:
+            for one, plate in zip(drawn, corners, strict=True):
+                self._cut_parts(one, plate)
+        return [one.image for one in self._finished(drawn)]
 
     def _drawn(self, motions: Iterable[FaceMotion], batch: int) -> Iterator[list[Drawn]]:
         """Warped frames with the refiner's inputs, in batches."""
@@ -219,6 +238,11 @@ class PortraitRenderer:
             drawn.matrices.append(matrix)
             drawn.crops.append(crop)
             drawn.maps.append(maps)
+
+    def _finished(self, drawn: list[Drawn]) -> list[Drawn]:
+        if self._refiner is not None:
+            self._refine(self._refiner, drawn)
+        return drawn
 
     @torch.inference_mode()
     def _refine(self, refiner: Refiner, drawn: list[Drawn]) -> None:

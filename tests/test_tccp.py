@@ -4,10 +4,11 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import av
+import cv2
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from scipy.spatial.transform import Rotation
@@ -16,6 +17,7 @@ from talkface.diffusion.album import weights_mark
 from talkface.diffusion.autoencoder import FaceAutoencoder
 from talkface.diffusion.base import Base
 from talkface.diffusion.model import FaceDiffusion
+from talkface.diffusion.sampling import in_dtype
 from talkface.errors import InvalidOption, ModelUnavailable, NoFaceFound
 from talkface.evaluation.clips import Clip
 from talkface.evaluation.fill import HoleFidelity, against_truth
@@ -24,10 +26,12 @@ from talkface.face.motion import FaceMotion
 from talkface.face.tracker import FaceTracker
 from talkface.hub import save_pretrained
 from talkface.media.source import SourceVideo
+from talkface.options import has_bf16_units, resolve_dtype
 from talkface.speech.features import ContentEncoder, FeatureStream
 from talkface.systems.tccp.border import continued, joined
 from talkface.systems.tccp.config import FACE, LANDMARKS, WINDOW, MVControlNetConfig
 from talkface.systems.tccp.contexts import pose_in_frame, pose_in_view
+from talkface.systems.tccp.detail import regained
 from talkface.systems.tccp.holes import Hole, beside, box_hole, cells, covered, face_hole
 from talkface.systems.tccp.landmarks import LandmarkConfig, LandmarkTransformer, posed, rotations, view_matrix
 from talkface.systems.tccp.masks import read_mask
@@ -208,6 +212,22 @@ def test_a_filled_hole_has_no_step_and_nothing_else_changes(seed: int):
     spoilt = scene.copy()
     spoilt[hole > 0] = generator.uniform(0, 255, (int((hole > 0).sum()), 3))
     np.testing.assert_allclose(joined(spoilt, drawn, hole), filled, atol=1e-3)
+
+
+@given(st.integers(0, 2**16))
+@settings(max_examples=20, deadline=None)
+def test_detail_is_given_back_where_the_reference_was_drawn(seed: int):
+    random = np.random.default_rng(seed)
+    moved = random.integers(0, 255, (64, 64, 3)).astype(np.uint8)
+    coarse = cv2.GaussianBlur(moved, (0, 0), 1.0).astype(np.float32)
+    inside = np.zeros((64, 64), np.float32)
+    inside[:, :40] = 1
+    out = regained(coarse, moved, coarse, inside)
+    np.testing.assert_allclose(out[:, :40], moved[:, :40], atol=3)
+    np.testing.assert_array_equal(out[:, 40:], coarse[:, 40:])
+    other = 255 - coarse
+    np.testing.assert_array_equal(regained(other, moved, coarse, inside), other)
+    np.testing.assert_array_equal(regained(other, moved, moved.astype(np.float32), inside), other)
 
 
 def test_continued_keeps_a_plain_colour():
@@ -398,6 +418,18 @@ def test_poses_are_learned(prepared_clips: Path):
     before = task.validate()["val_landmark_error"]
     overfit_one_batch(task, TrainerConfig(max_steps=150, lr=3e-3, device="cpu"), 100)
     assert task.validate()["val_landmark_error"] < 0.7 * before
+
+
+def test_dtypes():
+    cpu = torch.device("cpu")
+    assert resolve_dtype("float32", cpu) == torch.float32
+    assert resolve_dtype("auto", cpu) == (torch.bfloat16 if has_bf16_units() else torch.float32)
+    with pytest.raises(InvalidOption, match="int8"):
+        resolve_dtype("int8", cpu)
+    double = in_dtype(lambda noisy, time: noisy @ noisy, torch.bfloat16)
+    square = torch.full((1, 4, 8, 8), 0.3)
+    assert double(square, torch.zeros(1)).dtype == torch.float32
+    torch.testing.assert_close(double(square, torch.zeros(1)), square @ square, atol=0.01, rtol=0)
 
 
 def test_a_window_holds_what_the_networks_were_trained_on():

@@ -4,7 +4,6 @@ import os
 import platform
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
 import av
 import torch
@@ -12,6 +11,7 @@ import torch
 import talkface
 from talkface import hub
 from talkface.errors import ModelUnavailable
+from talkface.options import has_bf16_units
 
 _MATRIX = 1024
 #: What the package writes or often meets, by FFmpeg's name, with the direction that is needed.
@@ -63,15 +63,6 @@ def _arithmetic() -> list[Fact]:
             "matrix product", f"fp32 {_gflops(torch.float32):.0f}, bf16 {_gflops(torch.bfloat16):.0f} GFLOP/s"
         ),
     ]
-
-
-def has_bf16_units() -> bool:
-    """Whether the CPU multiplies bfloat16 in hardware; without, bfloat16 is slower than float32."""
-    info = Path("/proc/cpuinfo")
-    if not info.is_file():
-        return platform.system() == "Darwin" and platform.machine() == "arm64"
-    words = set(info.read_text().split())
-    return bool(words & {"avx512_bf16", "amx_bf16", "bf16", "avx_ne_convert"})
 
 
 def _gflops(dtype: torch.dtype) -> float:

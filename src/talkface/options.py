@@ -1,6 +1,8 @@
 """Arguments that several verbs take, checked in one way."""
 
 import math
+import platform
+from pathlib import Path
 
 import torch
 
@@ -21,6 +23,32 @@ def resolve_device(device: str) -> torch.device:
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise InvalidOption(f"device {device} is not available here; choose auto or cpu") from error
     return target
+
+
+def resolve_dtype(dtype: str, device: torch.device) -> torch.dtype:
+    """Turn "auto" or a type's name into the type that networks compute in.
+
+    "auto" takes bfloat16 where the device has units for it, else float32.
+
+    Raises:
+        InvalidOption: it is no such type.
+    """
+    if dtype == "auto":
+        units = has_bf16_units() if device.type == "cpu" else device.type == "cuda"
+        return torch.bfloat16 if units else torch.float32
+    types = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+    if dtype not in types:
+        raise InvalidOption(f"dtype is {dtype}; choose auto, {' or '.join(types)}")
+    return types[dtype]
+
+
+def has_bf16_units() -> bool:
+    """Whether the CPU multiplies bfloat16 in hardware; without, bfloat16 is slower than float32."""
+    info = Path("/proc/cpuinfo")
+    if not info.is_file():
+        return platform.system() == "Darwin" and platform.machine() == "arm64"
+    words = set(info.read_text().split())
+    return bool(words & {"avx512_bf16", "amx_bf16", "bf16", "avx_ne_convert"})
 
 
 def number_within(name: str, value: float | str, low: float, high: float) -> float:

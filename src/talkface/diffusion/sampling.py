@@ -69,6 +69,18 @@ def guided(
     return velocity
 
 
+def in_dtype(velocity: Velocity, dtype: torch.dtype) -> Velocity:
+    """The velocity computed in another type, under autocast; float32 again when it is given."""
+    if dtype == torch.float32:
+        return velocity
+
+    def cast(noisy: Tensor, time: Tensor) -> Tensor:
+        with torch.autocast(noisy.device.type, dtype):
+            return velocity(noisy, time).float()
+
+    return cast
+
+
 def spectrum(latents: Tensor) -> np.ndarray:
     """Mean amplitude of latents (B, C, S, S) at 1, 2, ... S/2 cycles a side."""
     power = torch.fft.fft2(latents.float()).abs().square().mean((0, 1)).cpu().numpy()

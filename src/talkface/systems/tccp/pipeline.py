@@ -18,7 +18,7 @@ from talkface.media.audio import probe_audio
 from talkface.media.image import load_image
 from talkface.media.source import SourceVideo
 from talkface.media.timeline import Timeline
-from talkface.options import number_within, resolve_device, whole_seed
+from talkface.options import number_within, resolve_device, resolve_dtype, whole_seed
 from talkface.speech.features import ContentEncoder, FeatureStream
 from talkface.systems.imagineid.ccf import MaskBlendingAdapter
 from talkface.systems.tccp.filling import Filling, Hands, Scene
@@ -35,7 +35,7 @@ from talkface.systems.thpad.refiner import Refiner
 logger = logging.getLogger(__name__)
 
 IMAGINED = "imagined"
-PARTS = ("context", "first", "over_time", "reference")
+PARTS = ("context", "first", "over_time", "reference", "detail")
 """What can be left out, to see what it is worth."""
 _LOOKED_AT = 48  # frames of the fast look
 _MOST_TAKES = 64
@@ -58,13 +58,16 @@ class TccpPipeline:
         performer: SpeechToMotion,
         refiner: Refiner | None,
         device: str | torch.device = "cpu",
+        dtype: torch.dtype = torch.float32,
     ) -> None:
         self.base, self.net, self.blending, self.placing = base, net, blending, placing
         self.face, self.performer, self.refiner, self.device = face, performer, refiner, torch.device(device)
-        self.tracker = FaceTracker(threads=1)
+        self.dtype, self.tracker = dtype, FaceTracker(threads=1)
 
     @classmethod
-    def from_pretrained(cls, name_or_path: str = COMPACT, device: str = "auto") -> "TccpPipeline":
+    def from_pretrained(
+        cls, name_or_path: str = COMPACT, device: str = "auto", dtype: str = "auto"
+    ) -> "TccpPipeline":
         """Load the shipped models, or those of a directory in their place.
 
         Args:
@@ -72,6 +75,7 @@ class TccpPipeline:
                 imagineid-mba/, face/, speech/, thpad-motion/, thpad-prior/, thpad-refiner/, and
                 face-diffusion/ with face-autoencoder/; what it lacks is taken from those shipped.
             device: "auto" takes a GPU when there is one.
+            dtype: of stage 2's arithmetic: "float32", "bfloat16", or "auto" for the faster one.
 
         Raises:
             ModelUnavailable: one of them is damaged, or was trained over another base; there is no such
@@ -99,6 +103,7 @@ class TccpPipeline:
             performer=SpeechToMotion(features, motion, prior, face, target),
             refiner=Refiner.from_pretrained(place("thpad-refiner")),
             device=target,
+            dtype=resolve_dtype(dtype, target),
         )
 
     def __call__(
@@ -121,7 +126,9 @@ class TccpPipeline:
     ) -> Takes[Filling]:
         """Fill the face; the options are those of :func:`talkface.fill`."""
         takes = int(number_within("takes", takes, 1, _MOST_TAKES))
-        settings = Settings(steps=int(number_within("steps", steps, 1, 100)), without=frozenset(without))
+        settings = Settings(
+            steps=int(number_within("steps", steps, 1, 100)), dtype=self.dtype, without=frozenset(without)
+        )
         if not settings.without <= set(PARTS):
             raise InvalidOption(f"there are only {', '.join(PARTS)} to leave out")
         seeds = [whole_seed(seed + take) for take in range(takes)]

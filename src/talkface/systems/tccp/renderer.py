@@ -10,7 +10,7 @@ from torch import Tensor
 
 from talkface.data.faces import PIXELS, SIDE
 from talkface.diffusion.base import Base
-from talkface.diffusion.sampling import sample
+from talkface.diffusion.sampling import in_dtype, sample
 from talkface.face.crop import cut, face_unit, transform
 from talkface.face.draw import draw_mesh
 from talkface.face.model import FaceModel, estimate_pose
@@ -20,7 +20,8 @@ from talkface.nn.picture import enlarged, pictures
 from talkface.systems.imagineid.ccf import MaskBlendingAdapter, decode_blended
 from talkface.systems.tccp.border import joined
 from talkface.systems.tccp.config import WINDOW
-from talkface.systems.tccp.holes import Hole, cells
+from talkface.systems.tccp.detail import regained
+from talkface.systems.tccp.holes import Hole, cells, face_hole
 from talkface.systems.tccp.identity import Identity
 from talkface.systems.tccp.model import MVControlNet, Signal
 from talkface.systems.tccp.scenes import reference_alone
@@ -28,6 +29,7 @@ from talkface.systems.thpad.refiner import Refiner
 from talkface.systems.thpad.renderer import PortraitRenderer
 
 _ROOM = 1.12  # of a crop around a hole that is larger than a portrait
+_DETAILED = 0.15  # size of what is given the reference's detail, beyond the face's oval
 _STRAYS = 0.08  # of the crop's side by which a face may leave its middle before the crop follows it
 
 
@@ -59,12 +61,14 @@ class Settings:
     Attributes:
         steps: of the sampler.
         begin: time at which a frame begins, above 0 to 1: how much of the moved reference is drawn anew.
-        without: "context", "first", "over_time" or "reference" to leave out, to see what they are worth;
-            without "over_time", each frame is drawn for itself, from its own noise.
+        dtype: of the network's arithmetic.
+        without: "context", "first", "over_time", "reference" or "detail" to leave out, to see what they are
+            worth; without "over_time", each frame is drawn for itself, from its own noise.
     """
 
     steps: int = 4
     begin: float = 0.8
+    dtype: torch.dtype = torch.float32
     without: frozenset[str] = frozenset()
 
 
@@ -184,6 +188,8 @@ class FaceRenderer:
         lips = self._stack([job.lips for job in window])
         latents = self._sampled(context, reference, hidden, drawing, lips, last)
         images = self._decoded(latents, context, holes)
+        if "detail" not in self.settings.without:
+            images = self._with_detail(images, reference, moved, meshes)
         frames = [_pasted(job, image, matrix) for job, image in zip(window, images, strict=True)]
         return frames, latents[:, -1:]
 
@@ -214,7 +220,8 @@ class FaceRenderer:
         guess = hidden * reference + (1 - hidden) * context
         begin = 1.0 if shown is None else settings.begin
         noisy = (1 - begin) * guess + begin * self.noise
-        latents = sample(lambda x, time: self.net(x, time, tokens, signal), noisy, settings.steps, begin)
+        velocity = in_dtype(lambda x, time: self.net(x, time, tokens, signal), settings.dtype)
+        latents = sample(velocity, noisy, settings.steps, begin)
         return latents[:, 1:] if last is not None else latents
 
     def _decoded(self, latents: Tensor, context: Tensor, holes: list[np.ndarray]) -> list[np.ndarray]:
@@ -227,6 +234,23 @@ class FaceRenderer:
             masks = self._stack([enlarged_hole(hole, side)[None] for hole in holes])[0]
             drawn = decode_blended(self.base.autoencoder, self.blending, flat, beside, masks)
         return list((drawn * 255).permute(0, 2, 3, 1).float().cpu().numpy())
+
+    def _with_detail(
+        self, images: list[np.ndarray], reference: Tensor, moved: list[np.ndarray], meshes: list[np.ndarray]
+    ) -> list[np.ndarray]:
+        """Pictures with what the autoencoder lost of the moved reference."""
+        pixels = self.base.pixels
+        coarse = (self.base.autoencoder.decode(reference.flatten(0, 1)) * 255).permute(0, 2, 3, 1)
+        rows = zip(images, moved, coarse.float().cpu().numpy(), meshes, strict=True)
+        return [
+            regained(
+                image,
+                enlarged(fine, pixels),
+                lost,
+                face_hole((mesh + 0.5) * (pixels / PIXELS) - 0.5, (pixels, pixels), _DETAILED),
+            )
+            for image, fine, lost, mesh in rows
+        ]
 
     def _moved(self, mesh: np.ndarray, motion: FaceMotion) -> np.ndarray:
         """The best portrait, its head alone, at a mesh (478, 3) of the crop."""

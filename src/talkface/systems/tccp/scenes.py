@@ -277,7 +277,7 @@ def _window(
     portrait = cv2.LUT(cut(images[take.reference], upright, PIXELS), table)
     source = transform(own, upright)
     talking = PortraitRenderer(portrait, source, face, refiner, whole=True)
-    moved = talking.at(meshes, motion[take.frames])
+    moved = talking.at(meshes, motion[take.frames[0] : take.frames[-1] + 1])
     return {
         "target": frames,
         "context": [covered(frame, hole) for frame, hole in zip(frames, holes, strict=True)],

@@ -51,7 +51,7 @@ class VideoTrainConfig:
     face_model: str = "face"
     refiner: str = "thpad-refiner"
     batch: int = 2
-    windows: int = 3
+    windows: int = 4
     first: float = 0.6
     single: float = 0.2
     no_reference: float = 0.1

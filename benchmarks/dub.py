@@ -39,16 +39,27 @@ class Plan:
 
 def read_plan(arguments: list[str]) -> Plan:
     """Make a plan of the command line."""
-    parser = common_parser("talkface.dub", "benchmarks-dub.json")
-    parser.add_argument("--seconds", type=float, help="of video, for speed: 30; with --quick 5")
-    parser.add_argument("--memory-seconds", help="of video, for memory: 10,60,600; with --quick 10")
+    return plan_of_a_video(arguments, "dub", (5.0, 30.0), ("10", "10,60,600"))
+
+
+def plan_of_a_video(
+    arguments: list[str], verb: str, seconds: tuple[float, float], memory: tuple[str, str]
+) -> Plan:
+    """A plan for a verb that takes a video and speech; lengths with --quick and without."""
+    parser = common_parser(f"talkface.{verb}", f"benchmarks-{verb}.json")
+    parser.add_argument(
+        "--seconds", type=float, help=f"of video, for speed: {seconds[1]:g}; with --quick {seconds[0]:g}"
+    )
+    parser.add_argument(
+        "--memory-seconds", help=f"of video, for memory: {memory[1]}; with --quick {memory[0]}"
+    )
     given = parser.parse_args(arguments)
-    lengths = given.memory_seconds or ("10" if given.quick else "10,60,600")
+    slow = not given.quick
     return Plan(
         only=given.only,
-        seconds=given.seconds or (5.0 if given.quick else 30.0),
-        repeats=1 if given.quick else 3,
-        memory_seconds=tuple(float(length) for length in lengths.split(",")),
+        seconds=given.seconds or seconds[slow],
+        repeats=3 if slow else 1,
+        memory_seconds=tuple(float(length) for length in (given.memory_seconds or memory[slow]).split(",")),
         output=given.output,
     )
 
@@ -60,7 +71,7 @@ def measure_all(plan: Plan, folder: Path) -> Figures:
     found: Figures = {"machine": measure_dub("machine"), "seconds": plan.seconds}
     if "matmul" in plan.only:
         found["matmul"] = measure_dub("matmul")
-    files = _files(folder, plan.seconds)
+    files = video_and_speech(folder, plan.seconds)
     place = {"folder": str(folder), "repeats": plan.repeats}
     if "fps" in plan.only:
         found["fps"] = measure_dub("fps", **files, **place, started=time.time())
@@ -72,14 +83,15 @@ def measure_all(plan: Plan, folder: Path) -> Figures:
     if "memory" in plan.only:
         found["memory"] = {
             f"{length:g}": measure_dub(
-                "memory", label=f"{length:g} s", **_files(folder, length), folder=str(folder)
+                "memory", label=f"{length:g} s", **video_and_speech(folder, length), folder=str(folder)
             )
             for length in plan.memory_seconds
         }
     return found
 
 
-def _files(folder: Path, seconds: float) -> dict[str, str]:
+def video_and_speech(folder: Path, seconds: float) -> dict[str, str]:
+    """Files of that length, as ``inputs`` wrote them."""
     return {
         "video": str(folder / f"video-{seconds:g}.mp4"),
         "speech": str(folder / f"speech-{seconds:g}.wav"),

@@ -6,50 +6,20 @@ Every figure comes from a fresh process.
 
 import statistics
 import time
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from rich.table import Table
 
-from animate import Figures, common_parser, console, measure, run, show_machine
+from animate import Figures, console, measure, run, show_machine
+from dub import Plan, plan_of_a_video, video_and_speech
 
 measure_fill = partial(measure, script="measure_fill.py")
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What to measure.
-
-    Attributes:
-        only: Names out of PARTS.
-        seconds: Length of video and speech, for speed.
-        repeats: Runs of which the median is given.
-        memory_seconds: Lengths of video and speech, for memory.
-        output: Where the JSON goes.
-    """
-
-    only: tuple[str, ...]
-    seconds: float
-    repeats: int
-    memory_seconds: tuple[float, ...]
-    output: Path
-
-
 def read_plan(arguments: list[str]) -> Plan:
     """Make a plan of the command line."""
-    parser = common_parser("talkface.fill", "benchmarks-fill.json")
-    parser.add_argument("--seconds", type=float, help="of video, for speed: 8; with --quick 3")
-    parser.add_argument("--memory-seconds", help="of video, for memory: 5,20,60; with --quick 5")
-    given = parser.parse_args(arguments)
-    lengths = given.memory_seconds or ("5" if given.quick else "5,20,60")
-    return Plan(
-        only=given.only,
-        seconds=given.seconds or (3.0 if given.quick else 8.0),
-        repeats=1 if given.quick else 3,
-        memory_seconds=tuple(float(length) for length in lengths.split(",")),
-        output=given.output,
-    )
+    return plan_of_a_video(arguments, "fill", (3.0, 8.0), ("5", "5,20,60"))
 
 
 def measure_all(plan: Plan, folder: Path) -> Figures:
@@ -74,11 +44,7 @@ def measure_all(plan: Plan, folder: Path) -> Figures:
 
 
 def _files(folder: Path, seconds: float) -> dict[str, str]:
-    return {
-        "video": str(folder / f"video-{seconds:g}.mp4"),
-        "speech": str(folder / f"speech-{seconds:g}.wav"),
-        "folder": str(folder),
-    }
+    return {**video_and_speech(folder, seconds), "folder": str(folder)}
 
 
 def show(found: Figures) -> None:

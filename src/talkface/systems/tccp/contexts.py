@@ -2,6 +2,7 @@
 
 import logging
 from dataclasses import dataclass
+from itertools import islice
 
 import cv2
 import numpy as np
@@ -163,7 +164,7 @@ def _clip(
     images: dict[int, np.ndarray] = {}
     wanted = {int(track.frames[k]) for k in place}
     with VideoReader(manifest.file(item)) as video:
-        for index, frame in enumerate(video):
+        for index, frame in islice(enumerate(video), max(wanted) + 1):
             if index in wanted:
                 images[index] = cut(frame.image, matrix, SMALL)
     if not wanted <= images.keys():

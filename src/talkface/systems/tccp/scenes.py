@@ -6,6 +6,7 @@ A window's frames are seen through the same crop; the hole may be larger or smal
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
+from itertools import islice
 from pathlib import Path
 
 import cv2
@@ -251,7 +252,8 @@ def _rows(
 def _read(path: Path, frames: np.ndarray, wanted: set[int]) -> dict[int, np.ndarray]:
     number = {int(frames[k]): k for k in wanted}
     with VideoReader(path) as video:
-        return {number[index]: frame.image for index, frame in enumerate(video) if index in number}
+        shown = islice(enumerate(video), max(number) + 1)
+        return {number[index]: frame.image for index, frame in shown if index in number}
 
 
 def _window(

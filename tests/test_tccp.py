@@ -421,6 +421,17 @@ def test_poses_are_learned(prepared_clips: Path):
     assert task.validate()["val_landmark_error"] < 0.7 * before
 
 
+def test_a_still_is_seen_through_another_hole_in_every_frame(prepared_clips: Path):
+    sizes = LandmarkConfig(channels=(8, 16, 16), width=32, layers=1, heads=2)
+    config = LandmarkTrainConfig(model=sizes, batch=1, frames=4, stills=1.0, held_out=1)
+    batch = next(LandmarkTask(config, prepared_clips).batches(np.random.default_rng(0)))
+    assert batch["there"].sum() == 4
+    assert not batch["audio"].any()
+    rotation, place = batch["poses"][0, :, :3], batch["poses"][0, :, 3:5]
+    torch.testing.assert_close(rotation, rotation[:1].expand(4, -1))
+    assert place.std(0).min() > 0
+
+
 def test_dtypes():
     cpu = torch.device("cpu")
     assert resolve_dtype("float32", cpu) == torch.float32

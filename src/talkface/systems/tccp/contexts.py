@@ -9,11 +9,12 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from talkface.data.arrays import kept_arrays
+from talkface.data.faces import PIXELS, Portrait, portraits, weights
 from talkface.data.prepare import Item, Manifest
 from talkface.face.crop import cut, face_unit, transform
 from talkface.face.model import FaceModel, Pose, estimate_pose
 from talkface.media.video import VideoReader
-from talkface.systems.tccp.landmarks import SEEN, view_matrix
+from talkface.systems.tccp.landmarks import SEEN, LandmarkConfig, view_matrix
 from talkface.systems.tccp.scenes import around_audio
 from talkface.systems.thpad.train import ClipReader
 
@@ -23,6 +24,8 @@ SMALL = 96
 """Side of the pictures kept, in pixels."""
 _ROOM = 4.2  # their side, in inter-ocular distances
 _SECONDS = 8.0  # of a clip, at most
+_CONTENT = LandmarkConfig().content
+_FRAME = "@"  # in a portrait's key: it is a frame of a clip
 _OF_ONE = 60  # clips of one speaker, at most
 
 
@@ -59,24 +62,27 @@ class Contexts:
         path = manifest.directory / f"contexts-{split}.npz"
         return kept_arrays(cls, path, lambda: cls(**_collect(manifest, split, face)))
 
-    def view(
-        self, clip: int, first: int, count: int, outlines: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    @classmethod
+    def of_stills(cls, manifest: Manifest, split: str, face: FaceModel) -> "Contexts | None":
+        """Stills of a split as clips of one frame without a voice; None if there are none."""
+        album = [one for one in portraits(manifest) if one.split == split and _FRAME not in one.key]
+        if not album:
+            return None
+        path = manifest.directory / f"contexts-stills-{split}.npz"
+        return kept_arrays(cls, path, lambda: cls(**_collect_stills(album, face)))
+
+    def view(self, frames: np.ndarray, outlines: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """What is seen of frames around holes.
 
         Args:
-            clip: its number.
-            first: frame of the clip to begin with.
-            count: how many.
+            frames: (T,) their numbers.
             outlines: (T, K, 2) convex outlines of the holes, in pixels of ``images``.
 
         Returns:
             (T, 4, 64, 64) float32 views as stage 1 takes them, (T, 6) poses, and (T,) pixels per unit.
         """
-        begin = int(self.starts[clip]) + first
         views, poses, units = [], [], []
-        for k, outline in enumerate(outlines):
-            index = begin + k
+        for index, outline in zip(frames.tolist(), outlines, strict=True):
             box = np.concatenate([outline.min(0), outline.max(0)])
             matrix = view_matrix(box)
             views.append(context_view(self.images[index], outline, matrix))
@@ -145,6 +151,30 @@ def _collect(manifest: Manifest, split: str, face: FaceModel) -> dict[str, np.nd
         "starts": np.concatenate([[0], np.cumsum(lengths)]),
         "alpha": np.stack([clip["alpha"] for clip in clips]),
         "weight": weight / weight.sum(),
+    }
+
+
+def _collect_stills(album: list[Portrait], face: FaceModel) -> dict[str, np.ndarray]:
+    matrix = np.concatenate([np.eye(2), np.zeros((2, 1))], 1) * (SMALL / PIXELS)
+    matrix[:, 2] = (SMALL / PIXELS - 1) / 2
+    rows = []
+    for portrait in album:
+        mesh = transform(portrait.points, matrix)[None]
+        fit = face.fit(mesh)
+        pose = estimate_pose(mesh, fit.neutral)
+        image = cut(portrait.image(), matrix, SMALL)
+        rows.append((image, mesh[0], pose.rotation[0], pose.scale[0], pose.translation[0], fit.alpha))
+    images, points, rotation, scale, translation, alpha = (np.stack(part) for part in zip(*rows, strict=True))
+    return {
+        "starts": np.arange(len(album) + 1),
+        "images": images,
+        "points": points.astype(np.float16),
+        "rotation": rotation,
+        "scale": scale,
+        "translation": translation,
+        "audio": np.zeros((len(album), 4, _CONTENT), np.float16),
+        "alpha": alpha,
+        "weight": weights(album),
     }
 
 

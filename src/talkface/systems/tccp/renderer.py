@@ -24,7 +24,7 @@ from talkface.systems.tccp.detail import regained
 from talkface.systems.tccp.holes import Hole, cells, face_hole
 from talkface.systems.tccp.identity import Identity
 from talkface.systems.tccp.model import MVControlNet, Signal
-from talkface.systems.tccp.scenes import reference_alone
+from talkface.systems.tccp.scenes import first_guess
 from talkface.systems.thpad.refiner import Refiner
 from talkface.systems.thpad.renderer import PortraitRenderer
 
@@ -178,9 +178,12 @@ class FaceRenderer:
         crops = [cut(job.frame.image, matrix, PIXELS) for job in window]
         holes = [_cut_hole(job.hole, matrix) for job in window]
         meshes = [transform(job.mesh, matrix) for job in window]
-        moved = [self._moved(mesh, job.motion) for mesh, job in zip(meshes, window, strict=True)]
+        guesses = [
+            self._guess(*row)
+            for row in zip(crops, holes, meshes, (job.motion for job in window), strict=True)
+        ]
         encoded = base.autoencoder.encode(
-            pictures([enlarged(image, pixels) for image in (*crops, *moved)], self.device)
+            pictures([enlarged(image, pixels) for image in (*crops, *guesses)], self.device)
         )
         context, reference = encoded[None].chunk(2, 1)
         hidden = self._stack([cells(hole, pixels // 8)[None] for hole in holes])
@@ -189,7 +192,7 @@ class FaceRenderer:
         latents = self._sampled(context, reference, hidden, drawing, lips, last)
         images = self._decoded(latents, context, holes)
         if "detail" not in self.settings.without:
-            images = self._with_detail(images, reference, moved, meshes)
+            images = self._with_detail(images, reference, guesses, meshes)
         frames = [_pasted(job, image, matrix) for job, image in zip(window, images, strict=True)]
         return frames, latents[:, -1:]
 
@@ -252,11 +255,11 @@ class FaceRenderer:
             for image, fine, lost, mesh in rows
         ]
 
-    def _moved(self, mesh: np.ndarray, motion: FaceMotion) -> np.ndarray:
-        """The best portrait, its head alone, at a mesh (478, 3) of the crop."""
+    def _guess(self, crop: np.ndarray, hole: np.ndarray, mesh: np.ndarray, motion: FaceMotion) -> np.ndarray:
+        """The crop with the best portrait's head, moved to a mesh (478, 3), over what surrounds the hole."""
         rotation = estimate_pose(mesh[None], self.identity.neutral).rotation[0]
         best = self.portraits[self.identity.nearest(rotation)]
-        return reference_alone(best.at(mesh[None], motion)[0], mesh)
+        return first_guess(crop, hole, best.at(mesh[None], motion)[0], mesh)
 
     def _stack(self, rows: list[np.ndarray]) -> Tensor:
         return torch.from_numpy(np.stack(rows).astype(np.float32))[None].to(self.device)

@@ -23,6 +23,7 @@ from talkface.face.model import FaceModel
 from talkface.face.motion import FaceMotion
 from talkface.media.video import VideoReader
 from talkface.nn.picture import enlarged, pictures
+from talkface.systems.tccp.border import continued
 from talkface.systems.tccp.config import WINDOW
 from talkface.systems.tccp.drawing import landmark_picture
 from talkface.systems.tccp.holes import beside, box_hole, cells, covered, face_hole
@@ -34,7 +35,8 @@ logger = logging.getLogger(__name__)
 
 AROUND = 2  # frames before and after one whose lips it is told
 _COMPOSED = 0.25  # share of clips beside which there is somebody else
-_REFERENCE = 1.3  # size of what is seen of the reference, by the face's oval
+_REFERENCE = 1.35  # size of what is seen of the reference, by the face's oval
+_FADES = 0.3  # inter-ocular distances over which it fades into what is behind it
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,8 @@ class Scenes:
         target: (N, T, 4, h, w) the frames.
         context: (N, T, 4, h, w) the frames with the hole covered.
         drawn: (N, T, 4, h, w) pictures of the landmarks.
-        moved: (N, T, 4, h, w) the reference, moved to each frame's mesh by TH-PAD's generator, alone on grey.
+        moved: (N, T, 4, h, w) first guesses: the reference, moved to each frame's mesh by TH-PAD's generator,
+            over the context continued into the hole.
         portrait: (N, 4, h, w) the reference as it is.
         hidden: (N, T, h, w) float16, what share of each latent is covered.
         points: (N, T, 478, 3) float32 meshes in pixels of the pictures.
@@ -102,10 +105,23 @@ class Scenes:
         )
 
 
-def reference_alone(image: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """A moved reference (H, W, 3) uint8 of which only the head (478, 3) is left, on grey."""
-    head = face_hole(points, (image.shape[1], image.shape[0]), _REFERENCE - 1, 0.1)[..., None]
-    return (127 + head * (image.astype(np.float32) - 127)).round().astype(np.uint8)
+def first_guess(scene: np.ndarray, hole: np.ndarray, reference: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """A frame whose hole is filled by its surroundings, continued, and the reference's head over them.
+
+    Args:
+        scene: (H, W, 3) uint8; what is in the hole does not matter.
+        hole: (H, W) above 0 where it is hidden.
+        reference: (H, W, 3) uint8, moved to where it is to be.
+        points: (478, 3) its mesh in pixels.
+
+    Returns:
+        (H, W, 3) uint8; outside of the hole it is the scene.
+    """
+    hidden = hole > 0
+    behind = continued(scene.astype(np.float32), (~hidden).astype(np.float32))
+    head = face_hole(points, (scene.shape[1], scene.shape[0]), _REFERENCE - 1, _FADES)
+    share = (head * hidden)[..., None]
+    return (behind + share * (reference.astype(np.float32) - behind)).round().clip(0, 255).astype(np.uint8)
 
 
 def around(values: np.ndarray, reach: int) -> np.ndarray:
@@ -284,7 +300,7 @@ def _window(
         "target": frames,
         "context": [covered(frame, hole) for frame, hole in zip(frames, holes, strict=True)],
         "drawn": [landmark_picture(talking.warp, mesh) for mesh in meshes],
-        "moved": [reference_alone(*row) for row in zip(moved, meshes, strict=True)],
+        "moved": [first_guess(*row) for row in zip(frames, holes, moved, meshes, strict=True)],
         "portrait": [portrait],
         "hidden": np.stack([cells(hole, PIXELS // 8) for hole in holes]).astype(np.float16),
         "points": meshes.astype(np.float32),

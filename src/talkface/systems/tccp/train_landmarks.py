@@ -31,6 +31,7 @@ class LandmarkTrainConfig:
         batch: stretches.
         frames: of each.
         velocity: what a difference from frame to frame counts beside the place.
+        stills: share of stretches that are a still, seen through other holes from frame to frame.
         no_context: hide all of the context, always: to see what it is worth.
         no_audio: share of stretches without a voice.
         held_out: stretches on which it is validated.
@@ -41,6 +42,7 @@ class LandmarkTrainConfig:
     batch: int = 8
     frames: int = 50
     velocity: float = 1.0
+    stills: float = 0.4
     no_context: bool = False
     no_audio: float = 0.1
     held_out: int = 60
@@ -59,6 +61,7 @@ class LandmarkTask(Task):
         self.points = torch.from_numpy(face.mean[chosen]).to(self.device)
         manifest = Manifest.load(data)
         self.train_clips, self.val_clips = (Contexts.of(manifest, split, face) for split in ("train", "val"))
+        self.stills = Contexts.of_stills(manifest, "train", face) if config.stills else None
         torch.manual_seed(seed)
         self.net = LandmarkTransformer(config.model).to(self.device)
         self.modules = {"net": self.net}
@@ -73,10 +76,17 @@ class LandmarkTask(Task):
         """Frames of a clip around a hole of any kind; ``plain`` without another light, never mirrored."""
         length = int(clips.starts[clip + 1] - clips.starts[clip])
         count = min(self.config.frames, length)
-        first = int(generator.integers(length - count + 1))
-        begin = int(clips.starts[clip]) + first
-        meshes = clips.points[begin : begin + count].astype(np.float32)
-        views, poses, _ = clips.view(clip, first, count, moving_outlines(meshes, generator))
+        frames = int(clips.starts[clip]) + int(generator.integers(length - count + 1)) + np.arange(count)
+        if clips is self.stills:
+            frames = np.repeat(frames, self.config.frames)
+            outlines = [
+                moving_outlines(clips.points[k : k + 1].astype(np.float32), generator) for k in frames
+            ]
+            views, poses, _ = clips.view(frames, np.concatenate(outlines))
+        else:
+            outline = moving_outlines(clips.points[frames].astype(np.float32), generator)
+            views, poses, _ = clips.view(frames, outline)
+        count = len(frames)
         if not plain:
             if generator.random() < _COMPOSED:
                 views = self._beside_another(views, generator)
@@ -89,7 +99,7 @@ class LandmarkTask(Task):
         row = {
             "views": views,
             "poses": poses,
-            "audio": clips.audio[begin : begin + count].astype(np.float32),
+            "audio": clips.audio[frames].astype(np.float32),
             "there": np.ones(count, np.float32),
         }
         row = {name: np.concatenate([part, np.repeat(part[-1:], pad, 0)]) for name, part in row.items()}
@@ -116,11 +126,15 @@ class LandmarkTask(Task):
 
         def draw() -> Iterator[dict[str, Tensor]]:
             while True:
-                chosen = generator.choice(len(self.train_clips), self.config.batch, p=self.train_clips.weight)
-                parts = [self._stretch(self.train_clips, int(clip), generator) for clip in chosen]
-                yield _stacked(parts, self.device)
+                yield _stacked([self._example(generator) for _ in range(self.config.batch)], self.device)
 
         yield from prefetched(draw())
+
+    def _example(self, generator: np.random.Generator) -> dict[str, np.ndarray]:
+        """A stretch of a clip or, now and then, of a still."""
+        still = self.stills is not None and generator.random() < self.config.stills
+        clips = self.stills if self.stills is not None and still else self.train_clips
+        return self._stretch(clips, int(generator.choice(len(clips), p=clips.weight)), generator)
 
     def training_step(self, batch: dict[str, Tensor], optimizer_index: int, step: int) -> dict[str, Tensor]:
         """Distance of points, and of their motion from frame to frame, in inter-ocular distances."""

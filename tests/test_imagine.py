@@ -26,6 +26,7 @@ from talkface.errors import AudioTooShort, InvalidOption, ModelUnavailable, NoFa
 from talkface.face.masks import face_mask
 from talkface.face.model import FaceModel
 from talkface.face.motion import FaceMotion
+from talkface.face.topology import eye_openness
 from talkface.face.tracker import FaceTracker
 from talkface.speech.features import ContentEncoder, FeatureStream
 from talkface.systems.imagineid.adapters import Adapters
@@ -345,6 +346,7 @@ def test_meshes_differ_by_seed_and_lie_in_the_picture(seed: int, pixels: int):
     assert adherence(one, other) > 0.005
     assert one[:, :2].min() > 0
     assert one[:, :2].max() < pixels - 1
+    assert 0.06 < eye_openness(one).mean() < 0.12
 
 
 def test_moods_are_sure_or_refused():

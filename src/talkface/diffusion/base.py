@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -12,7 +13,9 @@ from talkface.diffusion.model import FaceDiffusion
 from talkface.diffusion.restorer import FaceRestorer
 from talkface.diffusion.stable import PARTS, StableAutoencoder, StableDiffusion, load_stable_diffusion
 from talkface.errors import ModelUnavailable
+from talkface.face.texture import FaceTexture
 from talkface.hub import find_pretrained
+from talkface.nn.picture import pictures
 
 COMPACT = "compact"
 
@@ -27,6 +30,7 @@ class Base:
         autoencoder: pictures to latents and back.
         pixels: side of its pictures.
         restorer: makes photographs of what it draws; None where it has none.
+        texture: tells it the most plausible face behind what is drawn; None where it has no restorer.
     """
 
     name: str
@@ -34,13 +38,15 @@ class Base:
     autoencoder: FaceAutoencoder | StableAutoencoder
     pixels: int
     restorer: FaceRestorer | None = None
+    texture: FaceTexture | None = None
 
     @classmethod
     def from_pretrained(cls, name_or_path: str = COMPACT, device: str | torch.device = "cpu") -> "Base":
         """Load the shipped LDM, or one from a directory or hub id.
 
-        A directory holds ``face-autoencoder``, ``face-diffusion`` and, if there is one, ``face-restorer``,
-        or a Stable Diffusion as diffusers lays it out.
+        A directory holds ``face-autoencoder``, ``face-diffusion`` and, if there is one, ``face-restorer``
+        (with ``face-texture``, if it is not to be the shipped one), or a Stable Diffusion as diffusers lays
+        it out.
 
         Raises:
             ModelUnavailable: nothing of that name can be found, or it is incomplete or damaged.
@@ -49,13 +55,14 @@ class Base:
             base = cls(name_or_path, *load_stable_diffusion(_folder(name_or_path)))
         else:
             place = Path("" if name_or_path == COMPACT else name_or_path)
-            restorer = find_pretrained(name_or_path, "face-restorer")
+            restorer, texture = (find_pretrained(name_or_path, f"face-{n}") for n in ("restorer", "texture"))
             base = cls(
                 name_or_path,
                 FaceDiffusion.from_pretrained(str(place / "face-diffusion")),
                 FaceAutoencoder.from_pretrained(str(place / "face-autoencoder")),
                 PIXELS,
                 FaceRestorer.from_pretrained(restorer) if restorer else None,
+                FaceTexture.from_pretrained(texture or "face-texture") if restorer else None,
             )
         for module in base.modules():
             module.to(device).requires_grad_(False).eval()
@@ -64,6 +71,25 @@ class Base:
     def modules(self) -> list[nn.Module]:
         """Its parts."""
         return [part for part in (self.model, self.autoencoder, self.restorer) if part is not None]
+
+    @torch.inference_mode()
+    def photograph(
+        self, draft: np.ndarray, points: np.ndarray, drawing: Tensor, plausible: bool = True
+    ) -> np.ndarray:
+        """What the restorer makes of a draft, (H, W, 3) uint8; the draft where there is no restorer.
+
+        Args:
+            draft: (H, W, 3) uint8, what the LDM drew.
+            points: (478, 3) the mesh it was to draw, in pixels.
+            drawing: (1, 6, H/2, W/2) of it.
+            plausible: whether the restorer sees the most plausible face behind it, in less coloured light.
+        """
+        if self.restorer is None:
+            return draft
+        if plausible and self.texture is not None:
+            draft = self.texture.plausible(self.texture.balanced(draft, points), points)
+        made = self.restorer(pictures([draft], drawing.device), drawing)[0].float()
+        return (made.clamp(0, 1).permute(1, 2, 0) * 255).round().byte().cpu().numpy()
 
     @property
     def compact(self) -> bool:

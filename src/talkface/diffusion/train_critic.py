@@ -20,7 +20,6 @@ from talkface.diffusion.critic import CriticConfig, PortraitCritic, Views
 from talkface.diffusion.drafts import DraftBook, Drafts, DraftSettings, varied_one
 from talkface.errors import InvalidOption, ModelUnavailable
 from talkface.face.draw import draw_mesh
-from talkface.nn.picture import pictures
 from talkface.prefetch import prefetched
 from talkface.training import Task
 
@@ -96,12 +95,10 @@ class CriticTask(Task):
     def _restored(self, base: Base | None, album: list[Portrait], drafts: Drafts, index: int) -> Views:
         """What a base makes of a draft; with none, its photograph."""
         image, points = varied_one(album[drafts.portrait[index]], drafts.variant[index])
-        if base is not None and base.restorer is not None:
+        if base is not None:
             drawing = torch.from_numpy(draw_mesh(self.warp, points, PIXELS))[None].to(self.device)
             with torch.autocast(self.device.type, torch.bfloat16):
-                picture = base.restorer(pictures([drafts.image(index)], self.device), drawing)
-            drawn = picture[0].float().clamp(0, 1).permute(1, 2, 0) * 255
-            image = np.ascontiguousarray(drawn.round().byte().cpu().numpy())
+                image = base.photograph(drafts.image(index), points, drawing)
         return Views.of([image], [points], "cpu")
 
     def batches(self, generator: np.random.Generator) -> Iterator[tuple[Views, Views, Tensor]]:

@@ -21,6 +21,7 @@ from talkface.diffusion.restorer import FaceRestorer, RestorerConfig
 from talkface.face.attributes import FaceRes
 from talkface.face.crop import RIGHT_EYE, Part, part_matrix
 from talkface.face.draw import draw_mesh
+from talkface.face.texture import FaceTexture
 from talkface.nn.adversarial import hinge_discriminator, hinge_generator
 from talkface.nn.picture import cut_out, detail, gradient_loss, pictures, weighted_l1
 from talkface.prefetch import prefetched
@@ -38,13 +39,14 @@ class RestorerTrainConfig(DraftSettings):
         faithful: time from which a draft is less and less its photograph, and the time by which it is not.
         stranger: what reconstruction counts then.
         batch: drafts a step.
-        noisy: power of a draft's time with which it is drawn more often; portraits are imagined from nothing.
+        noisy: power of a draft's time with which it is drawn more often.
         face: how much more the face counts than what is around it.
         crop: side in pixels of what a step sees of a picture, in its middle from left to right.
         gradient, tone, perceptual, adversarial: weights of the losses beside the L1 distance.
         layers: of FaceRes, in whose features pictures are compared and judged; none for neither.
         critic: name or directory of the critic with whom judges of eyes and mouth begin; none, and they
             begin from nothing.
+        texture: name or directory of the model that tells the plausible faces behind drafts.
         discriminator_width: of the judges of features.
         coarsest: smallest of full size at which eyes and mouth are shown to them.
     """
@@ -53,15 +55,16 @@ class RestorerTrainConfig(DraftSettings):
     faithful: tuple[float, float] = (0.55, 0.9)
     stranger: float = 0.08
     batch: int = 8
-    noisy: float = 6.0
+    noisy: float = 1.0
     face: float = 2.0
     crop: int = 192
     gradient: float = 0.5
     tone: float = 0.5
-    perceptual: float = 0.15
-    adversarial: float = 0.06
+    perceptual: float = 0.25
+    adversarial: float = 0.035
     layers: tuple[int, ...] = LAYERS
     critic: str = "portrait-critic"
+    texture: str = "face-texture"
     discriminator_width: int = 32
     coarsest: float = 0.4
 
@@ -83,6 +86,7 @@ class RestorerTask(Task):
     def __init__(self, config: RestorerTrainConfig, data: Path, seed: int = 0, device: str = "cpu") -> None:
         self.config, self.device = config, torch.device(device)
         self.book = DraftBook.of(config, data, seed, self.device)
+        self.texture = FaceTexture.from_pretrained(config.texture, config.face_model)
         torch.manual_seed(seed)
         self.restorer = FaceRestorer(config.model).to(self.device)
         critic = (
@@ -121,7 +125,7 @@ class RestorerTask(Task):
 
     def _row(self, album: list[Portrait], drafts: Drafts, index: int) -> dict[str, np.ndarray]:
         image, points = varied_one(album[drafts.portrait[index]], drafts.variant[index])
-        row = {"draft": drafts.image(index), "photograph": image}
+        row = {"draft": self.texture.plausible(drafts.image(index), points), "photograph": image}
         row["drawing"] = draw_mesh(self.book.warp, points, PIXELS)
         row |= {part.name: matrix_of(points, part) for part in JUDGED}
         low, high = self.config.faithful

@@ -25,6 +25,7 @@ TASKS = {
     "sync_expert": "talkface.systems.g4g.train_experts:ExpertTask",
     "alignment": "talkface.systems.g4g.train:AlignmentTask",
     "generator": "talkface.systems.g4g.train:GeneratorTask",
+    "face_texture": "talkface.face.train_texture:FaceTextureTask",
     "appearance": "talkface.face.people.train:AppearanceTask",
     "occlusion": "talkface.face.train_occlusion:OcclusionTask",
     "attributes": "talkface.face.attributes:AttributeTask",

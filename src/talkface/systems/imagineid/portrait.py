@@ -19,7 +19,6 @@ from talkface.face.crop import face_unit
 from talkface.face.draw import draw_mesh
 from talkface.face.model import FaceModel
 from talkface.face.tracker import FaceMesh, FaceTracker
-from talkface.nn.picture import pictures
 from talkface.systems.imagineid.adapters import Adapters
 from talkface.systems.imagineid.ccf import Hint, with_pseudo_words
 from talkface.systems.imagineid.config import EMOTIONS
@@ -35,9 +34,11 @@ _VARIETY = 0.8  # of the spread that a voice leaves to the shape
 _MOST_TRIES = 12
 _TOGETHER = 4  # drafts that are drawn in one batch; a Stable Diffusion, far wider, draws one by one
 _FINISHED = 3  # drafts, those with the most alike eyes, that are restored and judged
+_OPEN = (0.07, 0.11)  # least and most openness of eyes, in inter-ocular distances
 _CLOSE = 0.06  # of the inter-ocular distance, within which the face lies on the mesh
-PARTS = ("tia", "restorer", "reference", "mba", "before")
-"""What can be left out: TIA, the restorer, SCA's reference, MBA, and the frame before."""
+PARTS = ("tia", "texture", "restorer", "reference", "mba", "before")
+"""What can be left out: TIA, the plausible face that the restorer is shown, the restorer, SCA's reference,
+MBA, and the frame before."""
 _SURE = 0.65  # probability from which on the caption says woman or man
 
 
@@ -222,9 +223,8 @@ class PortraitImaginer:
         """A draft as a photograph would show it, if the base can tell, and the critic's opinion of it."""
         found: Imagined | None = None
         if self.base.restorer is not None and "restorer" not in wish.without:
-            draft = pictures([drawn.image], self.device)
-            made = self.base.restorer(draft, self.drawing(mesh))[0].clamp(0, 1).permute(1, 2, 0)
-            image = (made * 255).round().byte().cpu().numpy()
+            plausible = "texture" not in wish.without
+            image = self.base.photograph(drawn.image, mesh, self.drawing(mesh), plausible)
             found = self._check(image, mesh, drawn.caption, drawn.ignored)
             if found is None:
                 logger.warning("a restored portrait shows no face; the LDM's own is taken")
@@ -267,13 +267,21 @@ def resting_mesh(
 ) -> np.ndarray:
     """A mesh (478, 3) at rest, in pixels of a picture, of the voice's shape and what it leaves open."""
     alpha = speaker.shape + _VARIETY * speaker.shape_spread * generator.standard_normal(len(speaker.shape))
-    neutral = face.mean + np.tensordot(alpha.astype(np.float32), face.identity, 1)
+    neutral = awake(face, face.mean + np.tensordot(alpha.astype(np.float32), face.identity, 1))
     turn = Rotation.from_rotvec(_TURNS * generator.standard_normal(3)).as_matrix()
     points = (neutral @ turn.T).astype(np.float32)
     points *= pixels / (SIDE * face_unit(points))
     middle = np.array([(pixels - 1) / 2, _NOSE * pixels], np.float32)
     points[:, :2] += middle - points[tp.NOSE_TIP, :2]
     return points
+
+
+def awake(face: FaceModel, neutral: np.ndarray) -> np.ndarray:
+    """A canonical face (478, 3) whose eyes are as open as most people's: a portrait looks back."""
+    lids = face.eyelids()
+    now = float(tp.eye_openness(neutral).mean())
+    beta = lids.gap * (float(np.clip(now, *_OPEN)) - now) / np.square(lids.gap).sum()
+    return neutral + np.tensordot(beta, face.upper, 1).astype(np.float32)
 
 
 def adherence(found: np.ndarray, mesh: np.ndarray) -> float:

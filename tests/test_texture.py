@@ -84,6 +84,8 @@ def test_a_spoilt_eye_is_drawn_as_the_rest_of_the_face_tells(texture, face):
         return float(np.corrcoef(eye(shown).ravel(), eye(image).ravel())[0, 1])
 
     assert alike(made) > alike(spoilt) + 0.1
+    strange = [texture.strangeness(shown, points) for shown in (image, spoilt)]
+    assert 0 < strange[0] < strange[1] < 1
 
 
 def test_it_is_learnt_from_portraits(prepared: Path, tmp_path: Path):

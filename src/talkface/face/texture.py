@@ -75,7 +75,7 @@ class FaceTexture:
             texture: 0 to 255.
             trusted: whether eyes and mouth are believed as skin is; else mostly the skin tells them.
         """
-        estimator = self._estimators[trusted]
+        estimator = self._trusting if trusted else self._doubting
         return estimator @ (texture - self.mean)[self.inside > 0].ravel()
 
     def picture(self, coefficients: np.ndarray) -> np.ndarray:
@@ -99,6 +99,17 @@ class FaceTexture:
         share = moved[..., 3:]
         return (image + share * (moved[..., :3] - image)).round().clip(0, 255).astype(np.uint8)
 
+    def strangeness(self, image: np.ndarray, points: np.ndarray) -> float:
+        """What of a picture's inner face the model cannot say, over its contrast: about .1 to .4.
+
+        Args:
+            image: (H, W, 3) uint8.
+            points: (478, 3) its mesh in pixels.
+        """
+        inside, texture = self.inside > 0, self.unwrapped(image, points)
+        lacking = np.abs(texture - self.picture(self.fit(texture)))[inside].mean()
+        return float(lacking / (texture[inside].std() + 1))
+
     def balanced(self, image: np.ndarray, points: np.ndarray, share: float = 0.5) -> np.ndarray:
         """A picture (H, W, 3) uint8 in less coloured light: the face's colour is nearer to the mean's.
 
@@ -119,15 +130,19 @@ class FaceTexture:
         return self.warp.rasterise(with_ring(self.mesh), (self.side, self.side), 1.0, (0.0, 0.0))
 
     @cached_property
-    def _estimators(self) -> tuple[np.ndarray, np.ndarray]:
-        """Two matrices (K, 3P) from what differs from the mean to coefficients: parts are doubted, or not."""
+    def _doubting(self) -> np.ndarray:
+        return self._estimator(np.where(self.parts > 0.5, _PARTS, _SKIN))
+
+    @cached_property
+    def _trusting(self) -> np.ndarray:
+        return self._estimator(np.full(self.parts.shape, _SKIN))
+
+    def _estimator(self, error: np.ndarray) -> np.ndarray:
+        """Matrix (K, 3P) from what differs from the mean to coefficients, for errors (S, S) in levels."""
         inside = self.inside > 0
         flat = self.basis[:, inside].reshape(len(self.basis), -1)
-        found = []
-        for error in (np.where(self.parts > 0.5, _PARTS, _SKIN)[inside], _SKIN):
-            weighted = flat * np.repeat(_INDEPENDENT / np.square(error) * np.ones(inside.sum()), 3)
-            found.append(np.linalg.solve(weighted @ flat.T + np.eye(len(flat)), weighted).astype(np.float32))
-        return found[0], found[1]
+        weighted = flat * np.repeat(_INDEPENDENT / np.square(error[inside]), 3).astype(np.float32)
+        return np.linalg.solve(weighted @ flat.T + np.eye(len(flat), dtype=np.float32), weighted)
 
     @cached_property
     def inside(self) -> np.ndarray:

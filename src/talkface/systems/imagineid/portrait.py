@@ -33,7 +33,7 @@ _TURNS = np.radians([2.0, 5.0, 2.0])  # standard deviation of pitch, yaw and rol
 _VARIETY = 0.8  # of the spread that a voice leaves to the shape
 _MOST_TRIES = 12
 _TOGETHER = 4  # drafts that are drawn in one batch; a Stable Diffusion, far wider, draws one by one
-_FINISHED = 3  # drafts, those with the most alike eyes, that are restored and judged
+_FINISHED = 2  # drafts, the soundest ones, that are restored and judged
 _OPEN = (0.07, 0.11)  # least and most openness of eyes, in inter-ocular distances
 _CLOSE = 0.06  # of the inter-ocular distance, within which the face lies on the mesh
 PARTS = ("tia", "texture", "restorer", "reference", "mba", "before")
@@ -57,7 +57,7 @@ class Wish:
     prompt: str = ""
     steps: int = STEPS
     guidance: float = GUIDANCE
-    candidates: int = 8
+    candidates: int = 4
     without: frozenset[str] = frozenset()
 
 
@@ -70,7 +70,7 @@ class Imagined:
         points: (478, 3) its tracked mesh, pixels.
         adherence: mean distance of the face from the mesh that was asked for, over the inter-ocular
             distance; None where the base does not see meshes.
-        soundness: how alike a draft's eyes are; of a finished portrait the critic's opinion.
+        soundness: how little strange a draft is; of a finished portrait the critic's opinion.
         caption: what the LDM was told.
         ignored: words of the prompt that it does not know.
         tries: portraits that were drawn.
@@ -144,7 +144,7 @@ class PortraitImaginer:
             noise = torch.cat([self._noise(speaker, generator) for _ in range(count)])
             for image in self._draw(meaning, mesh, noise, wish):
                 found = self._check(image, mesh, caption, ignored)
-                drafts += [replace(found, soundness=alike(image, found.points))] if found else []
+                drafts += [replace(found, soundness=self._soundness(found, mesh))] if found else []
             tried += count
             if tried == enough and not any(draft.close for draft in drafts):
                 enough = min(enough + 1, _MOST_TRIES)
@@ -230,6 +230,12 @@ class PortraitImaginer:
                 logger.warning("a restored portrait shows no face; the LDM's own is taken")
         found = found or drawn
         return replace(found, soundness=self.critic.judge(found.image, found.points))
+
+    def _soundness(self, draft: Imagined, mesh: np.ndarray) -> float:
+        """How well a draft is drawn: as far as a face could look so, else by how alike its eyes are."""
+        if self.base.texture is None:
+            return alike(draft.image, draft.points)
+        return -self.base.texture.strangeness(draft.image, mesh)
 
     def drawing(self, mesh: np.ndarray) -> Tensor:
         """Drawing (1, 6, H/2, W/2) of a mesh (478, 3) in pixels of the base's pictures."""

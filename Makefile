@@ -2,11 +2,13 @@
 #   make demo        environment, install, one portrait + 10 s of speech -> demo.mp4
 #   make demo-dub    the same, then its last six seconds with the speech's first words -> demo-dub.mp4
 #   make demo-imagine    environment, install, somebody imagined from 10 s of speech -> demo-imagine.mp4
+#   make demo-fill   the same as demo, then its first second with a hidden face filled in again -> demo-fill.mp4
 #   make test        environment, install, all tests
 #   make lint        ruff and mypy
 #   make bench       speed and memory of animate, to benchmarks.json; ARGS=--quick for minutes instead of most of an hour
 #   make bench-dub   speed and memory of dub, to benchmarks-dub.json
 #   make bench-imagine   speed and memory of imagine, to benchmarks-imagine.json
+#   make bench-fill  speed and memory of fill, to benchmarks-fill.json
 
 # The first of these that starts and is new enough; a name on the path may be a shim that does not.
 PYTHON ?= $(shell for p in python3 python python3.14 python3.13 python3.12 python3.11; do \
@@ -17,7 +19,7 @@ VENV  ?= .venv
 BIN   := $(VENV)/bin
 PIP   := $(BIN)/python -m pip install -qq --disable-pip-version-check
 
-.PHONY: help venv demo demo-dub demo-imagine test lint bench bench-dub bench-imagine clean
+.PHONY: help venv demo demo-dub demo-imagine demo-fill test lint bench bench-dub bench-imagine bench-fill clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -45,6 +47,10 @@ demo-dub: demo
 demo-imagine: $(VENV)/.core
 	$(BIN)/talkface imagine src/talkface/examples/speech.flac -o demo-imagine.mp4 --seed 1 --overwrite
 
+demo-fill: demo
+	$(BIN)/talkface fill demo.mp4 src/talkface/examples/speech.flac --identity src/talkface/examples/portrait.jpg \
+		-o demo-fill.mp4 --to 1 --overwrite
+
 test: $(VENV)/.dev
 	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -q --durations 30 --numprocesses auto --maxprocesses 4 --dist loadfile
 
@@ -62,5 +68,8 @@ bench-dub: $(VENV)/.core
 bench-imagine: $(VENV)/.core
 	$(BIN)/python benchmarks/imagine.py $(ARGS)
 
+bench-fill: $(VENV)/.core
+	$(BIN)/python benchmarks/fill.py $(ARGS)
+
 clean:
-	rm -rf $(VENV) demo.mp4 demo-dub.mp4 demo-imagine.mp4 benchmarks.json benchmarks-dub.json benchmarks-imagine.json
+	rm -rf $(VENV) demo*.mp4 benchmarks*.json

@@ -39,3 +39,9 @@ def test_imagine_writes_positive_figures(tmp_path: Path) -> None:
     assert all(figure > 0 for figure in found["warp"]["fps"].values())
     assert found["portrait"]["tries"] >= 1
     assert all(figure > 0 for figure in found["portrait"].values())
+
+
+def test_fill_writes_positive_figures(tmp_path: Path) -> None:
+    found = measured("fill.py", tmp_path / "benchmarks.json", "--only", "fps", "--seconds", "0.4")
+    assert found["fps"]["frames"] == 10
+    assert all(figure > 0 for figure in found["fps"].values())

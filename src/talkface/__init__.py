@@ -211,14 +211,12 @@ def fill(
     landmarks: str | Path | None = None,
     takes: int = 1,
     seed: int = 0,
-    steps: int = 4,
+    steps: int = 2,
     start: float = 0.0,
     stop: float | None = None,
     device: str = "auto",
 ) -> Takes[Filling]:
     """Fill the face that is missing in a video: in place, of a given person, saying the speech.
-
-    In the making: its weights are not shipped yet, and without them it says which is missing.
 
     Args:
         video: Any video file. What is under the mask is never looked at, but for ``mask="auto"``.

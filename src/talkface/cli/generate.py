@@ -212,10 +212,7 @@ def imagine(
         print(*outputs, sep="\n")
 
 
-# Not in the list of verbs before its weights are shipped.
-
-
-@app.command(hidden=True)
+@app.command()
 def fill(
     video: Annotated[Path, typer.Argument(metavar="VIDEO", help="Any video file.")],
     audio: Annotated[Path, typer.Argument(metavar="SPEECH", help="Any file with an audio stream.")],
@@ -246,7 +243,7 @@ def fill(
     ] = None,
     takes: Annotated[int, typer.Option(help="Videos to make, with seeds from --seed on.")] = 1,
     seed: Annotated[int, typer.Option(help="Draws other blinks, gaze and texture.")] = 0,
-    steps: Annotated[int, typer.Option(help="Steps in which frames are drawn.")] = 4,
+    steps: Annotated[int, typer.Option(help="Steps in which frames are drawn.")] = 2,
     start: Annotated[
         str | None, typer.Option("--from", metavar="TIME", help="Fill from here on: 12.5 or 1:02:03.")
     ] = None,

@@ -24,6 +24,7 @@ SMALL = 96
 """Side of the pictures kept, in pixels."""
 _ROOM = 4.2  # their side, in inter-ocular distances
 _SECONDS = 8.0  # of a clip, at most
+_FINE = 4  # times finer than a view, in which holes are drawn
 _CONTENT = LandmarkConfig().content
 _FRAME = "@"  # in a portrait's key: it is a frame of a clip
 _OF_ONE = 60  # clips of one speaker, at most
@@ -93,7 +94,7 @@ class Contexts:
 
 
 def context_view(image: np.ndarray, outline: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-    """What stage 1 sees of a frame (H, W, 3) uint8: (4, 64, 64) float32, zero inside the hole.
+    """What stage 1 sees of a frame (H, W, 3) uint8: (4, 64, 64) float32, zero where it is hidden.
 
     Args:
         image: the frame.
@@ -101,10 +102,12 @@ def context_view(image: np.ndarray, outline: np.ndarray, matrix: np.ndarray) -> 
         matrix: (2, 3) from frame to view.
     """
     seen = cut(image, matrix, SEEN).astype(np.float32) / 127.5 - 1
-    there = np.round((outline @ matrix[:, :2].T + matrix[:, 2]) * 16).astype(np.int32)
-    hole = cv2.fillConvexPoly(np.zeros((SEEN, SEEN), np.uint8), cv2.convexHull(there), 1, cv2.LINE_8, 4)
-    seen *= 1 - hole[..., None]
-    return np.concatenate([seen.transpose(2, 0, 1), hole[None].astype(np.float32)])
+    there = np.round((outline @ matrix[:, :2].T + matrix[:, 2] + 0.5) * 16 * _FINE - 8).astype(np.int32)
+    side = _FINE * SEEN
+    fine = cv2.fillConvexPoly(np.zeros((side, side), np.uint8), cv2.convexHull(there), 255, cv2.LINE_8, 4)
+    hole = cv2.resize(fine, (SEEN, SEEN), interpolation=cv2.INTER_AREA).astype(np.float32) / 255
+    seen *= (hole == 0)[..., None]
+    return np.concatenate([seen.transpose(2, 0, 1), hole[None]])
 
 
 def pose_in_view(pose: Pose, matrix: np.ndarray) -> np.ndarray:

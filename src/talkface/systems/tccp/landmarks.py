@@ -60,6 +60,7 @@ class LandmarkTransformer(nn.Module):
         )
         self.audio = nn.Sequential(nn.LayerNorm(config.content), nn.Linear(config.content, config.width))
         self.shape = nn.Linear(config.shape, config.width)
+        self.margin = nn.Linear(2, config.width)
         layer = nn.TransformerEncoderLayer(
             config.width,
             config.heads,
@@ -79,16 +80,18 @@ class LandmarkTransformer(nn.Module):
 
         return build_pretrained(cls, LandmarkConfig, name_or_path)
 
-    def forward(self, context: Tensor, content: Tensor, alpha: Tensor) -> Tensor:
+    def forward(self, context: Tensor, content: Tensor, alpha: Tensor, margin: Tensor) -> Tensor:
         """Poses (B, T, 6), as POSE says.
 
         Args:
-            context: (B, T, 4, 64, 64) views in [-1, 1], zero where hidden, and the mask (1 is hidden).
+            context: (B, T, 4, 64, 64) views in [-1, 1], zero where anything is hidden, and what share is.
             content: (B, T, 4, C) content features around each frame.
             alpha: (B, I) identity coefficients of the 3DMM.
+            margin: (B,) by how much the hole is larger than the oval of the face; 0 where nobody knows.
         """
         seen = self.picture(context.flatten(0, 1)).unflatten(0, context.shape[:2])
-        tokens = seen + self.audio(content.mean(2)) + self.shape(alpha)[:, None]
+        known = self.margin(torch.stack([margin, (margin > 0).float()], -1))
+        tokens = seen + self.audio(content.mean(2)) + (self.shape(alpha) + known)[:, None]
         places = sinusoids(tokens.shape[1], self.config.width).to(tokens)
         return self.outlet(self.body(tokens + places))
 

@@ -37,7 +37,13 @@ class Holed:
 
 
 class Mask(Protocol):
-    """Finds the hole of each frame."""
+    """Finds the hole of each frame.
+
+    Attributes:
+        margin: by how much holes are larger than the oval of the face; 0 where nobody knows.
+    """
+
+    margin: float
 
     def follow(self, frames: Iterable[Frame]) -> Iterator[Holed]:
         """Frames in order with their holes, as often as needed."""
@@ -50,6 +56,8 @@ class StillMask:
     Args:
         mask: (H, W) 0 outside of the hole.
     """
+
+    margin = 0.0
 
     def __init__(self, mask: np.ndarray) -> None:
         self.hole = _checked(mask)
@@ -68,6 +76,8 @@ class MovingMask:
         path: the video of masks.
         source: the video that it belongs to.
     """
+
+    margin = 0.0
 
     def __init__(self, path: Path, source: SourceVideo) -> None:
         given = SourceVideo(path)

@@ -119,7 +119,7 @@ class TccpPipeline:
         landmarks: str | Path | None = None,
         takes: int = 1,
         seed: int = 0,
-        steps: int = 4,
+        steps: int = 2,
         start: float = 0.0,
         stop: float | None = None,
         without: Iterable[str] = (),
@@ -146,7 +146,7 @@ class TccpPipeline:
         people = self._people(identity, path)
         hands = Hands(
             face=self.face,
-            placer=lambda who: Placer(self.placing, who.alpha, self.device),
+            placer=lambda who: Placer(self.placing, who.alpha, self.device, found.margin),
             performer=self.performer,
             renderer=lambda who, one: FaceRenderer(
                 self.base, self.net, self.blending, who, self.face, self.refiner, one, settings

@@ -19,7 +19,7 @@ from talkface.systems.tccp.holes import Hole
 from talkface.systems.tccp.landmarks import SEEN, LandmarkTransformer, view_matrix
 from talkface.systems.tccp.masks import Holed
 
-_STRETCH, _CONTEXT = 75, 12  # frames that stage 1 sees together, and those at each end that it sees twice
+_STRETCH, _CONTEXT = 40, 12  # frames that stage 1 places together, and those at each end that it sees twice
 _CALM = 1.0  # standard deviation in frames of the smoothing of a still video's pose
 FORMAT = "talkface.Landmarks/1"
 
@@ -119,14 +119,20 @@ class Placer:
         net: stage 1.
         alpha: (I,) identity coefficients of the 3DMM.
         device: where it runs.
+        margin: by how much holes are larger than the face; 0 where nobody knows.
     """
 
     def __init__(
-        self, net: LandmarkTransformer, alpha: np.ndarray, device: str | torch.device = "cpu"
+        self,
+        net: LandmarkTransformer,
+        alpha: np.ndarray,
+        device: str | torch.device = "cpu",
+        margin: float = 0.0,
     ) -> None:
         self.device = torch.device(device)
         self.net = net.to(self.device).eval()
         self.alpha = torch.from_numpy(alpha)[None].to(self.device)
+        self.margin = torch.tensor([margin], dtype=torch.float32, device=self.device)
 
     def __call__(
         self, holed: Iterable[Holed], heard: Iterator[np.ndarray]
@@ -163,7 +169,7 @@ class Placer:
             given = [
                 torch.from_numpy(part.astype(np.float32))[None].to(self.device) for part in (views, sound)
             ]
-            told = self.net(*given, self.alpha)[0].cpu().numpy()
+            told = self.net(*given, self.alpha, self.margin)[0].cpu().numpy()
             for k, pose in zip(there, told, strict=True):
                 seen = waiting[k][2]
                 assert seen is not None
@@ -180,10 +186,10 @@ def _look(one: Holed) -> _Seen | None:
 
 
 def masked_view(image: np.ndarray, hole: Hole, matrix: np.ndarray) -> np.ndarray:
-    """What stage 1 sees of a frame (H, W, 3) uint8: (4, 64, 64) float32, zero inside the hole."""
+    """What stage 1 sees of a frame (H, W, 3) uint8: (4, 64, 64) float32, zero where it is hidden."""
     seen = cut(image, matrix, SEEN).astype(np.float32) / 127.5 - 1
-    mask = (cut((hole.mask > 0).astype(np.float32), matrix, SEEN) > 0.3).astype(np.float32)
-    return np.concatenate([(seen * (1 - mask[..., None])).transpose(2, 0, 1), mask[None]])
+    mask = cut((hole.mask > 0).astype(np.float32), matrix, SEEN).clip(0, 1)
+    return np.concatenate([(seen * (mask == 0)[..., None]).transpose(2, 0, 1), mask[None]])
 
 
 def calmed(landmarks: Landmarks, deviation: float = _CALM) -> Landmarks:

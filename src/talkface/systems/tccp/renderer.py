@@ -66,8 +66,8 @@ class Settings:
             worth; without "over_time", each frame is drawn for itself, from its own noise.
     """
 
-    steps: int = 4
-    begin: float = 0.8
+    steps: int = 2
+    begin: float = 0.3
     dtype: torch.dtype = torch.float32
     without: frozenset[str] = frozenset()
 

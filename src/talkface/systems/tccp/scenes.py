@@ -35,8 +35,8 @@ logger = logging.getLogger(__name__)
 
 AROUND = 2  # frames before and after one whose lips it is told
 _COMPOSED = 0.25  # share of clips beside which there is somebody else
-_REFERENCE = 1.35  # size of what is seen of the reference, by the face's oval
-_FADES = 0.3  # inter-ocular distances over which it fades into what is behind it
+_REFERENCE = 1.55  # size of what is seen of the reference, by the face's oval
+_FADES = 0.15  # inter-ocular distances over which it fades into what is behind it
 
 
 @dataclass(frozen=True)

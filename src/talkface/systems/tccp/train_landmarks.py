@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -18,6 +19,8 @@ from talkface.systems.tccp.landmarks import SEEN, LandmarkConfig, LandmarkTransf
 from talkface.training import Task
 
 _COMPOSED = 0.2  # share of stretches beside whose hole somebody else is seen
+_KINDS = (0.4, 0.2, 0.2, 0.2)  # how often holes are tracked, moving, still and boxes
+_TOLD = 0.8  # share of tracked holes whose margin is told
 _EVERY = 12  # one in so many points of the face is compared
 
 
@@ -31,6 +34,7 @@ class LandmarkTrainConfig:
         batch: stretches.
         frames: of each.
         velocity: what a difference from frame to frame counts beside the place.
+        turn: what the distance of rotations counts beside it.
         stills: share of stretches that are a still, seen through other holes from frame to frame.
         no_context: hide all of the context, always: to see what it is worth.
         no_audio: share of stretches without a voice.
@@ -39,9 +43,10 @@ class LandmarkTrainConfig:
 
     model: LandmarkConfig = field(default_factory=LandmarkConfig)
     face_model: str = "face"
-    batch: int = 8
-    frames: int = 50
+    batch: int = 6
+    frames: int = 64
     velocity: float = 1.0
+    turn: float = 0.7
     stills: float = 0.4
     no_context: bool = False
     no_audio: float = 0.1
@@ -79,13 +84,9 @@ class LandmarkTask(Task):
         frames = int(clips.starts[clip]) + int(generator.integers(length - count + 1)) + np.arange(count)
         if clips is self.stills:
             frames = np.repeat(frames, self.config.frames)
-            outlines = [
-                moving_outlines(clips.points[k : k + 1].astype(np.float32), generator) for k in frames
-            ]
-            views, poses, _ = clips.view(frames, np.concatenate(outlines))
-        else:
-            outline = moving_outlines(clips.points[frames].astype(np.float32), generator)
-            views, poses, _ = clips.view(frames, outline)
+        meshes = clips.points[frames].astype(np.float32)
+        holes = draw_holes(meshes, generator, apart=clips is self.stills)
+        views, poses, _ = clips.view(frames, holes.outlines)
         count = len(frames)
         if not plain:
             if generator.random() < _COMPOSED:
@@ -104,7 +105,7 @@ class LandmarkTask(Task):
         }
         row = {name: np.concatenate([part, np.repeat(part[-1:], pad, 0)]) for name, part in row.items()}
         row["there"][count:] = 0
-        return row | {"alpha": clips.alpha[clip]}
+        return row | {"alpha": clips.alpha[clip], "margin": np.float32(holes.margin)}
 
     def _beside_another(self, views: np.ndarray, generator: np.random.Generator) -> np.ndarray:
         """Views (T, 4, 64, 64) beside whose hole somebody else is seen."""
@@ -137,16 +138,24 @@ class LandmarkTask(Task):
         return self._stretch(clips, int(generator.choice(len(clips), p=clips.weight)), generator)
 
     def training_step(self, batch: dict[str, Tensor], optimizer_index: int, step: int) -> dict[str, Tensor]:
-        """Distance of points, and of their motion from frame to frame, in inter-ocular distances."""
+        """Distance of points and of their motion, in inter-ocular distances, and of rotations."""
         silent = torch.rand(len(batch["audio"]), device=self.device) < self.config.no_audio
         audio = batch["audio"] * (~silent).float()[:, None, None, None]
-        told = self.net(batch["views"], audio, batch["alpha"])
+        told = self.net(batch["views"], audio, batch["alpha"], batch["margin"])
+        with torch.autocast(self.device.type, enabled=False):  # geometry wants all digits
+            return self._losses(told.float(), batch)
+
+    def _losses(self, told: Tensor, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         away = self._away(told, batch["poses"])
         there = batch["there"][..., None, None]
         distance = (away.norm(dim=-1, keepdim=True) * there).sum() / (there.sum() * away.shape[2])
         pace = (away.diff(dim=1).norm(dim=-1, keepdim=True) * there[:, 1:]).sum()
-        pace = pace / (there[:, 1:].sum() * away.shape[2])
-        return {"loss": distance + self.config.velocity * pace, "distance": distance, "pace": pace}
+        pace = pace / (there[:, 1:].sum() * away.shape[2]).clamp_min(1)
+        # Half the chord between rotation matrices: the sine of half the angle, times the root of two.
+        apart = (rotations(told[..., :3]) - rotations(batch["poses"][..., :3])).flatten(2).norm(dim=-1) / 2
+        turn = (apart * batch["there"]).sum() / batch["there"].sum()
+        loss = distance + self.config.velocity * pace + self.config.turn * turn
+        return {"loss": loss, "distance": distance, "pace": pace, "turn": turn}
 
     def _away(self, told: Tensor, real: Tensor) -> Tensor:
         """How far points are from where they should be, (B, T, V, 2), in inter-ocular distances."""
@@ -155,7 +164,7 @@ class LandmarkTask(Task):
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
         """Distance of the points and angle between rotations, of unseen people."""
-        told = self.net(self.fixed["views"], self.fixed["audio"], self.fixed["alpha"])
+        told = self.net(*(self.fixed[name] for name in ("views", "audio", "alpha", "margin")))
         there = self.fixed["there"]
         away = self._away(told, self.fixed["poses"]).norm(dim=-1).mean(-1)
         between = rotations(told[..., :3]).transpose(-1, -2) @ rotations(self.fixed["poses"][..., :3])
@@ -174,15 +183,39 @@ class LandmarkTask(Task):
         save_pretrained(directory, config, self.net.state_dict(), card=None)
 
 
-def moving_outlines(meshes: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """Outlines (T, 36, 2) of holes for meshes (T, 478, 3): following them or not, oval or square."""
-    margin = generator.uniform(0.12, 0.6)
-    kind = generator.choice(["moving", "still", "box"], p=[0.45, 0.3, 0.25])
+class Holes(NamedTuple):
+    """Holes of a stretch.
+
+    Attributes:
+        outlines: (T, 36, 2) pixels.
+        margin: by how much they are larger than the face's oval, if that is told; else 0.
+    """
+
+    outlines: np.ndarray
+    margin: float
+
+
+def draw_holes(meshes: np.ndarray, generator: np.random.Generator, apart: bool = False) -> Holes:
+    """Holes for meshes (T, 478, 3): around a tracked face, near one, still, or a box.
+
+    ``apart``: each frame's is drawn for itself, of the same kind.
+    """
+    margin = float(generator.uniform(0.12, 0.6))
+    kind = str(generator.choice(["tracked", "moving", "still", "box"], p=_KINDS))
+    parts = [meshes[k : k + 1] for k in range(len(meshes))] if apart else [meshes]
+    outlines = np.concatenate([_outlines(part, kind, margin, generator) for part in parts])
+    told = kind == "tracked" and generator.random() < _TOLD
+    return Holes(outlines.astype(np.float32), margin if told else 0.0)
+
+
+def _outlines(meshes: np.ndarray, kind: str, margin: float, generator: np.random.Generator) -> np.ndarray:
     outlines = np.stack([hole_outline(mesh, margin) for mesh in meshes])
+    if kind == "tracked":
+        return outlines
     if kind == "moving":  # a tracker that is late or shakes should tell little
         wander = np.cumsum(generator.normal(0, 1, (len(meshes), 1, 2)), 0) * 0.15
         outlines = outlines + np.clip(wander, -4, 4)
-    if kind != "moving":
+    else:
         middle = np.median(outlines, 0)
         outlines = np.repeat((middle + 0.15 * (middle - middle.mean(0)))[None], len(meshes), 0)
     if kind == "box":
@@ -190,8 +223,7 @@ def moving_outlines(meshes: np.ndarray, generator: np.random.Generator) -> np.nd
         sides = np.stack([low, high], 1)
         corners = np.stack([sides[:, [a, b], [0, 1]] for a, b in ((0, 0), (1, 0), (1, 1), (0, 1))], 1)
         outlines = np.repeat(corners, 9, 1)
-    place = generator.normal(0, 1.5, 2)
-    return (outlines + place).astype(np.float32)
+    return outlines + generator.normal(0, 1.5, 2)
 
 
 def _in_other_light(views: np.ndarray, generator: np.random.Generator) -> np.ndarray:

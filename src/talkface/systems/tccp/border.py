@@ -37,9 +37,9 @@ def continued(image: np.ndarray, known: np.ndarray) -> np.ndarray:
 def joined(scene: np.ndarray, drawn: np.ndarray, hole: np.ndarray) -> np.ndarray:
     """A frame whose hole is filled by what was drawn, without a step at its border.
 
-    What drawing and scene differ by just outside of the hole is spread into it and taken off; in the outermost
-    part of the hole's soft edge the scene's own continuation fades into the drawing. It has no detail: were the
-    fade wider, it would be seen as a ring.
+    What drawing and scene differ by just outside of the hole is spread into it and taken off. Where its
+    soft edge begins, the scene's own continuation fades into the drawing; that has no detail, so that a wider
+    fade would be seen as a ring.
 
     Args:
         scene: (H, W, 3) float32, 0 to 255; what is in the hole does not matter.

@@ -141,7 +141,7 @@ def evaluate_imagine(
         seed: seed of the first person.
         renderer: "auto", "warp" or "diffusion".
         models: folder of the models to use; by default those shipped.
-        without: parts to leave out: "tia", "restorer", "reference", "mba", "before".
+        without: parts to leave out: "tia", "texture", "restorer", "reference", "mba", "before".
 
     Raises:
         UnreadableMedia: there is nothing to evaluate on.

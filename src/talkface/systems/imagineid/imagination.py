@@ -36,7 +36,7 @@ _MOODS_EVERY = 5  # frames between the moods that are written down
 
 @dataclass(frozen=True)
 class Models:
-    """What imagines, listens, moves and draws."""
+    """What imagines, listens, moves and draws; ``dtype`` is that of the refiner's arithmetic."""
 
     imaginer: PortraitImaginer
     listener: Listener
@@ -46,6 +46,7 @@ class Models:
     prior: DiffusionPrior
     refiner: Refiner
     device: torch.device
+    dtype: torch.dtype = torch.float32
 
 
 @dataclass(frozen=True)
@@ -156,7 +157,8 @@ class Imagination(Generation):
         scale = self.script.size / len(imagined.image)
         middle = np.array([0.5, 0.5, 0.0])  # pixels are centred on whole numbers
         points = ((imagined.points + middle) * scale - middle).astype(np.float32)
-        return PortraitRenderer(self.portrait, points, self.models.face, refiner, self.models.device)
+        models = self.models
+        return PortraitRenderer(self.portrait, points, models.face, refiner, models.device, models.dtype)
 
     def _performance(self) -> Iterator[FaceMotion]:
         """Lips by PAD, head, eyes and blinks by TH-PAD's prior, and the mood's expression over them."""

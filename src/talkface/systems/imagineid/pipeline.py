@@ -14,7 +14,7 @@ from talkface.generation import Takes
 from talkface.hub import find_pretrained
 from talkface.media.audio import probe_audio
 from talkface.media.video import exact_fps, frame_count
-from talkface.options import number_within, resolve_device, whole_seed
+from talkface.options import number_within, resolve_device, resolve_dtype, whole_seed
 from talkface.speech.features import ContentEncoder, FeatureStream
 from talkface.systems.imagineid.adapters import Adapters
 from talkface.systems.imagineid.imagination import Imagination, Models, Script
@@ -49,17 +49,18 @@ class ImaginePipeline:
         refiner: Refiner,
         critic: PortraitCritic,
         device: str | torch.device = "cpu",
+        dtype: torch.dtype = torch.float32,
     ) -> None:
         self.base, self.adapters = base, adapters
         self.listener = Listener(pad, features, device)
         imaginer = PortraitImaginer(base, adapters, pad, face, FaceTracker(threads=2), critic.to(device))
         self.models = Models(
-            imaginer, self.listener, face, features, motion, prior, refiner, torch.device(device)
+            imaginer, self.listener, face, features, motion, prior, refiner, torch.device(device), dtype
         )
 
     @classmethod
     def from_pretrained(
-        cls, name_or_path: str = COMPACT, base: str = COMPACT, device: str = "auto"
+        cls, name_or_path: str = COMPACT, base: str = COMPACT, device: str = "auto", dtype: str = "auto"
     ) -> "ImaginePipeline":
         """Load the shipped models, or those of a directory with the same folders.
 
@@ -69,6 +70,7 @@ class ImaginePipeline:
             base: "compact", or a directory or hub id of another LDM: one of ours, or a Stable Diffusion 1.x;
                 adapters trained for it, and its own critic if it has one, lie in the same directory.
             device: "auto" takes a GPU when there is one.
+            dtype: of the arithmetic of TH-PAD's refiner: "float32", "bfloat16", or "auto" for the faster one.
 
         Raises:
             ModelUnavailable: one of them is missing or damaged.
@@ -92,6 +94,7 @@ class ImaginePipeline:
                 find_pretrained(base, "portrait-critic") or "portrait-critic"
             ),
             device=target,
+            dtype=resolve_dtype(dtype, target),
         )
 
     def __call__(

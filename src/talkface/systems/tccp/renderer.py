@@ -102,7 +102,7 @@ class FaceRenderer:
         self.warp = face.mesh_warp()
         self.device = next(base.model.parameters()).device
         self.portraits = [
-            PortraitRenderer(image, points, face, refiner, self.device, whole=True)
+            PortraitRenderer(image, points, face, refiner, self.device, self.settings.dtype, whole=True)
             for image, points in zip(identity.images, identity.points, strict=True)
         ]
         side = base.pixels // 8

@@ -56,6 +56,7 @@ class PortraitRenderer:
         face: the 3DMM.
         refiner: the network, or None to warp only.
         device: where the refiner runs.
+        dtype: of the refiner's arithmetic.
         whole: whether the head may go anywhere in the picture, and its background with it.
     """
 
@@ -66,9 +67,10 @@ class PortraitRenderer:
         face: FaceModel,
         refiner: Refiner | None,
         device: str | torch.device = "cpu",
+        dtype: torch.dtype = torch.float32,
         whole: bool = False,
     ) -> None:
-        self.image, self.face, self.device = image, face, torch.device(device)
+        self.image, self.face, self.device, self.dtype = image, face, torch.device(device), dtype
         self.fit: FaceFit = face.fit(points[None])
         self.warp, self._eyelids = face.mesh_warp(), face.eyelids()
         self.resting = with_ring(points)
@@ -252,7 +254,7 @@ class PortraitRenderer:
             rows = [(d, i) for d in drawn for i in indices]
             warped = self._to_tensor([d.crops[i] for d, i in rows])
             maps = torch.from_numpy(np.stack([d.maps[i] for d, i in rows])).to(self.device)
-            refined = refiner(
+            given = (
                 warped,
                 torch.cat([self._references[PARTS[i].name] for _, i in rows]),
                 maps,
@@ -260,6 +262,9 @@ class PortraitRenderer:
                 torch.tensor([PARTS[i].code for _, i in rows], device=self.device),
                 torch.cat([self._identity[PARTS[i].name] for _, i in rows]),
             )
+            with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+                made = refiner(*given)
+            refined = Refined(made.residual.float(), made.color.float(), made.mask.float())
             if self._tone is not None:
                 refined = _toned(refined, *self._tone)
             layer = _layer(refined, warped, maps).permute(0, 2, 3, 1).cpu().numpy()

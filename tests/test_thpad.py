@@ -265,6 +265,19 @@ def test_the_refiner_only_touches_its_parts():
     assert not changed[: forehead[1]].any()
 
 
+def test_half_the_digits_draw_the_same_picture():
+    face, refiner = FaceModel.from_pretrained(), Refiner.from_pretrained()
+    image, points = portrait(face)
+    motion = face.fit(points[None]).motion
+    motion = replace(motion, rotation=np.zeros((1, 3), np.float32), gaze=np.zeros((1, 4), np.float32))
+    full, half = (
+        next(PortraitRenderer(image, points, face, refiner, dtype=dtype).frames([motion])).astype(int)
+        for dtype in (torch.float32, torch.bfloat16)
+    )
+    assert 0 < np.abs(full - half).max() <= 6
+    assert np.abs(full - half).mean() < 0.1
+
+
 def test_paste_blends_inside_its_footprint():
     image = np.full((40, 60, 3), 100, np.uint8)
     layer = np.zeros((8, 8, 4), np.float32)

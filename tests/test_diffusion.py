@@ -22,7 +22,7 @@ from talkface.data.prepare import Item, Manifest
 from talkface.diffusion import captions
 from talkface.diffusion.album import LatentAlbum, latents_mark, vary, weights_mark
 from talkface.diffusion.autoencoder import FACTOR, FaceAutoencoder
-from talkface.diffusion.base import Base
+from talkface.diffusion.base import Base, exposed
 from talkface.diffusion.captions import LENGTH, VOCABULARY, Attributes, caption, phrases, tokenize
 from talkface.diffusion.config import AutoencoderConfig, DiffusionConfig
 from talkface.diffusion.critic import PortraitCritic, Views
@@ -383,6 +383,18 @@ def test_crops_with_gradients_are_those_without(x: float, y: float, angle: float
     with torch.autocast("cpu", torch.bfloat16):
         found = cut_out(given, torch.from_numpy(matrix)[None], 32)[0].permute(1, 2, 0)
     np.testing.assert_allclose(found.numpy(), wanted, atol=0.01)
+
+
+@given(st.integers(0, 2**16), st.integers(1, 255))
+def test_dark_pictures_are_exposed_and_light_ones_stay(seed: int, most: int):
+    picture = np.random.default_rng(seed).integers(0, most + 1, (32, 32, 3)).astype(np.uint8)
+    found = exposed(picture)
+    assert (found >= picture).all()
+    assert found.max() <= np.ceil(1.5 * picture.max())
+    if np.percentile(picture.max(2), 99) >= 235:
+        np.testing.assert_array_equal(found, picture)
+    else:
+        assert np.percentile(found.max(2), 99) <= 236
 
 
 @given(st.integers(1, 8), st.integers(1, 8))

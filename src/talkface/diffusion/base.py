@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -13,11 +14,16 @@ from talkface.diffusion.model import FaceDiffusion
 from talkface.diffusion.restorer import FaceRestorer
 from talkface.diffusion.stable import PARTS, StableAutoencoder, StableDiffusion, load_stable_diffusion
 from talkface.errors import ModelUnavailable
+from talkface.face.crop import face_unit
+from talkface.face.masks import face_mask
 from talkface.face.texture import FaceTexture
 from talkface.hub import find_pretrained
 from talkface.nn.picture import pictures
 
 COMPACT = "compact"
+_WHITE, _MOST_GAIN = 235.0, 1.5  # level of what is nearly white, and how much lighter a picture may get
+_STROKE, _STROKES = 0.03, 0.3  # width of a stroke in inter-ocular distances; share that is left of them
+_FACE = 1.08  # size of what is in focus by the face's oval
 
 
 @dataclass(frozen=True)
@@ -82,14 +88,16 @@ class Base:
             draft: (H, W, 3) uint8, what the LDM drew.
             points: (478, 3) the mesh it was to draw, in pixels.
             drawing: (1, 6, H/2, W/2) of it.
-            plausible: whether the restorer sees the most plausible face behind it, in less coloured light.
+            plausible: whether the restorer sees the most plausible face behind it, in less coloured light
+                and well exposed.
         """
         if self.restorer is None:
             return draft
         if plausible and self.texture is not None:
-            draft = self.texture.plausible(self.texture.balanced(draft, points), points)
+            draft = self.texture.plausible(exposed(self.texture.balanced(draft, points)), points)
         made = self.restorer(pictures([draft], drawing.device), drawing)[0].float()
-        return (made.clamp(0, 1).permute(1, 2, 0) * 255).round().byte().cpu().numpy()
+        picture = made.permute(1, 2, 0).cpu().numpy() * 255
+        return calmed(draft, picture, points).round().clip(0, 255).astype(np.uint8)
 
     @property
     def compact(self) -> bool:
@@ -101,6 +109,34 @@ class Base:
         tokens = self.model.tokenize(prompt)
         ids = torch.from_numpy(tokens.ids)[None].to(next(self.model.parameters()).device)
         return self.model.read(ids), tokens.ignored
+
+
+def exposed(image: np.ndarray) -> np.ndarray:
+    """A picture (H, W, 3) uint8 as a camera would expose it: its brightest hundredth is nearly white."""
+    gain = np.clip(_WHITE / max(float(np.percentile(image.max(2), 99)), 1.0), 1.0, _MOST_GAIN)
+    return (image * gain).round().clip(0, 255).astype(np.uint8)
+
+
+def calmed(draft: np.ndarray, made: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """A restored picture in which hair, clothes and background are out of focus as they are in portraits.
+
+    A restorer that has learnt from judges of faces draws strokes there, always alike; most of them are left
+    out.
+
+    Args:
+        draft: (H, W, 3) uint8, what was restored.
+        made: (H, W, 3) float32 of it, 0 to 255.
+        points: (478, 3) the face's mesh in pixels.
+
+    Returns:
+        (H, W, 3) float32; the face is as it was made.
+    """
+    unit = face_unit(points)
+    change = made - draft
+    coarse = cv2.GaussianBlur(change, (0, 0), _STROKE * unit)
+    face = face_mask(points, (made.shape[1], made.shape[0]), grow=_FACE)[..., None]
+    share = face + (1 - face) * _STROKES
+    return draft + coarse + share * (change - coarse)
 
 
 def _is_stable(name: str) -> bool:

@@ -16,7 +16,7 @@ from PIL import Image
 
 from talkface.data.prepare import Item
 from talkface.errors import TalkfaceError
-from talkface.evaluation import report
+from talkface.evaluation import picture, report
 from talkface.evaluation.clips import Clip, Library, aligned_frames, frames_at, talking_items
 from talkface.evaluation.dub import encode_again
 from talkface.evaluation.expert import experts
@@ -27,20 +27,23 @@ from talkface.evaluation.steadiness import unexplained_change
 from talkface.face import topology as tp
 from talkface.face.crop import face_unit
 from talkface.face.model import FaceModel, estimate_pose
+from talkface.face.tracker import FaceTrack
 from talkface.media.source import SourceVideo
 from talkface.media.video import Frame, VideoWriter
 from talkface.systems.tccp.border import joined
 from talkface.systems.tccp.filling import Filling
 from talkface.systems.tccp.holes import face_hole, hole_outline
+from talkface.systems.tccp.identity import Identity
 from talkface.systems.tccp.pipeline import TccpPipeline
 from talkface.systems.tccp.placing import Landmarks
 from talkface.systems.thpad.pipeline import ThpadPipeline
 
 logger = logging.getLogger(__name__)
 
-REVISION = 1  # of what the figures mean: part of the protocol, raised when one is defined otherwise
+REVISION = 2  # of what the figures mean: part of the protocol, raised when one is defined otherwise
 TESTS = ("real", "fill", "framewise", "pasted")
 _MARGIN = 0.25
+_LOOKED_AT = 12  # frames of each video whose likeness to the identity is told
 _STEP = 0.02  # inter-ocular distances from one side of the border to the other, half of it
 _FLAT = 1.0  # levels: jumps below are counted as this much
 
@@ -240,8 +243,22 @@ def _more(clip: Clip, made: Path, maker: Maker, face: FaceModel) -> dict[str, fl
     change = unexplained_change(clip.path, clip.track)
     own = track_file(made, maker.pipeline.tracker)
     found["consistency"] = unexplained_change(made, own) / max(change, 1e-6)
+    portrait = maker.portrait(clip)
+    identity = maker.pipeline.identify([portrait])
+    found |= _likeness(made, own, identity)
     landmarks = made.with_suffix(".json")
     if landmarks.exists():
-        identity = maker.pipeline.identify([maker.portrait(clip)])
         found |= against_truth(Landmarks.from_json(landmarks), clip, face, identity.neutral)
     return found
+
+
+def _likeness(made: Path, track: FaceTrack, identity: Identity) -> dict[str, float]:
+    """Cosine of MobileFace's descriptors of the identity's picture and of frames spread over a video."""
+    describe, seen = picture.second_recogniser(), np.flatnonzero(track.found)
+    if describe is None or not len(seen):
+        return {}
+    wanted = describe(identity.images[0], identity.points[0])
+    places = np.unique(np.linspace(0, len(seen) - 1, _LOOKED_AT).round().astype(int))
+    shown = frames_at(made, [int(track.frames[seen[k]]) for k in places])
+    faces = [describe(image, track.points[seen[k]]) for image, k in zip(shown, places, strict=True)]
+    return {"csim_mobileface": float(np.mean([picture.likeness(wanted, one)["csim"] for one in faces]))}

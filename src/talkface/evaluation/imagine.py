@@ -25,7 +25,7 @@ from talkface.systems.imagineid.portrait import Wish, adherence
 
 logger = logging.getLogger(__name__)
 
-REVISION = 1  # of what the figures mean: part of the protocol, raised when one is defined otherwise
+REVISION = 2  # of what the figures mean: part of the protocol, raised when one is defined otherwise
 _SHOWN = 6  # frames of each clip in the contact sheets
 _STILL_EVERY = 8  # every so many clips are made a second time with a still head
 
@@ -111,13 +111,15 @@ class VideoScorer:
         numbers = spread(made.path, _SHOWN)
         shown = list(frames_at(made.path, [0, *numbers]))
         self.strips.append(report.strip(shown))
-        describe = picture.recogniser()
         places = [int(np.clip(n - track.frames[0], 0, len(track.points) - 1)) for n in [0, *numbers]]
-        if not describe:
-            return {}
-        faces = [describe(image, track.points[place]) for image, place in zip(shown, places, strict=True)]
-        alike = [picture.likeness(faces[0], other) for other in faces[1:]]
-        return {f"{name}_within": float(np.mean([one[name] for one in alike])) for name in alike[0]}
+        found: dict[str, float] = {}
+        for judge, describe in (("", picture.recogniser()), ("_mobileface", picture.second_recogniser())):
+            if describe is None:
+                continue
+            faces = [describe(image, track.points[place]) for image, place in zip(shown, places, strict=True)]
+            alike = [picture.likeness(faces[0], other)["csim"] for other in faces[1:]]
+            found[f"csim_within{judge}"] = float(np.mean(alike))
+        return found
 
 
 def evaluate_imagine(
@@ -175,6 +177,7 @@ def evaluate_imagine(
             "swaps": judge_swaps(pipeline, manifest, items, seed, **options),
         }
     settings = {"system": "imagine", "split": split, "seed": seed, "revision": REVISION, **options}
+    settings["second_recogniser"] = "mobileface" if picture.second_recogniser() else None
     settings["face_recogniser"] = "dlib_face_recognition_resnet_model_v1" if picture.recogniser() else None
     rows = [{"test": test, **row} for test, part in tests.items() for row in part]
     result = report.headed(settings, [f"{row['test']}/{row['name']}" for row in rows])

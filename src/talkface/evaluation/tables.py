@@ -79,6 +79,7 @@ _MOTION = (
 _IMAGINED = (
     Figure("mesh_adherence", "↓", "distance of the face from the frame's mesh, of the eye distance"),
     Figure("csim_within", "↑", "cosine of face descriptors, first frame and others"),
+    Figure("csim_within_mobileface", "↑", "the same by MobileFace, who has strangers near 0"),
     Figure("background_drift", "↓", "difference from the first frame beside a still head, levels of 255"),
     Figure("sex_heard", "↑", "share of voices whose sex is told"),
     Figure("sex_shown", "↑", "share of portraits that show it"),
@@ -90,10 +91,12 @@ _IMAGINED = (
     Figure("r10", "↑", "share of which it is among the ten closest"),
     Figure("csim_between_seeds", "↓", "cosine of face descriptors of two portraits of one voice"),
     Figure("csim_between_seeds_centred", "↓", "the same, from the mean of real people"),
+    Figure("csim_between_seeds_mobileface", "↓", "cosine by MobileFace, who has strangers near 0"),
     Figure("portrait_adherence", "↓", "distance of portraits from their mesh, of the eye distance"),
     Figure("tries", "", "portraits drawn to choose from", 1),
     Figure("emotion_heard", "↑", "share of acted sentences whose mood is heard"),
     Figure("csim_kept", "", "cosine of face descriptors, after the exchange with before"),
+    Figure("csim_kept_mobileface", "", "the same by MobileFace, who has strangers near 0"),
     Figure("opening_kept", "", "correlation of the mouth's opening"),
     Figure("expression_moved", "", "change of the mean expression, in spreads of its coefficients"),
     Figure("aperture_r_before", "", "correlation with the real lips, before the exchange"),
@@ -105,6 +108,7 @@ _FILLED = (
     ),
     Figure("pose_error", "↓", "angle between stage 1's pose and the hidden face's, degrees", 1),
     Figure("hole_psnr", "↑", "PSNR inside the hole, dB", 2),
+    Figure("csim_mobileface", "↑", "cosine by MobileFace, generated and real; strangers near 0"),
     Figure("border", "→1", "jumps across the hole's border over those of the real frame"),
     Figure("consistency", "→1", "change of the skin that motion does not explain, generated over real"),
 )

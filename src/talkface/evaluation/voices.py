@@ -167,16 +167,20 @@ def _faces(subjects: list[_Subject], rows: list[dict[str, Any]]) -> dict[str, An
     Cosines of these descriptors lie near one another for all people; ``centred`` is taken from the mean of
     the faces of one kind.
     """
-    describe = picture.recogniser()
-    if not describe:
-        return {}
-    real = np.stack([describe(s.pair.portrait.image(), s.pair.portrait.points) for s in subjects])
-    made = np.stack([[describe(one.image, one.points) for one in s.imagined] for s in subjects])
-    flat = made.reshape(-1, made.shape[-1])
-    for row, (a, b) in zip(rows, made[:, :2], strict=True):
-        row["csim_between_seeds"] = picture.likeness(a, b)["csim"]
-        row["csim_between_seeds_centred"] = picture.likeness(a - flat.mean(0), b - flat.mean(0))["csim"]
-    return _between("people", real) | _between("voices", made[:, 0])
+    found: dict[str, Any] = {}
+    for judge, describe in (("", picture.recogniser()), ("_mobileface", picture.second_recogniser())):
+        if describe is None:
+            continue
+        real = np.stack([describe(s.pair.portrait.image(), s.pair.portrait.points) for s in subjects])
+        made = np.stack([[describe(one.image, one.points) for one in s.imagined] for s in subjects])
+        flat = made.reshape(-1, made.shape[-1])
+        for row, (a, b) in zip(rows, made[:, :2], strict=True):
+            row[f"csim_between_seeds{judge}"] = picture.likeness(a, b)["csim"]
+            middle = flat.mean(0)
+            row[f"csim_between_seeds_centred{judge}"] = picture.likeness(a - middle, b - middle)["csim"]
+        both = _between("people", real) | _between("voices", made[:, 0])
+        found |= {f"{name}{judge}": value for name, value in both.items()}
+    return found
 
 
 def _fidelity(subjects: list[_Subject], album: list[Portrait]) -> dict[str, float]:
@@ -272,9 +276,10 @@ def _acted(manifest: Manifest) -> dict[Item, str]:
 
 @dataclass(frozen=True)
 class _Shown:
-    """A video's person, lips and mean expression, all as they are seen in its frames."""
+    """A video's person, told by two recognisers, lips and mean expression, all as its frames show them."""
 
     face: np.ndarray | None
+    second: np.ndarray | None
     lips: Performance
     expression: np.ndarray
 
@@ -332,6 +337,8 @@ def _swaps(
         row: dict[str, Any] = {"name": f"{own.key}/{Path(given[1]).stem}", "group": f"{swapped} swapped"}
         if before.face is not None and after.face is not None:
             row["csim_kept"] = picture.likeness(before.face, after.face)["csim"]
+        if before.second is not None and after.second is not None:
+            row["csim_kept_mobileface"] = picture.likeness(before.second, after.second)["csim"]
         row["opening_kept"] = _alike(before.lips, after.lips)
         row["expression_moved"] = float(np.sqrt(np.square(after.expression - before.expression).mean()))
         if swapped != "content":
@@ -357,9 +364,13 @@ def _show(
         track = track_file(path, pipeline.models.imaginer.tracker)
         middle = len(track.points) // 2
         frame = next(frames_at(path, [int(track.frames[middle])]))
-    describe = picture.recogniser()
-    face = describe(frame, track.points[middle]) if describe else None
-    return _Shown(face, perform(track, pipeline.models.face), _expression(pipeline.models.face, take, track))
+    face, second = (
+        describe(frame, track.points[middle]) if describe else None
+        for describe in (picture.recogniser(), picture.second_recogniser())
+    )
+    return _Shown(
+        face, second, perform(track, pipeline.models.face), _expression(pipeline.models.face, take, track)
+    )
 
 
 def _expression(face: FaceModel, take: Imagination, track: FaceTrack) -> np.ndarray:

@@ -76,4 +76,4 @@ def _down(points: np.ndarray) -> np.ndarray:
     return np.array([-axis[1], axis[0]])
 
 
-__all__ = ["around_lips", "lower_face_mask", "lower_face_outline"]
+__all__ = ["around_lips", "face_mask", "lower_face_mask", "lower_face_outline"]

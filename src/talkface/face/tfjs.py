@@ -22,6 +22,8 @@ _ARITHMETIC: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "Add": torch.add,
     "AddV2": torch.add,
     "Mul": torch.mul,
+    "Sub": torch.sub,
+    "MatMul": torch.matmul,
     "Minimum": torch.minimum,
     "Maximum": torch.maximum,
 }
@@ -45,7 +47,17 @@ class TfjsGraph(nn.Module):
         nodes: list[dict[str, Any]] = model["modelTopology"]["node"]
         self.nodes = {node["name"]: node for node in nodes}
         self.outputs = tuple(outputs)
-        known = {"Const", "Placeholder", "Mean", "MaxPool", "_FusedMatMul", *_ACTIVATIONS, *_ARITHMETIC}
+        known = {
+            "Const",
+            "Placeholder",
+            "Mean",
+            "MaxPool",
+            "Pad",
+            "Reshape",
+            "_FusedMatMul",
+            *_ACTIVATIONS,
+            *_ARITHMETIC,
+        }
         known |= {"Conv2D", "_FusedConv2D", "DepthwiseConv2dNative"}
         strange = {node["op"] for node in self.nodes.values()} - known
         if strange:
@@ -85,6 +97,11 @@ class TfjsGraph(nn.Module):
             return _ACTIVATIONS[kind](given[0])
         if kind == "Mean":
             return given[0].mean(dim=given[1].long().tolist())
+        if kind == "Pad":
+            edges = given[1].long().flip(0).flatten().tolist()
+            return F.pad(given[0], edges)
+        if kind == "Reshape":
+            return given[0].reshape(len(given[0]), *given[1].long().tolist()[1:])
         if kind == "_FusedMatMul":
             return _activated(node, given[0] @ given[1] + given[2])
         if kind == "MaxPool":

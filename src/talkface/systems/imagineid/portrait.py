@@ -32,8 +32,8 @@ _NOSE = 0.58  # of the picture's height, where the tip of the nose is
 _TURNS = np.radians([2.0, 5.0, 2.0])  # standard deviation of pitch, yaw and roll
 _VARIETY = 0.8  # of the spread that a voice leaves to the shape
 _MOST_TRIES = 12
-_TOGETHER = 4  # drafts that are drawn in one batch; a Stable Diffusion, far wider, draws one by one
-_FINISHED = 2  # drafts, the soundest ones, that are restored and judged
+_TOGETHER = 6  # drafts that are drawn in one batch; a Stable Diffusion, far wider, draws one by one
+_FINISHED = 3  # drafts, the soundest ones, that are restored and judged
 _OPEN = (0.07, 0.11)  # least and most openness of eyes, in inter-ocular distances
 _CLOSE = 0.06  # of the inter-ocular distance, within which the face lies on the mesh
 PARTS = ("tia", "texture", "restorer", "reference", "mba", "before")
@@ -57,7 +57,7 @@ class Wish:
     prompt: str = ""
     steps: int = STEPS
     guidance: float = GUIDANCE
-    candidates: int = 4
+    candidates: int = 6
     without: frozenset[str] = frozenset()
 
 

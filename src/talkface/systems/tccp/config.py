@@ -19,6 +19,7 @@ class MVControlNetConfig:
         identity: channels of the identity encoder.
         drawing: whether the control branch sees drawings of landmarks.
         control: whether there is a control branch; else what it would see joins the latents.
+        begin: time at which frames with a first guess begin, above 0 to 1: so noisy is it then.
         heads: of attention over time.
         frames: longest window.
     """
@@ -29,6 +30,7 @@ class MVControlNetConfig:
     identity: int = 64
     drawing: bool = True
     control: bool = True
+    begin: float = 0.3
     heads: int = 4
     frames: int = 32
 

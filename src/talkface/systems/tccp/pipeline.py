@@ -35,7 +35,7 @@ from talkface.systems.thpad.refiner import Refiner
 logger = logging.getLogger(__name__)
 
 IMAGINED = "imagined"
-PARTS = ("context", "first", "over_time", "reference", "detail")
+PARTS = ("context", "first", "over_time", "reference", "detail", "stage2")
 """What can be left out, to see what it is worth."""
 _LOOKED_AT = 48  # frames of the fast look
 _MOST_TAKES = 64

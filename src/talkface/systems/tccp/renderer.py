@@ -21,15 +21,16 @@ from talkface.systems.imagineid.ccf import MaskBlendingAdapter, decode_blended
 from talkface.systems.tccp.border import joined
 from talkface.systems.tccp.config import WINDOW
 from talkface.systems.tccp.detail import regained
+from talkface.systems.tccp.guess import first_guess, in_light, light_between
 from talkface.systems.tccp.holes import Hole, cells, face_hole
 from talkface.systems.tccp.identity import Identity
 from talkface.systems.tccp.model import MVControlNet, Signal
-from talkface.systems.tccp.scenes import first_guess
 from talkface.systems.thpad.refiner import Refiner
 from talkface.systems.thpad.renderer import PortraitRenderer
 
 _ROOM = 1.12  # of a crop around a hole that is larger than a portrait
 _DETAILED = 0.15  # size of what is given the reference's detail, beyond the face's oval
+_SLOWLY = 0.1  # share of a frame's light in what is remembered
 _STRAYS = 0.08  # of the crop's side by which a face may leave its middle before the crop follows it
 
 
@@ -60,14 +61,13 @@ class Settings:
 
     Attributes:
         steps: of the sampler.
-        begin: time at which a frame begins, above 0 to 1: how much of the moved reference is drawn anew.
         dtype: of the network's arithmetic.
-        without: "context", "first", "over_time", "reference" or "detail" to leave out, to see what they are
-            worth; without "over_time", each frame is drawn for itself, from its own noise.
+        without: "context", "first", "over_time", "reference", "detail" or "stage2" to leave out, to see what
+            they are worth; without "over_time", each frame is drawn for itself, from its own noise; without
+            "stage2", the first guess is all there is.
     """
 
     steps: int = 2
-    begin: float = 0.3
     dtype: torch.dtype = torch.float32
     without: frozenset[str] = frozenset()
 
@@ -107,6 +107,7 @@ class FaceRenderer:
         ]
         side = base.pixels // 8
         self.generator = torch.Generator().manual_seed(seed)
+        self.light: np.ndarray | None = None
         self.noise = torch.randn((1, 1, 4, side, side), generator=self.generator).to(self.device)
 
     def fill(self, jobs: Iterable[Job | Frame]) -> Iterator[Frame]:
@@ -124,6 +125,7 @@ class FaceRenderer:
                 if window:
                     yield from self._drawn(window, matrix, last)[0]
                 window, matrix, last, before, shot = [], None, None, None, -1
+                self.light = None
             if isinstance(job, Frame):
                 yield job
                 continue
@@ -189,10 +191,12 @@ class FaceRenderer:
         hidden = self._stack([cells(hole, pixels // 8)[None] for hole in holes])
         drawing = self._stack([draw_mesh(self.warp, mesh, PIXELS, pixels // 2) for mesh in meshes])
         lips = self._stack([job.lips for job in window])
-        latents = self._sampled(context, reference, hidden, drawing, lips, last)
-        images = self._decoded(latents, context, holes)
+        latents = reference
+        if "stage2" not in self.settings.without:
+            latents = self._sampled(context, reference, hidden, drawing, lips, last)
+        images, coarse = self._decoded(latents, reference, holes)
         if "detail" not in self.settings.without:
-            images = self._with_detail(images, reference, guesses, meshes)
+            images = self._with_detail(images, coarse, guesses, meshes)
         frames = [_pasted(job, image, matrix) for job, image in zip(window, images, strict=True)]
         return frames, latents[:, -1:]
 
@@ -220,31 +224,38 @@ class FaceRenderer:
         if "context" in settings.without:
             signal = signal.without_context()
         tokens = self.net.tell(self.identity.latents, lips=lips)
-        guess = hidden * reference + (1 - hidden) * context
-        begin = 1.0 if shown is None else settings.begin
-        noisy = (1 - begin) * guess + begin * self.noise
+        begin = 1.0 if shown is None else self.net.config.begin
+        noisy = (1 - begin) * reference + begin * self.noise
         velocity = in_dtype(lambda x, time: self.net(x, time, tokens, signal), settings.dtype)
         latents = sample(velocity, noisy, settings.steps, begin)
         return latents[:, 1:] if last is not None else latents
 
-    def _decoded(self, latents: Tensor, context: Tensor, holes: list[np.ndarray]) -> list[np.ndarray]:
-        """Pictures (P, P, 3) float32, 0 to 255."""
-        flat, beside = latents.flatten(0, 1), context.flatten(0, 1)
+    def _decoded(
+        self, latents: Tensor, guesses: Tensor, holes: list[np.ndarray]
+    ) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        """Pictures (P, P, 3) float32, 0 to 255, and those of the guesses alone.
+
+        Around the hole the pictures are as the guesses, which have no grey in it.
+        """
+        flat, beside = latents.flatten(0, 1), guesses.flatten(0, 1)
         if self.blending is None:
-            drawn = self.base.autoencoder.decode(flat)
+            shown = [self.base.autoencoder.decode(part) for part in (flat, beside)]
         else:
             side = self.base.pixels
             masks = self._stack([enlarged_hole(hole, side)[None] for hole in holes])[0]
-            drawn = decode_blended(self.base.autoencoder, self.blending, flat, beside, masks)
-        return list((drawn * 255).permute(0, 2, 3, 1).float().cpu().numpy())
+            shown = list(decode_blended(self.base.autoencoder, self.blending, flat, beside, masks))
+        drawn, coarse = (list((part * 255).permute(0, 2, 3, 1).float().cpu().numpy()) for part in shown)
+        return drawn, coarse
 
     def _with_detail(
-        self, images: list[np.ndarray], reference: Tensor, moved: list[np.ndarray], meshes: list[np.ndarray]
+        self,
+        images: list[np.ndarray],
+        coarse: list[np.ndarray],
+        guesses: list[np.ndarray],
+        meshes: list[np.ndarray],
     ) -> list[np.ndarray]:
-        """Pictures with what the autoencoder lost of the moved reference."""
+        """Pictures with what the autoencoder lost of the guesses."""
         pixels = self.base.pixels
-        coarse = (self.base.autoencoder.decode(reference.flatten(0, 1)) * 255).permute(0, 2, 3, 1)
-        rows = zip(images, moved, coarse.float().cpu().numpy(), meshes, strict=True)
         return [
             regained(
                 image,
@@ -252,14 +263,21 @@ class FaceRenderer:
                 lost,
                 face_hole((mesh + 0.5) * (pixels / PIXELS) - 0.5, (pixels, pixels), _DETAILED),
             )
-            for image, fine, lost, mesh in rows
+            for image, fine, lost, mesh in zip(images, guesses, coarse, meshes, strict=True)
         ]
 
     def _guess(self, crop: np.ndarray, hole: np.ndarray, mesh: np.ndarray, motion: FaceMotion) -> np.ndarray:
         """The crop with the best portrait's head, moved to a mesh (478, 3), over what surrounds the hole."""
         rotation = estimate_pose(mesh[None], self.identity.neutral).rotation[0]
         best = self.portraits[self.identity.nearest(rotation)]
-        return first_guess(crop, hole, best.at(mesh[None], motion)[0], mesh)
+        moved = best.at(mesh[None], motion)[0]
+        self._see_light(light_between(crop, hole, moved, mesh))
+        return first_guess(crop, hole, in_light(moved, self.light), mesh)
+
+    def _see_light(self, seen: np.ndarray | None) -> None:
+        """Remember the scene's light; it changes slowly, what is seen of it does not."""
+        if seen is not None:
+            self.light = seen if self.light is None else self.light + _SLOWLY * (seen - self.light)
 
     def _stack(self, rows: list[np.ndarray]) -> Tensor:
         return torch.from_numpy(np.stack(rows).astype(np.float32))[None].to(self.device)

@@ -23,9 +23,9 @@ from talkface.face.model import FaceModel
 from talkface.face.motion import FaceMotion
 from talkface.media.video import VideoReader
 from talkface.nn.picture import enlarged, pictures
-from talkface.systems.tccp.border import continued
 from talkface.systems.tccp.config import WINDOW
 from talkface.systems.tccp.drawing import landmark_picture
+from talkface.systems.tccp.guess import REVISION, first_guess, in_light, light_between
 from talkface.systems.tccp.holes import beside, box_hole, cells, covered, face_hole
 from talkface.systems.thpad.refiner import Refiner
 from talkface.systems.thpad.renderer import PortraitRenderer
@@ -35,8 +35,6 @@ logger = logging.getLogger(__name__)
 
 AROUND = 2  # frames before and after one whose lips it is told
 _COMPOSED = 0.25  # share of clips beside which there is somebody else
-_REFERENCE = 1.55  # size of what is seen of the reference, by the face's oval
-_FADES = 0.15  # inter-ocular distances over which it fades into what is behind it
 
 
 @dataclass(frozen=True)
@@ -99,29 +97,10 @@ class Scenes:
             seed: of windows, holes and references.
             pixels: side of the pictures that are encoded; meshes stay in pixels of the portraits.
         """
-        path = manifest.directory / f"scenes-{split}-{windows}-{seed}-{pixels}-{mark}.npz"
+        path = manifest.directory / f"scenes{REVISION}-{split}-{windows}-{seed}-{pixels}-{mark}.npz"
         return kept_arrays(
             cls, path, lambda: _collect(manifest, split, face, autoencoder, refiner, windows, seed, pixels)
         )
-
-
-def first_guess(scene: np.ndarray, hole: np.ndarray, reference: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """A frame whose hole is filled by its surroundings, continued, and the reference's head over them.
-
-    Args:
-        scene: (H, W, 3) uint8; what is in the hole does not matter.
-        hole: (H, W) above 0 where it is hidden.
-        reference: (H, W, 3) uint8, moved to where it is to be.
-        points: (478, 3) its mesh in pixels.
-
-    Returns:
-        (H, W, 3) uint8; outside of the hole it is the scene.
-    """
-    hidden = hole > 0
-    behind = continued(scene.astype(np.float32), (~hidden).astype(np.float32))
-    head = face_hole(points, (scene.shape[1], scene.shape[0]), _REFERENCE - 1, _FADES)
-    share = (head * hidden)[..., None]
-    return (behind + share * (reference.astype(np.float32) - behind)).round().clip(0, 255).astype(np.uint8)
 
 
 def around(values: np.ndarray, reach: int) -> np.ndarray:
@@ -296,6 +275,8 @@ def _window(
     source = transform(own, upright)
     talking = PortraitRenderer(portrait, source, face, refiner, whole=True)
     moved = talking.at(meshes, motion[take.frames[0] : take.frames[-1] + 1])
+    light = light_between(frames[0], holes[0], moved[0], meshes[0])
+    moved = [in_light(image, light) for image in moved]
     return {
         "target": frames,
         "context": [covered(frame, hole) for frame, hole in zip(frames, holes, strict=True)],

@@ -576,6 +576,35 @@ def test_graphs_of_tensorflow_js_run(tmp_path: Path):
         TfjsGraph(tmp_path / "m.json", tmp_path / "m.bin", ["mean"])
 
 
+def test_graphs_of_tensorflow_js_end_in_a_dense_layer(tmp_path: Path):
+    """What MobileFace needs beside: edges, a difference, another shape, and a product."""
+    generator = np.random.default_rng(0)
+    constants = {
+        "edges": np.array([[0, 0], [1, 2], [0, 1], [0, 0]], np.int32),
+        "middle": generator.normal(size=3).astype(np.float32),
+        "shape": np.array([-1, 24], np.int32),
+        "dense": generator.normal(size=(24, 4)).astype(np.float32),
+    }
+    nodes = [{"name": "x", "op": "Placeholder"}, *({"name": name, "op": "Const"} for name in constants)]
+    nodes += [
+        {"name": "less", "op": "Sub", "input": ["x", "middle"]},
+        {"name": "pad", "op": "Pad", "input": ["less", "edges"]},
+        {"name": "flat", "op": "Reshape", "input": ["pad", "shape"]},
+        {"name": "out", "op": "MatMul", "input": ["flat", "dense"]},
+    ]
+    manifest = [
+        {"name": name, "shape": list(value.shape), "dtype": str(value.dtype)}
+        for name, value in constants.items()
+    ]
+    model = {"modelTopology": {"node": nodes}, "weightsManifest": [{"weights": manifest}]}
+    (tmp_path / "m.json").write_text(json.dumps(model))
+    (tmp_path / "m.bin").write_bytes(b"".join(value.tobytes() for value in constants.values()))
+    x = torch.randn(2, 1, 1, 3)
+    padded = np.pad(x.numpy() - constants["middle"], constants["edges"])
+    (found,) = TfjsGraph(tmp_path / "m.json", tmp_path / "m.bin", ["out"])(x)
+    np.testing.assert_allclose(found, padded.reshape(2, 24) @ constants["dense"], rtol=1e-5)
+
+
 def test_packed_portraits_train_as_well(prepared: Path, tmp_path: Path):
     script = Path(__file__).parents[1] / "scripts" / "pack_faces.py"
     subprocess.run([sys.executable, str(script), str(prepared), str(tmp_path / "pack")], check=True)

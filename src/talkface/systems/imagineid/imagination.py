@@ -36,7 +36,7 @@ _MOODS_EVERY = 5  # frames between the moods that are written down
 
 @dataclass(frozen=True)
 class Models:
-    """What imagines, listens, moves and draws; ``dtype`` is that of the refiner's arithmetic."""
+    """What imagines, listens, moves and draws; ``dtype`` is that of what draws."""
 
     imaginer: PortraitImaginer
     listener: Listener
@@ -140,6 +140,7 @@ class Imagination(Generation):
             self.models.refiner,
             self.seed,
             without=self.script.wish.without,
+            dtype=self.models.dtype,
         )
         for frame in renderer.frames(motions):
             yield _scaled(frame, self.script.size)

@@ -53,7 +53,8 @@ class ImaginePipeline:
     ) -> None:
         self.base, self.adapters = base, adapters
         self.listener = Listener(pad, features, device)
-        imaginer = PortraitImaginer(base, adapters, pad, face, FaceTracker(threads=2), critic.to(device))
+        tracker = FaceTracker(threads=2)
+        imaginer = PortraitImaginer(base, adapters, pad, face, tracker, critic.to(device), dtype)
         self.models = Models(
             imaginer, self.listener, face, features, motion, prior, refiner, torch.device(device), dtype
         )
@@ -70,7 +71,8 @@ class ImaginePipeline:
             base: "compact", or a directory or hub id of another LDM: one of ours, or a Stable Diffusion 1.x;
                 adapters trained for it, and its own critic if it has one, lie in the same directory.
             device: "auto" takes a GPU when there is one.
-            dtype: of the arithmetic of TH-PAD's refiner: "float32", "bfloat16", or "auto" for the faster one.
+            dtype: of the arithmetic of the LDM and of TH-PAD's refiner: "float32", "bfloat16", or "auto" for
+                the faster one.
 
         Raises:
             ModelUnavailable: one of them is missing or damaged.

@@ -12,7 +12,7 @@ from talkface.data.faces import SIDE
 from talkface.diffusion.base import Base
 from talkface.diffusion.captions import VOCABULARY, Attributes, phrases, tokenize
 from talkface.diffusion.critic import PortraitCritic, alike
-from talkface.diffusion.sampling import GUIDANCE, SHIFT, STEPS, Control, guided, restored, sample
+from talkface.diffusion.sampling import GUIDANCE, SHIFT, STEPS, Control, guided, in_dtype, restored, sample
 from talkface.errors import NoFaceFound
 from talkface.face import topology as tp
 from talkface.face.crop import face_unit
@@ -104,6 +104,7 @@ class PortraitImaginer:
         face: the 3DMM.
         tracker: checks that there is a face, and where.
         critic: tells the better of two portraits.
+        dtype: of the LDM's arithmetic.
     """
 
     def __init__(
@@ -114,7 +115,9 @@ class PortraitImaginer:
         face: FaceModel,
         tracker: FaceTracker,
         critic: PortraitCritic,
+        dtype: torch.dtype = torch.float32,
     ) -> None:
+        self.dtype = dtype
         self.base, self.adapters, self.face, self.tracker = base, adapters, face, tracker
         self.critic = critic
         self.moods = pad.emotion.embedding.weight.detach()
@@ -213,7 +216,7 @@ class PortraitImaginer:
         if seen is not None:
             seen = seen.expand(len(noise), -1, -1, -1)
         velocity = guided(model, meaning, seen, wish.guidance, self._control(drawing, mesh))
-        latents = sample(velocity, noise, wish.steps, shift=SHIFT)
+        latents = sample(in_dtype(velocity, self.dtype), noise, wish.steps, shift=SHIFT)
         latents = restored(latents, model.config.spectrum)
         picture = self.base.autoencoder.decode(latents).permute(0, 2, 3, 1)
         return (picture * 255).round().byte().cpu().numpy()

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from talkface.diffusion.base import Base
-from talkface.diffusion.sampling import Control, guided, sample
+from talkface.diffusion.sampling import Control, guided, in_dtype, sample
 from talkface.face.draw import draw_mesh
 from talkface.face.masks import face_mask
 from talkface.face.model import FaceModel
@@ -42,6 +42,7 @@ class DiffusionRenderer:
         steps: of the sampler for a frame.
         begin: time at which a frame begins, above 0 to 1.
         without: "reference", "mba" or "before" to leave out, to see what they are worth.
+        dtype: of the networks' arithmetic.
     """
 
     def __init__(
@@ -55,12 +56,14 @@ class DiffusionRenderer:
         steps: int = STEPS,
         begin: float = BEGIN,
         without: frozenset[str] = frozenset(),
+        dtype: torch.dtype = torch.float32,
     ) -> None:
         self.base, self.adapters, self.steps, self.without = base, adapters, steps, without
+        self.dtype = dtype
         # Without the reference there is nothing to begin with but noise.
         self.begin = 1.0 if "reference" in without else begin
         self.device = next(base.model.parameters()).device
-        self.portrait = PortraitRenderer(imagined.image, imagined.points, face, refiner, self.device)
+        self.portrait = PortraitRenderer(imagined.image, imagined.points, face, refiner, self.device, dtype)
         self.warp = face.mesh_warp()
         side = base.pixels // 8
         noise = np.random.default_rng(seed).standard_normal((1, 4, side, side)).astype(np.float32)
@@ -96,7 +99,7 @@ class DiffusionRenderer:
         )
         velocity = guided(base.model, self.meaning, base.model.see(drawing), 1.0, self._control(hint))
         noisy = (1 - self.begin) * reference + self.begin * self.noise
-        latents = sample(velocity, noisy, self.steps, self.begin)
+        latents = sample(in_dtype(velocity, self.dtype), noisy, self.steps, self.begin)
         blend = torch.from_numpy(mask)[None, None].to(self.device)
         if "mba" in self.without:
             drawn = base.autoencoder.decode(latents)

@@ -21,7 +21,7 @@ from talkface.systems.imagineid.ccf import MaskBlendingAdapter, decode_blended
 from talkface.systems.tccp.border import joined
 from talkface.systems.tccp.config import WINDOW
 from talkface.systems.tccp.detail import regained
-from talkface.systems.tccp.guess import first_guess, in_light, light_between
+from talkface.systems.tccp.guess import first_guess
 from talkface.systems.tccp.holes import Hole, cells, face_hole
 from talkface.systems.tccp.identity import Identity
 from talkface.systems.tccp.model import MVControlNet, Signal
@@ -30,7 +30,6 @@ from talkface.systems.thpad.renderer import PortraitRenderer
 
 _ROOM = 1.12  # of a crop around a hole that is larger than a portrait
 _DETAILED = 0.15  # size of what is given the reference's detail, beyond the face's oval
-_SLOWLY = 0.1  # share of a frame's light in what is remembered
 _STRAYS = 0.08  # of the crop's side by which a face may leave its middle before the crop follows it
 
 
@@ -107,7 +106,6 @@ class FaceRenderer:
         ]
         side = base.pixels // 8
         self.generator = torch.Generator().manual_seed(seed)
-        self.light: np.ndarray | None = None
         self.noise = torch.randn((1, 1, 4, side, side), generator=self.generator).to(self.device)
 
     def fill(self, jobs: Iterable[Job | Frame]) -> Iterator[Frame]:
@@ -125,7 +123,6 @@ class FaceRenderer:
                 if window:
                     yield from self._drawn(window, matrix, last)[0]
                 window, matrix, last, before, shot = [], None, None, None, -1
-                self.light = None
             if isinstance(job, Frame):
                 yield job
                 continue
@@ -270,14 +267,7 @@ class FaceRenderer:
         """The crop with the best portrait's head, moved to a mesh (478, 3), over what surrounds the hole."""
         rotation = estimate_pose(mesh[None], self.identity.neutral).rotation[0]
         best = self.portraits[self.identity.nearest(rotation)]
-        moved = best.at(mesh[None], motion)[0]
-        self._see_light(light_between(crop, hole, moved, mesh))
-        return first_guess(crop, hole, in_light(moved, self.light), mesh)
-
-    def _see_light(self, seen: np.ndarray | None) -> None:
-        """Remember the scene's light; it changes slowly, what is seen of it does not."""
-        if seen is not None:
-            self.light = seen if self.light is None else self.light + _SLOWLY * (seen - self.light)
+        return first_guess(crop, hole, best.at(mesh[None], motion)[0], mesh)
 
     def _stack(self, rows: list[np.ndarray]) -> Tensor:
         return torch.from_numpy(np.stack(rows).astype(np.float32))[None].to(self.device)

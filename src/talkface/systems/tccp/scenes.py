@@ -25,7 +25,7 @@ from talkface.media.video import VideoReader
 from talkface.nn.picture import enlarged, pictures
 from talkface.systems.tccp.config import WINDOW
 from talkface.systems.tccp.drawing import landmark_picture
-from talkface.systems.tccp.guess import REVISION, first_guess, in_light, light_between
+from talkface.systems.tccp.guess import REVISION, first_guess
 from talkface.systems.tccp.holes import beside, box_hole, cells, covered, face_hole
 from talkface.systems.thpad.refiner import Refiner
 from talkface.systems.thpad.renderer import PortraitRenderer
@@ -275,8 +275,6 @@ def _window(
     source = transform(own, upright)
     talking = PortraitRenderer(portrait, source, face, refiner, whole=True)
     moved = talking.at(meshes, motion[take.frames[0] : take.frames[-1] + 1])
-    light = light_between(frames[0], holes[0], moved[0], meshes[0])
-    moved = [in_light(image, light) for image in moved]
     return {
         "target": frames,
         "context": [covered(frame, hole) for frame, hole in zip(frames, holes, strict=True)],

@@ -216,6 +216,7 @@ def evaluate_fill(
             left_out.append(f"{test}/{item.key}")
     settings = {"system": "fill", "split": split, "seed": seed, "without": sorted(without)}
     settings |= {"fill_revision": REVISION} | scorer.protocol()
+    settings["second_recogniser"] = "mobileface" if picture.second_recogniser() else None
     rows = [{"test": test, **row} for test, scores in scorer.tests.items() for row in scores.rows]
     result = report.headed(settings, [f"{row['test']}/{row['name']}" for row in rows])
     result["left_out"] = left_out

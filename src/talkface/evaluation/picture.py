@@ -1,6 +1,9 @@
 """Is it the same person, and as sharp?"""
 
+import logging
+from collections.abc import Callable
 from functools import cache
+from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -11,6 +14,8 @@ from talkface.evaluation.motion import frechet
 from talkface.face import topology as tp
 from talkface.face.crop import MOUTH, cut, part_matrix, transform
 from talkface.face.tfjs import TfjsGraph
+
+logger = logging.getLogger(__name__)
 
 _CHIP = 150  # pixels of the recogniser's input
 # Where a chip has outer and inner eye corners (left, right) and the nose's base, within a border.
@@ -85,28 +90,26 @@ class MobileFace:
         return self._network(torch.from_numpy(crop).float()[None])[0][0].numpy()
 
 
+Recogniser = TypeVar("Recogniser")
+
+
 @cache
+def _available(kind: Callable[[], Recogniser]) -> Recogniser | None:
+    try:
+        return kind()
+    except ModelUnavailable as error:
+        logger.warning("no likeness by one recogniser: %s", error)
+        return None
+
+
+def recogniser() -> FaceRecogniser | None:
+    """dlib's recogniser, or None where it is not installed: its likeness is then left out of a report."""
+    return _available(FaceRecogniser)
+
+
 def second_recogniser() -> MobileFace | None:
     """The recogniser that tells strangers apart, or None where it cannot be fetched."""
-    try:
-        return MobileFace()
-    except ModelUnavailable as error:
-        import logging
-
-        logging.getLogger(__name__).warning("no CSIM by MobileFace: %s", error)
-        return None
-
-
-@cache
-def recogniser() -> FaceRecogniser | None:
-    """The recogniser, or None where it is not installed: likeness is then left out of a report."""
-    try:
-        return FaceRecogniser()
-    except ModelUnavailable as error:
-        import logging
-
-        logging.getLogger(__name__).warning("no CSIM: %s", error)
-        return None
+    return _available(MobileFace)
 
 
 def likeness(a: np.ndarray, b: np.ndarray) -> dict[str, float]:

@@ -67,7 +67,7 @@ class FaceRecogniser:
 class MobileFace:
     """MobileFace's descriptor (MIT), 256 numbers, whose cosine is the CSIM that papers report.
 
-    Of 150 held-out people, two pictures of one are at .61 (one in twenty below .22), strangers at .02 (one in
+    Of 150 people of the prepared data, two pictures of one are at .61 (one in twenty below .22), strangers at .02 (one in
     a hundred above .29).
 
     Raises:

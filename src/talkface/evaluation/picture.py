@@ -67,8 +67,8 @@ class FaceRecogniser:
 class MobileFace:
     """MobileFace's descriptor (MIT), 256 numbers, whose cosine is the CSIM that papers report.
 
-    Of 150 people of the prepared data, two pictures of one are at .61 (one in twenty below .22), strangers at .02 (one in
-    a hundred above .29).
+    Of 150 people of the prepared data, two pictures of one are at .61 (one in twenty below .22), strangers
+    at .02 (one in a hundred above .29).
 
     Raises:
         ModelUnavailable: it cannot be fetched.

@@ -3,6 +3,7 @@
 import json
 import shutil
 import string
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from PIL import Image
 from conftest import RATE, Outcome, write_wav
 from talkface.diffusion.autoencoder import FaceAutoencoder
 from talkface.diffusion.base import Base
-from talkface.diffusion.captions import PSEUDO_WORDS
+from talkface.diffusion.captions import PSEUDO_WORDS, tokenize
 from talkface.diffusion.critic import PortraitCritic
 from talkface.diffusion.model import FaceDiffusion, build_unet
 from talkface.diffusion.sampling import guided, sample
@@ -35,6 +36,7 @@ from talkface.systems.imagineid.ccf import (
     SpatialConditionalAdapter,
     TextualInversionAdapter,
 )
+from talkface.systems.imagineid.chance import hair_of, one_of
 from talkface.systems.imagineid.config import EMOTIONS, CcfConfig, PadConfig
 from talkface.systems.imagineid.pad import Pad
 from talkface.systems.imagineid.pipeline import ImaginePipeline
@@ -333,6 +335,37 @@ def test_words_of_the_voice_give_way_to_those_of_the_prompt():
     assert told_words(a_speaker(male=0.5), "") == ["middle-aged"]
     assert contradicts(man, "a girl")
     assert not contradicts(man, "a guy, red hair")
+
+
+@given(st.integers(0, 2**32), st.floats(18, 80), st.floats(0, 1))
+def test_one_voice_could_be_many_people(seed: int, age: float, male: float):
+    speaker = a_speaker(male, age)
+    one, again, other = (one_of(speaker, np.random.default_rng(s)) for s in (seed, seed, seed + 1))
+    np.testing.assert_array_equal(one.semantic, again.semantic)
+    assert 18 <= one.age == again.age <= 80
+    assert np.linalg.norm(one.semantic) == pytest.approx(1, abs=1e-5)
+    assert one.semantic @ other.semantic < 1 - 1e-3
+    assert one.male == speaker.male  # nobody's voice is another sex's by chance
+
+
+@given(st.integers(0, 2**32), st.floats(18, 80), st.sampled_from([0.1, 0.9]))
+def test_hair_is_drawn_in_words_that_the_ldm_knows(seed: int, age: float, male: float):
+    hair = hair_of(a_speaker(male, age), "", np.random.default_rng(seed))
+    assert tokenize(hair).ignored == []
+    assert male > 0.5 or hair != "bald" or age < 30
+
+
+@pytest.mark.parametrize("prompt", ["red hair", "a bald man", "blonde", "somebody with a hat"])
+def test_hair_of_the_prompt_is_not_drawn(prompt: str):
+    assert {hair_of(a_speaker(), prompt, np.random.default_rng(seed)) for seed in range(20)} == {""}
+
+
+def test_hair_goes_with_the_age_that_a_prompt_asks_for():
+    words = [
+        Counter(hair_of(a_speaker(), prompt, np.random.default_rng(seed)) for seed in range(300))
+        for prompt in ("", "an old man")
+    ]
+    assert words[1]["grey hair"] > 2 * words[0]["grey hair"] > 0
 
 
 @given(st.integers(0, 2**32), st.sampled_from([256, 512]))

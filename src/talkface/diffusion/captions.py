@@ -12,6 +12,8 @@ PADDING, START = "<pad>", "<start>"
 PSEUDO_WORDS = ("<voice0>", "<voice1>", "<voice2>", "<voice3>")
 """Places in a caption that the Textual Inversion Adapter fills from a voice."""
 
+AGE_ENDS = (30, 52)
+"""Years at which the age groups of captions end: young, middle-aged, old."""
 HAIR = ("black", "brown", "blond", "red", "grey")
 EXPRESSIONS = ("neutral", "smiling", "talking")
 LIGHTS = ("dim", "soft", "bright")
@@ -75,11 +77,16 @@ class Attributes:
     plain: bool | None = None
 
 
+def age_group(years: float) -> int:
+    """0 for young people, 1 for middle-aged, 2 for old ones."""
+    return sum(years >= end for end in AGE_ENDS)
+
+
 def phrases(attributes: Attributes) -> list[str]:
     """What a caption may say, one phrase an attribute."""
     found = []
     if attributes.age is not None:
-        found.append("young" if attributes.age < 30 else "middle-aged" if attributes.age < 52 else "old")
+        found.append(("young", "middle-aged", "old")[age_group(attributes.age)])
     if attributes.male is not None and abs(attributes.male - 0.5) > 0.15:
         found.append("man" if attributes.male > 0.5 else "woman")
     if attributes.hair is not None:
@@ -129,6 +136,11 @@ def tokenize(prompt: str, prefix: Sequence[str] = ()) -> Tokens:
     ignored += words[LENGTH:]
     words = words[:LENGTH] + [PADDING] * (LENGTH - len(words))
     return Tokens(np.array([_NUMBERS[word] for word in words]), ignored)
+
+
+def known_words(prompt: str) -> list[str]:
+    """Words of a prompt that the compact LDM knows, or that mean the same."""
+    return [VOCABULARY[number] for number in tokenize(prompt).ids if number]
 
 
 _MEANT = {other: word for word, others in _SAME.items() for other in others.split()}

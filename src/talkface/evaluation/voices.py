@@ -15,6 +15,7 @@ import torch
 
 from talkface.data.faces import Portrait, held_out, portraits
 from talkface.data.prepare import Item, Manifest
+from talkface.diffusion.captions import age_group
 from talkface.errors import TalkfaceError
 from talkface.evaluation import picture, report, sync
 from talkface.evaluation.clips import frames_at, group_of
@@ -36,7 +37,6 @@ _SEEDS = 2  # portraits of each voice
 _ACTORS = 160  # recordings of acted moods
 _TRIPLES = 8  # of recordings that are exchanged
 _LEAST_LOOKS = 30  # pictures of each kind for a kernel distance
-_AGES = (30, 52)  # years at which age groups end
 
 
 @dataclass
@@ -121,9 +121,9 @@ def _row(subject: _Subject) -> dict[str, Any]:
     row: dict[str, Any] = {"name": subject.pair.item.key, "group": "man" if man else "woman"}
     row["sex_heard"] = float((subject.speaker.male > 0.5) == man)
     row["sex_shown"] = float(np.mean([(look.male > 0.5) == man for look in subject.looks]))
-    row["age_group_heard"] = float(_age_group(subject.speaker.age) == _age_group(years))
+    row["age_group_heard"] = float(age_group(subject.speaker.age) == age_group(years))
     row["age_group_shown"] = float(
-        np.mean([_age_group(look.age) == _age_group(years) for look in subject.looks])
+        np.mean([age_group(look.age) == age_group(years) for look in subject.looks])
     )
     row["age_error_heard"] = abs(subject.speaker.age - years)
     row["portrait_adherence"] = float(
@@ -131,10 +131,6 @@ def _row(subject: _Subject) -> dict[str, Any]:
     )
     row["tries"] = float(np.mean([one.tries for one in subject.imagined]))
     return row
-
-
-def _age_group(years: float) -> int:
-    return sum(years >= end for end in _AGES)
 
 
 def _ranks(listener: Listener, subjects: list[_Subject]) -> np.ndarray:
@@ -150,7 +146,7 @@ def _chances(subjects: list[_Subject]) -> dict[str, Any]:
     """What guessing would give."""
     count = len(subjects)
     sexes = Counter(subject.look.male > 0.5 for subject in subjects)
-    ages = Counter(_age_group(subject.look.age) for subject in subjects)
+    ages = Counter(age_group(subject.look.age) for subject in subjects)
     return {
         "voices": count,
         "sex_chance": max(sexes.values()) / count,

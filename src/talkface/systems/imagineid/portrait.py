@@ -10,7 +10,7 @@ from torch import Tensor
 
 from talkface.data.faces import SIDE
 from talkface.diffusion.base import Base
-from talkface.diffusion.captions import VOCABULARY, Attributes, phrases, tokenize
+from talkface.diffusion.captions import Attributes, known_words, phrases
 from talkface.diffusion.critic import PortraitCritic, alike
 from talkface.diffusion.sampling import GUIDANCE, SHIFT, STEPS, Control, guided, in_dtype, restored, sample
 from talkface.errors import NoFaceFound
@@ -21,6 +21,7 @@ from talkface.face.model import FaceModel
 from talkface.face.tracker import FaceMesh, FaceTracker
 from talkface.systems.imagineid.adapters import Adapters
 from talkface.systems.imagineid.ccf import Hint, with_pseudo_words
+from talkface.systems.imagineid.chance import AGE_WORDS, hair_of, one_of
 from talkface.systems.imagineid.config import EMOTIONS
 from talkface.systems.imagineid.footage import hidden_cells
 from talkface.systems.imagineid.pad import Pad
@@ -30,7 +31,7 @@ logger = logging.getLogger(__name__)
 
 _NOSE = 0.58  # of the picture's height, where the tip of the nose is
 _TURNS = np.radians([2.0, 5.0, 2.0])  # standard deviation of pitch, yaw and roll
-_VARIETY = 0.8  # of the spread that a voice leaves to the shape
+_VARIETY = 1.3  # of the spread that a voice leaves to the shape; the LDM makes people more alike
 _MOST_TRIES = 12
 _TOGETHER = 6  # drafts that are drawn in one batch; a Stable Diffusion, far wider, draws one by one
 _FINISHED = 3  # drafts, the soundest ones, that are restored and judged
@@ -138,8 +139,9 @@ class PortraitImaginer:
         """
         generator = np.random.default_rng(seed)
         mesh = resting_mesh(self.face, speaker, generator, self.base.pixels)
-        caption = self._caption(speaker, wish.prompt)
-        meaning, ignored = self._meaning(speaker, mood, caption, wish)
+        person = one_of(speaker, generator)
+        caption = self._caption(person, wish.prompt, hair_of(person, wish.prompt, generator))
+        meaning, ignored = self._meaning(person, mood, caption, wish)
         drafts: list[Imagined] = []
         tried, enough = 0, wish.candidates
         while tried < enough:
@@ -161,14 +163,14 @@ class PortraitImaginer:
 
     # -- what the LDM is told --------------------------------------------------------------------
 
-    def _caption(self, speaker: Speaker, prompt: str) -> str:
-        """The user's words, after those that the voice tells and they do not."""
-        heard = ", ".join(told_words(speaker, prompt))
+    def _caption(self, person: Speaker, prompt: str, hair: str) -> str:
+        """The user's words, after those that voice and chance tell and they do not."""
+        told = told_words(person, prompt)
         if self.base.compact:
-            return ", ".join(filter(None, [heard, prompt.strip()]))
-        subject = " ".join(["a", *told_words(speaker, prompt)]) if heard else "a person"
+            return ", ".join(filter(None, [*told, hair, prompt.strip()]))
+        subject = " ".join(["a", *(told or ["person"])])
         return ", ".join(
-            filter(None, [f"portrait photo of {subject}", prompt.strip(), "looking at the camera"])
+            filter(None, [f"portrait photo of {subject}", hair, prompt.strip(), "looking at the camera"])
         )
 
     def _meaning(
@@ -303,7 +305,7 @@ def told_words(speaker: Speaker, prompt: str) -> list[str]:
     """Words for the sex and age that a voice tells, unless a prompt says something of its own."""
     said = set(known_words(prompt))
     male = None if said & {"woman", "man"} or max(speaker.male, 1 - speaker.male) < _SURE else speaker.male
-    age = None if said & {"young", "middle-aged", "old"} else speaker.age
+    age = None if said & set(AGE_WORDS) else speaker.age
     return phrases(Attributes(male=male, age=age))
 
 
@@ -311,8 +313,3 @@ def contradicts(speaker: Speaker, prompt: str) -> bool:
     """Whether a prompt asks for a sex that the voice does not tell."""
     said = set(known_words(prompt))
     return bool(said & {"woman"} and speaker.male > 0.5) or bool(said & {"man"} and speaker.male < 0.5)
-
-
-def known_words(prompt: str) -> list[str]:
-    """Words of a prompt that the compact LDM knows."""
-    return [VOCABULARY[number] for number in tokenize(prompt).ids if number]

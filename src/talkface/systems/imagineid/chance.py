@@ -1,0 +1,56 @@
+"""What a voice leaves open about a face, and a seed decides: age, hair and looks."""
+
+from dataclasses import replace
+
+import numpy as np
+
+from talkface.diffusion.captions import HAIR, age_group, known_words
+from talkface.systems.imagineid.voice import Speaker
+
+AGE_WORDS = {"young": 25.0, "middle-aged": 40.0, "old": 60.0}
+"""Years that words for ages stand for."""
+_AGES = (18.0, 80.0)  # youngest and oldest that are drawn
+_AMBIGUITY = (
+    0.2  # standard deviation of the noise on a voice's embedding, per channel: TIA has learnt with it
+)
+_HAIR = ("black", "brown", "blond", "red", "grey", "bald", "")
+# Shares of _HAIR among 1,321 people of the training portraits, as their captions have it, by age group.
+_SHARES = {
+    "woman": (
+        (0.73, 0.12, 0.08, 0.012, 0.012, 0.0, 0.04),
+        (0.46, 0.30, 0.14, 0.036, 0.028, 0.0, 0.03),
+        (0.05, 0.43, 0.29, 0.0, 0.143, 0.0, 0.10),
+    ),
+    "man": (
+        (0.73, 0.10, 0.005, 0.0, 0.016, 0.022, 0.12),
+        (0.48, 0.05, 0.005, 0.0, 0.074, 0.136, 0.26),
+        (0.07, 0.0, 0.0, 0.0, 0.784, 0.09, 0.05),
+    ),
+}
+
+
+def one_of(speaker: Speaker, generator: np.random.Generator) -> Speaker:
+    """One of the people whom a voice could belong to: of an age and with looks as likely as it tells.
+
+    A voice's embedding is the mean of the looks that it is heard with; TIA has learnt from single faces.
+    """
+    age = speaker.age + speaker.age_spread * generator.standard_normal()
+    semantic = speaker.semantic + _AMBIGUITY * generator.standard_normal(len(speaker.semantic))
+    semantic = (semantic / max(float(np.linalg.norm(semantic)), 1e-6)).astype(np.float32)
+    return replace(speaker, age=float(np.clip(age, *_AGES)), semantic=semantic)
+
+
+def hair_of(speaker: Speaker, prompt: str, generator: np.random.Generator) -> str:
+    """A phrase for hair; empty where the prompt says something of it, or where chance leaves it to the LDM.
+
+    Drawn by the square root of the shares of people of that sex and age, so that takes differ.
+    """
+    drawn = generator.random()
+    said = set(known_words(prompt))
+    if said & {"hair", "bald", "hat", *HAIR}:
+        return ""
+    man = "man" in said or ("woman" not in said and speaker.male > 0.5)
+    age = next((years for word, years in AGE_WORDS.items() if word in said), speaker.age)
+    share = np.sqrt(_SHARES["man" if man else "woman"][age_group(age)])
+    kind = _HAIR[int(np.searchsorted(np.cumsum(share) / share.sum(), drawn, side="right").clip(0, 6))]
+    return f"{kind} hair" if kind in HAIR else kind

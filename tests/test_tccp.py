@@ -28,7 +28,7 @@ from talkface.hub import save_pretrained
 from talkface.media.source import SourceVideo
 from talkface.options import has_bf16_units, resolve_dtype
 from talkface.speech.features import ContentEncoder, FeatureStream
-from talkface.systems.tccp.border import continued, joined
+from talkface.systems.tccp.border import continued, joined, membrane
 from talkface.systems.tccp.config import FACE, LANDMARKS, WINDOW, MVControlNetConfig
 from talkface.systems.tccp.contexts import pose_in_frame, pose_in_view
 from talkface.systems.tccp.detail import regained
@@ -230,6 +230,27 @@ def test_detail_is_given_back_where_the_reference_was_drawn(seed: int):
     other = 255 - coarse
     np.testing.assert_array_equal(regained(other, moved, coarse, inside), other)
     np.testing.assert_array_equal(regained(other, moved, moved.astype(np.float32), inside), other)
+
+
+@given(st.floats(-3, 3), st.floats(-3, 3), st.floats(0, 255))
+def test_a_membrane_leaves_slopes_as_they_are(across: float, down: float, level: float):
+    y, x = np.mgrid[:40, :50]
+    plane = (level + across * x + down * y).astype(np.float32)[..., None].repeat(3, 2)
+    free = np.zeros((40, 50), bool)
+    free[5:30, 10:45] = True
+    np.testing.assert_allclose(membrane(plane, free), plane, atol=1e-2)
+
+
+@given(st.integers(0, 2**16))
+@settings(max_examples=20, deadline=None)
+def test_stripes_that_differ_at_the_border_leave_no_step(seed: int):
+    scene = np.random.default_rng(seed).uniform(0, 255, (1, 64, 3)).astype(np.float32).repeat(64, 0)
+    hole = box_hole((16, 20, 48, 50), (64, 64), 4)
+    filled = joined(scene, np.zeros_like(scene), hole)
+    top = int(np.flatnonzero((hole > 0).any(1))[0])
+    stripes = slice(24, 44)
+    step = np.abs(filled[top, stripes] - filled[top - 1, stripes]).mean()
+    assert step < 0.5 * np.abs(np.diff(scene[0, stripes], axis=0)).mean()
 
 
 def test_continued_keeps_a_plain_colour():

@@ -244,13 +244,16 @@ def test_a_membrane_leaves_slopes_as_they_are(across: float, down: float, level:
 @given(st.integers(0, 2**16))
 @settings(max_examples=20, deadline=None)
 def test_stripes_that_differ_at_the_border_leave_no_step(seed: int):
-    scene = np.random.default_rng(seed).uniform(0, 255, (1, 64, 3)).astype(np.float32).repeat(64, 0)
+    colours = np.random.default_rng(seed).uniform(0, 255, (1, 8, 3)).astype(np.float32)
+    scene = cv2.resize(colours, (64, 64), interpolation=cv2.INTER_LINEAR)
     hole = box_hole((16, 20, 48, 50), (64, 64), 4)
-    filled = joined(scene, np.zeros_like(scene), hole)
+    spread = continued(scene, (hole == 0).astype(np.float32))
     top = int(np.flatnonzero((hole > 0).any(1))[0])
-    stripes = slice(24, 44)
-    step = np.abs(filled[top, stripes] - filled[top - 1, stripes]).mean()
-    assert step < 0.5 * np.abs(np.diff(scene[0, stripes], axis=0)).mean()
+    coarse, fine = (
+        np.abs(filled[top, 24:44] - scene[top, 24:44]).mean()
+        for filled in (spread, joined(scene, np.zeros_like(scene), hole))
+    )
+    assert fine < 0.7 * coarse
 
 
 def test_continued_keeps_a_plain_colour():

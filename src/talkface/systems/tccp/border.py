@@ -37,7 +37,7 @@ def continued(image: np.ndarray, known: np.ndarray) -> np.ndarray:
 
 
 def membrane(field: np.ndarray, free: np.ndarray) -> np.ndarray:
-    """A field that is bent as little as it can be where it is free (Pérez et al., "Poisson image editing", 2003).
+    """A field that is bent as little as it can be where it is free (Pérez, "Poisson image editing", 2003).
 
     Jacobi's iteration for Laplace's equation, sped up by Chebyshev's polynomials. Begun with what
     :func:`continued` gives, only what is fine near the border is left to settle, so that few sweeps do.

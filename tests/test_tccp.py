@@ -31,7 +31,7 @@ from talkface.speech.features import ContentEncoder, FeatureStream
 from talkface.systems.tccp.border import continued, joined, membrane
 from talkface.systems.tccp.config import FACE, LANDMARKS, WINDOW, MVControlNetConfig
 from talkface.systems.tccp.contexts import pose_in_frame, pose_in_view
-from talkface.systems.tccp.detail import regained
+from talkface.systems.tccp.detail import with_reference
 from talkface.systems.tccp.guess import first_guess
 from talkface.systems.tccp.holes import Hole, beside, box_hole, cells, covered, face_hole
 from talkface.systems.tccp.landmarks import LandmarkConfig, LandmarkTransformer, posed, rotations, view_matrix
@@ -217,19 +217,19 @@ def test_a_filled_hole_has_no_step_and_nothing_else_changes(seed: int):
 
 @given(st.integers(0, 2**16))
 @settings(max_examples=20, deadline=None)
-def test_detail_is_given_back_where_the_reference_was_drawn(seed: int):
+def test_the_face_is_the_references_in_the_light_that_was_drawn(seed: int):
     random = np.random.default_rng(seed)
-    moved = random.integers(0, 255, (64, 64, 3)).astype(np.uint8)
-    coarse = cv2.GaussianBlur(moved, (0, 0), 1.0).astype(np.float32)
-    inside = np.zeros((64, 64), np.float32)
-    inside[:, :40] = 1
-    out = regained(coarse, moved, coarse, inside)
-    lost, left = (np.abs(each - moved)[:, :40].mean() for each in (coarse, out))
-    assert left < 0.1 * lost
-    np.testing.assert_array_equal(out[:, 40:], coarse[:, 40:])
-    other = 255 - coarse
-    np.testing.assert_array_equal(regained(other, moved, coarse, inside), other)
-    np.testing.assert_array_equal(regained(other, moved, moved.astype(np.float32), inside), other)
+    moved = random.integers(60, 160, (64, 64, 3)).astype(np.uint8)
+    drawn = cv2.GaussianBlur(moved, (0, 0), 3.0).astype(np.float32)
+    light = random.uniform(-50, 50, 3).astype(np.float32)
+    inside = box_hole((8, 8, 56, 56), (64, 64), 4)
+    lit = with_reference(drawn + light, moved, inside)
+    np.testing.assert_array_equal(lit[inside == 0], (drawn + light)[inside == 0])
+    middle = slice(16, 48)
+    apart = lit[middle, middle] - light - moved[middle, middle]
+    assert np.abs(apart).mean() < 0.5 * np.abs(drawn - moved)[middle, middle].mean()
+    np.testing.assert_allclose(with_reference(drawn, moved, inside) + light, lit, atol=1e-2)
+    np.testing.assert_array_equal(with_reference(drawn, moved, np.zeros_like(inside)), drawn)
 
 
 @given(st.floats(-3, 3), st.floats(-3, 3), st.floats(0, 255))

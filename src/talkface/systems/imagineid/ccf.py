@@ -160,7 +160,7 @@ def decode_blended(
     latents: Tensor,
     background: Tensor,
     mask: Tensor,
-) -> tuple[Tensor, Tensor]:
+) -> Tensor:
     """Pictures (B, 3, H, W) in [0, 1] of latents (B, 4, h, w) inside ``mask`` and of others beside it.
 
     Args:
@@ -169,9 +169,6 @@ def decode_blended(
         latents: of the frame.
         background: (B, 4, h, w) latents of the same frame's surroundings.
         mask: (B, 1, H, W) 1 where the face is.
-
-    Returns:
-        The blended pictures, and those of the background alone.
     """
     inside, beside = autoencoder.unscale(latents), autoencoder.unscale(background)
     level = 0
@@ -180,5 +177,4 @@ def decode_blended(
         if level < len(adapter.convolutions):
             inside = adapter.blend(level, inside, beside, mask)
             level += 1
-    shown = [(part * 0.5 + 0.5).clamp(0, 1) for part in (inside, beside)]
-    return shown[0], shown[1]
+    return (inside * 0.5 + 0.5).clamp(0, 1)

@@ -104,7 +104,7 @@ class DiffusionRenderer:
         if "mba" in self.without:
             drawn = base.autoencoder.decode(latents)
         else:
-            drawn, _ = decode_blended(base.autoencoder, self.adapters.mba, latents, reference, blend)
+            drawn = decode_blended(base.autoencoder, self.adapters.mba, latents, reference, blend)
             latents = reference  # what is shown around the face
         image = (drawn[0].permute(1, 2, 0) * 255).round().byte().cpu().numpy()
         return latents * (1 - hidden), image

@@ -336,7 +336,7 @@ class MbaTask(FootageTask):
     def _draw(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         adapter = self.modules["mba"]
         assert isinstance(adapter, MaskBlendingAdapter)
-        drawn, _ = decode_blended(self.autoencoder, adapter, batch["target"], batch["moved"], batch["mask"])
+        drawn = decode_blended(self.autoencoder, adapter, batch["target"], batch["moved"], batch["mask"])
         with torch.no_grad():
             return drawn, self.autoencoder.decode(batch["target"])
 

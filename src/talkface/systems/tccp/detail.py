@@ -1,32 +1,27 @@
-"""Detail that latents cannot hold: what the autoencoder loses of the moved reference is given back."""
+"""Detail that latents cannot hold: the face itself is the moved reference's, in the light that was drawn."""
 
-import cv2
 import numpy as np
 
-_NEAR = 21  # pixels across, within which two pictures are compared
-_GAIN = (0.5, 1.5)
-_LEAST = 4.0  # squared levels of contrast, below which nothing can be compared
+from talkface.systems.tccp.border import continued, membrane
 
 
-def regained(drawn: np.ndarray, moved: np.ndarray, coarse: np.ndarray, inside: np.ndarray) -> np.ndarray:
-    """A drawn picture with the reference's detail, as far as it looks like the reference there.
+def with_reference(drawn: np.ndarray, moved: np.ndarray, inside: np.ndarray) -> np.ndarray:
+    """A drawn picture whose face is the moved reference's.
+
+    What the two differ by around the face is spread over it as a membrane, so that colours and light are
+    those that were drawn; what is around the face stays as it was drawn.
 
     Args:
         drawn: (H, W, 3) float32, 0 to 255, from latents.
-        moved: (H, W, 3) the reference, moved to where it is drawn.
-        coarse: (H, W, 3) the same out of the autoencoder.
-        inside: (H, W) float32 in [0, 1] where the reference shows the head.
+        moved: (H, W, 3) the reference, moved to where it was drawn.
+        inside: (H, W) float32 in [0, 1] where the face is, 0 in most of the picture.
 
     Returns:
-        (H, W, 3) float32: ``drawn`` where the two have nothing in common, and where nothing was lost.
+        (H, W, 3) float32.
     """
-    own, other = drawn.mean(2), coarse.mean(2)
-    apart = own - _mean(own), other - _mean(other)
-    spread = [_mean(each * each) + _LEAST for each in apart]
-    alike = np.clip(_mean(apart[0] * apart[1]) / np.sqrt(spread[0] * spread[1]), 0, 1) ** 2
-    gain = np.clip(np.sqrt(spread[0] / spread[1]), *_GAIN)
-    return drawn + (inside * alike * gain)[..., None] * (moved.astype(np.float32) - coarse)
-
-
-def _mean(values: np.ndarray) -> np.ndarray:
-    return cv2.blur(values.astype(np.float32), (_NEAR, _NEAR))
+    free = inside > 0
+    if free.all() or not free.any():
+        return drawn
+    moved = moved.astype(np.float32)
+    apart = membrane(continued(drawn - moved, (~free).astype(np.float32)), free)
+    return drawn + inside[..., None] * (moved + apart - drawn)

@@ -20,7 +20,6 @@ from talkface.media.source import SourceVideo
 from talkface.media.timeline import Timeline
 from talkface.options import number_within, resolve_device, resolve_dtype, whole_seed
 from talkface.speech.features import ContentEncoder, FeatureStream
-from talkface.systems.imagineid.ccf import MaskBlendingAdapter
 from talkface.systems.tccp.filling import Filling, Hands, Scene
 from talkface.systems.tccp.identity import Identity
 from talkface.systems.tccp.landmarks import LandmarkTransformer
@@ -52,7 +51,6 @@ class TccpPipeline:
         self,
         base: Base,
         net: MVControlNet,
-        blending: MaskBlendingAdapter | None,
         placing: LandmarkTransformer,
         face: FaceModel,
         performer: SpeechToMotion,
@@ -60,7 +58,7 @@ class TccpPipeline:
         device: str | torch.device = "cpu",
         dtype: torch.dtype = torch.float32,
     ) -> None:
-        self.base, self.net, self.blending, self.placing = base, net, blending, placing
+        self.base, self.net, self.placing = base, net, placing
         self.face, self.performer, self.refiner, self.device = face, performer, refiner, torch.device(device)
         self.dtype, self.tracker = dtype, FaceTracker(threads=1)
 
@@ -97,7 +95,6 @@ class TccpPipeline:
         return cls(
             base=base,
             net=MVControlNet.from_pretrained(base.model, place("tccp-video")).to(target),
-            blending=MaskBlendingAdapter.from_pretrained(base.autoencoder, place("imagineid-mba")).to(target),
             placing=LandmarkTransformer.from_pretrained(place("tccp-landmarks")),
             face=face,
             performer=SpeechToMotion(features, motion, prior, face, target),
@@ -149,7 +146,7 @@ class TccpPipeline:
             placer=lambda who: Placer(self.placing, who.alpha, self.device, found.margin),
             performer=self.performer,
             renderer=lambda who, one: FaceRenderer(
-                self.base, self.net, self.blending, who, self.face, self.refiner, one, settings
+                self.base, self.net, who, self.face, self.refiner, one, settings
             ),
         )
         return Takes([Filling(hands, scene, people(one), one) for one in seeds])

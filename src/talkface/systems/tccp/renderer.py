@@ -17,10 +17,9 @@ from talkface.face.model import FaceModel, estimate_pose
 from talkface.face.motion import FaceMotion
 from talkface.media.video import Frame
 from talkface.nn.picture import enlarged, pictures
-from talkface.systems.imagineid.ccf import MaskBlendingAdapter, decode_blended
 from talkface.systems.tccp.border import joined
 from talkface.systems.tccp.config import WINDOW
-from talkface.systems.tccp.detail import regained
+from talkface.systems.tccp.detail import with_reference
 from talkface.systems.tccp.guess import first_guess
 from talkface.systems.tccp.holes import Hole, cells, face_hole
 from talkface.systems.tccp.identity import Identity
@@ -29,7 +28,8 @@ from talkface.systems.thpad.refiner import Refiner
 from talkface.systems.thpad.renderer import PortraitRenderer
 
 _ROOM = 1.12  # of a crop around a hole that is larger than a portrait
-_DETAILED = 0.15  # size of what is given the reference's detail, beyond the face's oval
+_FACE = 0.1  # size of what is shown of the reference itself, beyond the face's oval
+_FADES = 0.3  # inter-ocular distances over which it fades, inwards
 _STRAYS = 0.08  # of the crop's side by which a face may leave its middle before the crop follows it
 
 
@@ -63,7 +63,7 @@ class Settings:
         dtype: of the network's arithmetic.
         without: "context", "first", "over_time", "reference", "detail" or "stage2" to leave out, to see what
             they are worth; without "over_time", each frame is drawn for itself, from its own noise; without
-            "stage2", the first guess is all there is.
+            "detail", the face is as it was drawn; without "stage2", the first guess is all there is.
     """
 
     steps: int = 2
@@ -77,7 +77,6 @@ class FaceRenderer:
     Args:
         base: the frozen LDM.
         net: stage 2.
-        blending: MBA, which keeps what is around the hole while decoding; None for none.
         identity: whose face.
         face: the 3DMM.
         refiner: of TH-PAD's generator, which moves the portraits; None, and they are warped only.
@@ -89,14 +88,13 @@ class FaceRenderer:
         self,
         base: Base,
         net: MVControlNet,
-        blending: MaskBlendingAdapter | None,
         identity: Identity,
         face: FaceModel,
         refiner: Refiner | None,
         seed: int = 0,
         settings: Settings | None = None,
     ) -> None:
-        self.base, self.net, self.blending, self.identity = base, net, blending, identity
+        self.base, self.net, self.identity = base, net, identity
         self.settings = settings or Settings()
         self.warp = face.mesh_warp()
         self.device = next(base.model.parameters()).device
@@ -191,9 +189,9 @@ class FaceRenderer:
         latents = reference
         if "stage2" not in self.settings.without:
             latents = self._sampled(context, reference, hidden, drawing, lips, last)
-        images, coarse = self._decoded(latents, reference, holes)
-        if "detail" not in self.settings.without:
-            images = self._with_detail(images, coarse, guesses, meshes)
+        images = list((base.autoencoder.decode(latents[0]) * 255).permute(0, 2, 3, 1).float().cpu().numpy())
+        if not self.settings.without & {"detail", "reference"}:
+            images = self._with_detail(images, guesses, meshes)
         frames = [_pasted(job, image, matrix) for job, image in zip(window, images, strict=True)]
         return frames, latents[:, -1:]
 
@@ -227,40 +225,18 @@ class FaceRenderer:
         latents = sample(velocity, noisy, settings.steps, begin)
         return latents[:, 1:] if last is not None else latents
 
-    def _decoded(
-        self, latents: Tensor, guesses: Tensor, holes: list[np.ndarray]
-    ) -> tuple[list[np.ndarray], list[np.ndarray]]:
-        """Pictures (P, P, 3) float32, 0 to 255, and those of the guesses alone.
-
-        Around the hole the pictures are as the guesses, which have no grey in it.
-        """
-        flat, beside = latents.flatten(0, 1), guesses.flatten(0, 1)
-        if self.blending is None:
-            shown = [self.base.autoencoder.decode(part) for part in (flat, beside)]
-        else:
-            side = self.base.pixels
-            masks = self._stack([enlarged_hole(hole, side)[None] for hole in holes])[0]
-            shown = list(decode_blended(self.base.autoencoder, self.blending, flat, beside, masks))
-        drawn, coarse = (list((part * 255).permute(0, 2, 3, 1).float().cpu().numpy()) for part in shown)
-        return drawn, coarse
-
     def _with_detail(
-        self,
-        images: list[np.ndarray],
-        coarse: list[np.ndarray],
-        guesses: list[np.ndarray],
-        meshes: list[np.ndarray],
+        self, images: list[np.ndarray], guesses: list[np.ndarray], meshes: list[np.ndarray]
     ) -> list[np.ndarray]:
-        """Pictures with what the autoencoder lost of the guesses."""
+        """Pictures (P, P, 3) float32 with the guesses' faces, which latents cannot hold."""
         pixels = self.base.pixels
         return [
-            regained(
+            with_reference(
                 image,
                 enlarged(fine, pixels),
-                lost,
-                face_hole((mesh + 0.5) * (pixels / PIXELS) - 0.5, (pixels, pixels), _DETAILED),
+                face_hole((mesh + 0.5) * (pixels / PIXELS) - 0.5, (pixels, pixels), _FACE, _FADES),
             )
-            for image, fine, lost, mesh in zip(images, guesses, coarse, meshes, strict=True)
+            for image, fine, mesh in zip(images, guesses, meshes, strict=True)
         ]
 
     def _guess(self, crop: np.ndarray, hole: np.ndarray, mesh: np.ndarray, motion: FaceMotion) -> np.ndarray:
@@ -283,12 +259,6 @@ def hole_matrix(mesh: np.ndarray, hole: Hole, size: tuple[int, int]) -> np.ndarr
         corner = np.clip(corner, 0, np.array(size) - side)
     scale = PIXELS / side
     return np.concatenate([scale * np.eye(2), ((scale - 1) / 2 - scale * corner)[:, None]], 1)
-
-
-def enlarged_hole(hole: np.ndarray, side: int) -> np.ndarray:
-    """A crop's hole (P, P) as a hard mask (side, side) float32."""
-    hard = (hole > 0).astype(np.float32)
-    return hard if len(hard) == side else cv2.resize(hard, (side, side))
 
 
 def _cut_hole(hole: Hole, matrix: np.ndarray) -> np.ndarray:

@@ -367,7 +367,7 @@ def pipeline() -> TccpPipeline:
         face,
         "cpu",
     )
-    return TccpPipeline(base, net, None, placing, face, performer, Refiner.debug())
+    return TccpPipeline(base, net, placing, face, performer, Refiner.debug())
 
 
 def write_lossless(path: Path, frames: list[np.ndarray]) -> Path:

@@ -10,9 +10,7 @@ from talkface.systems.imagineid.voice import Speaker
 AGE_WORDS = {"young": 25.0, "middle-aged": 40.0, "old": 60.0}
 """Years that words for ages stand for."""
 _AGES = (18.0, 80.0)  # youngest and oldest that are drawn
-_AMBIGUITY = (
-    0.2  # standard deviation of the noise on a voice's embedding, per channel: TIA has learnt with it
-)
+_AMBIGUITY = 0.2  # standard deviation, per channel, of the noise with which TIA has learnt
 _HAIR = ("black", "brown", "blond", "red", "grey", "bald", "")
 # Shares of _HAIR among 1,321 people of the training portraits, as their captions have it, by age group.
 _SHARES = {

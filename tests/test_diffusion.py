@@ -605,6 +605,35 @@ def test_graphs_of_tensorflow_js_end_in_a_dense_layer(tmp_path: Path):
     np.testing.assert_allclose(found, padded.reshape(2, 24) @ constants["dense"], rtol=1e-5)
 
 
+def test_graphs_of_tensorflow_js_pool_and_grow(tmp_path: Path):
+    """What selfie segmentation needs beside."""
+    kernel = np.random.default_rng(0).normal(size=(2, 2, 1, 3)).astype(np.float32)
+    constants = {"size": np.array([8, 6], np.int32), "kernel": kernel, "any": np.array([0], np.int32)}
+    window = {"list": {"i": ["1", "2", "2", "1"]}}
+    nodes = [{"name": "x", "op": "Placeholder"}, *({"name": name, "op": "Const"} for name in constants)]
+    nodes += [
+        {"name": "pool", "op": "AvgPool", "input": ["x"], "attr": {"ksize": window, "strides": window}},
+        {"name": "large", "op": "ResizeBilinear", "input": ["pool", "size"]},
+        {"name": "sum", "op": "AddN", "input": ["large", "large"]},
+        {"name": "out", "op": "Conv2DBackpropInput", "input": ["any", "kernel", "sum"],
+         "attr": {"strides": window}},
+    ]  # fmt: skip
+    manifest = [
+        {"name": name, "shape": list(value.shape), "dtype": str(value.dtype)}
+        for name, value in constants.items()
+    ]
+    model = {"modelTopology": {"node": nodes}, "weightsManifest": [{"weights": manifest}]}
+    (tmp_path / "m.json").write_text(json.dumps(model))
+    (tmp_path / "m.bin").write_bytes(b"".join(value.tobytes() for value in constants.values()))
+    x = torch.randn(2, 8, 6, 3)
+    total, found = TfjsGraph(tmp_path / "m.json", tmp_path / "m.bin", ["sum", "out"])(x)
+    pooled = x.unflatten(1, (4, 2)).unflatten(3, (3, 2)).mean((2, 4))
+    torch.testing.assert_close(total.mean((1, 2)), 2 * pooled.mean((1, 2)), atol=0.2, rtol=0)
+    # Strides as wide as the kernel: each value of what is given becomes a square of its own.
+    squares = torch.einsum("bhwc,uvoc->bhuwvo", total, torch.from_numpy(kernel))
+    torch.testing.assert_close(found, squares.flatten(3, 4).flatten(1, 2))
+
+
 def test_packed_portraits_train_as_well(prepared: Path, tmp_path: Path):
     script = Path(__file__).parents[1] / "scripts" / "pack_faces.py"
     subprocess.run([sys.executable, str(script), str(prepared), str(tmp_path / "pack")], check=True)

@@ -21,6 +21,7 @@ from talkface.diffusion.sampling import in_dtype
 from talkface.errors import InvalidOption, ModelUnavailable, NoFaceFound
 from talkface.evaluation.clips import Clip
 from talkface.evaluation.fill import HoleFidelity, against_truth
+from talkface.face.matting import PersonMatte
 from talkface.face.model import FaceModel, Pose
 from talkface.face.motion import FaceMotion
 from talkface.face.tracker import FaceTracker
@@ -256,6 +257,40 @@ def test_stripes_that_differ_at_the_border_leave_no_step(seed: int):
     assert fine < 0.7 * coarse
 
 
+@given(st.integers(0, 2**16))
+@settings(max_examples=20, deadline=None)
+def test_beside_the_person_the_background_goes_on(seed: int):
+    """Whatever was drawn there, and whatever colours the person has."""
+    random = np.random.default_rng(seed)
+    ground, skin, wrong = random.uniform(0, 255, (3, 3)).astype(np.float32)
+    scene = np.broadcast_to(ground, (64, 64, 3)).copy()
+    person = np.zeros((64, 64), np.float32)
+    person[24:, 28:36] = 1
+    scene[person > 0] = skin
+    hole = box_hole((12, 12, 52, 52), (64, 64), 4)
+    drawn = scene.copy()
+    drawn[(hole > 0) & (person == 0)] = wrong
+    filled = joined(scene, drawn, hole, person)
+    inside = (hole > 0) & (person == 0)
+    np.testing.assert_allclose(filled[inside], np.broadcast_to(ground, filled[inside].shape), atol=3)
+    np.testing.assert_array_equal(filled[hole == 0], scene[hole == 0])
+    everywhere = joined(scene, drawn, hole, np.ones_like(person))
+    np.testing.assert_allclose(everywhere, joined(scene, drawn, hole), atol=1e-3)
+
+
+def test_a_person_is_told_from_the_background(picture: Image.Image):
+    image = np.asarray(picture)
+    points = FaceTracker().track_image(image)[0].points
+    size = (image.shape[1], image.shape[0])
+    (matte,) = PersonMatte()([image])
+    assert matte.shape == image.shape[:2]
+    assert 0 <= matte.min() <= matte.max() <= 1
+    assert matte[face_hole(points, size, -0.1) > 0.5].mean() > 0.9
+    left = int(points[:, 0].min() - 1.2 * np.ptp(points[:, 0]))
+    top = int(points[:, 1].min())
+    assert matte[: max(4, top), : max(4, left)].mean() < 0.1
+
+
 def test_continued_keeps_a_plain_colour():
     image = np.full((40, 50, 3), 77, np.float32)
     known = np.ones((40, 50), np.float32)
@@ -412,6 +447,16 @@ def test_takes_differ_and_repeat(pipeline: TccpPipeline, talking: Path, speech: 
     for a, b in zip(one, again, strict=True):
         np.testing.assert_array_equal(a, b)
     assert any((a != b).any() for a, b in zip(one, two, strict=True))
+
+
+def test_chained_windows_go_on_from_what_was_drawn(
+    pipeline: TccpPipeline, talking: Path, speech: Path, portrait: Path
+):
+    """The first frame of a shot is drawn alone, so that only from the second on does it matter."""
+    given = {"identity": portrait, "steps": 1, "stop": 0.6}
+    free, chained = (list(pipeline(talking, speech, **given, chained=one)[0]) for one in (False, True))
+    assert len(free) == len(chained)
+    assert any((a != b).any() for a, b in zip(free, chained, strict=True))
 
 
 def test_edited_landmarks_are_drawn(

@@ -75,5 +75,5 @@ def fetch(
     from talkface import hub
 
     with Reporter(progress) as report:
-        for name in names or hub.models_for("train" if everything else "animate"):
+        for name in names or hub.models_for("train" if everything else "fill"):
             print(hub.model_path(name, report))

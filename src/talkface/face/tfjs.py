@@ -18,6 +18,7 @@ _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "Softmax": lambda x: x.softmax(-1),
     "Identity": lambda x: x,
 }
+_POOLS: dict[str, Callable[[Tensor, int, int], Tensor]] = {"MaxPool": F.max_pool2d, "AvgPool": F.avg_pool2d}
 _ARITHMETIC: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "Add": torch.add,
     "AddV2": torch.add,
@@ -52,13 +53,16 @@ class TfjsGraph(nn.Module):
             "Placeholder",
             "Mean",
             "MaxPool",
+            "AvgPool",
+            "AddN",
+            "ResizeBilinear",
             "Pad",
             "Reshape",
             "_FusedMatMul",
             *_ACTIVATIONS,
             *_ARITHMETIC,
         }
-        known |= {"Conv2D", "_FusedConv2D", "DepthwiseConv2dNative"}
+        known |= {"Conv2D", "_FusedConv2D", "DepthwiseConv2dNative", "Conv2DBackpropInput"}
         strange = {node["op"] for node in self.nodes.values()} - known
         if strange:
             raise ValueError(f"{description}: operations {', '.join(sorted(strange))} are not known here")
@@ -104,9 +108,17 @@ class TfjsGraph(nn.Module):
             return given[0].reshape(len(given[0]), *given[1].long().tolist()[1:])
         if kind == "_FusedMatMul":
             return _activated(node, given[0] @ given[1] + given[2])
-        if kind == "MaxPool":
+        if kind == "AddN":
+            return torch.stack(given).sum(0)
+        if kind in _POOLS:
             size, stride = node["attr"]["ksize"]["list"]["i"], node["attr"]["strides"]["list"]["i"]
-            return _channels_last(F.max_pool2d(_channels_first(given[0]), int(size[1]), int(stride[1])))
+            return _channels_last(_POOLS[kind](_channels_first(given[0]), int(size[1]), int(stride[1])))
+        if kind == "ResizeBilinear":
+            size = given[1].long().tolist()
+            return _channels_last(F.interpolate(_channels_first(given[0]), size, mode="bilinear"))
+        if kind == "Conv2DBackpropInput":
+            weight, stride = given[1].permute(3, 2, 0, 1), int(node["attr"]["strides"]["list"]["i"][1])
+            return _channels_last(F.conv_transpose2d(_channels_first(given[2]), weight, stride=stride))
         return _activated(node, _convolution(node, given))
 
 

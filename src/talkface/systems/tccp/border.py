@@ -6,6 +6,8 @@ import numpy as np
 _LEVELS = 7
 _SWEEPS = 24
 _RADIUS = 0.99  # assumed spectral radius of Jacobi's iteration: of holes about a hundred pixels across
+_NEAR = 5  # pixels around a person whose colours are no longer the background's
+_LEAST = 1e-3  # what counts a pixel that shows a person, where the background is nowhere to be seen
 _NEIGHBOURS = np.array([[0, 1, 0], [1, 0, 1], [0, 1, 0]], np.float32) / 4
 
 
@@ -14,7 +16,8 @@ def continued(image: np.ndarray, known: np.ndarray) -> np.ndarray:
 
     Args:
         image: (H, W, C) float32.
-        known: (H, W) float32, 1 where the picture is known, else 0.
+        known: (H, W) float32, 1 where the picture is known, 0 where it is not; between them, how much
+            it counts.
 
     Returns:
         (H, W, C) float32; where it is known, as it was.
@@ -65,15 +68,19 @@ def membrane(field: np.ndarray, free: np.ndarray) -> np.ndarray:
     return out
 
 
-def joined(scene: np.ndarray, drawn: np.ndarray, hole: np.ndarray) -> np.ndarray:
+def joined(
+    scene: np.ndarray, drawn: np.ndarray, hole: np.ndarray, person: np.ndarray | None = None
+) -> np.ndarray:
     """A frame whose hole is filled by what was drawn, without a step at its border.
 
     What drawing and scene differ by just outside of the hole is spread into it as a membrane, and taken off.
+    Beside the person, the scene's own background is continued instead.
 
     Args:
         scene: (H, W, 3) float32, 0 to 255; what is in the hole does not matter.
         drawn: (H, W, 3) float32, also of what is around the hole.
         hole: (H, W) float32 soft mask, 0 outside.
+        person: (H, W) float32 in [0, 1], where the drawing shows somebody; None to show all of it.
 
     Returns:
         (H, W, 3) float32; outside of the hole it is the scene.
@@ -81,5 +88,10 @@ def joined(scene: np.ndarray, drawn: np.ndarray, hole: np.ndarray) -> np.ndarray
     free = hole > 0
     if free.all():
         return drawn
-    apart = membrane(continued(scene - drawn, (~free).astype(np.float32)), free)
-    return np.where(free[..., None], drawn + apart, scene)
+    seen = (~free).astype(np.float32)
+    filled = drawn + membrane(continued(scene - drawn, seen), free)
+    if person is not None:
+        near = cv2.dilate(person, np.ones((_NEAR, _NEAR), np.uint8))
+        behind = continued(scene, seen * np.maximum(1 - near, _LEAST))
+        filled = behind + person[..., None] * (filled - behind)
+    return np.where(free[..., None], filled, scene)

@@ -34,7 +34,7 @@ from talkface.systems.thpad.refiner import Refiner
 logger = logging.getLogger(__name__)
 
 IMAGINED = "imagined"
-PARTS = ("context", "first", "over_time", "reference", "detail", "stage2")
+PARTS = ("context", "over_time", "reference", "detail", "matte", "stage2")
 """What can be left out, to see what it is worth."""
 _LOOKED_AT = 48  # frames of the fast look
 _MOST_TAKES = 64
@@ -119,12 +119,20 @@ class TccpPipeline:
         steps: int = 2,
         start: float = 0.0,
         stop: float | None = None,
+        chained: bool = False,
         without: Iterable[str] = (),
     ) -> Takes[Filling]:
-        """Fill the face; the options are those of :func:`talkface.fill`."""
+        """Fill the face; the options are those of :func:`talkface.fill`, and two more.
+
+        With ``chained``, every window is drawn given the last frame of the one before, as in the paper;
+        ``without`` names those of PARTS that are left out.
+        """
         takes = int(number_within("takes", takes, 1, _MOST_TAKES))
         settings = Settings(
-            steps=int(number_within("steps", steps, 1, 100)), dtype=self.dtype, without=frozenset(without)
+            steps=int(number_within("steps", steps, 1, 100)),
+            dtype=self.dtype,
+            chained=chained,
+            without=frozenset(without),
         )
         if not settings.without <= set(PARTS):
             raise InvalidOption(f"there are only {', '.join(PARTS)} to leave out")

@@ -13,6 +13,7 @@ from talkface.diffusion.base import Base
 from talkface.diffusion.sampling import in_dtype, sample
 from talkface.face.crop import cut, face_unit, transform
 from talkface.face.draw import draw_mesh
+from talkface.face.matting import PersonMatte
 from talkface.face.model import FaceModel, estimate_pose
 from talkface.face.motion import FaceMotion
 from talkface.media.video import Frame
@@ -30,6 +31,7 @@ from talkface.systems.thpad.renderer import PortraitRenderer
 _ROOM = 1.12  # of a crop around a hole that is larger than a portrait
 _FACE = 0.1  # size of what is shown of the reference itself, beyond the face's oval
 _FADES = 0.3  # inter-ocular distances over which it fades, inwards
+_EDGE = 2.0  # standard deviation in a portrait's pixels by which a person's outline is soft
 _STRAYS = 0.08  # of the crop's side by which a face may leave its middle before the crop follows it
 
 
@@ -61,18 +63,22 @@ class Settings:
     Attributes:
         steps: of the sampler.
         dtype: of the network's arithmetic.
-        without: "context", "first", "over_time", "reference", "detail" or "stage2" to leave out, to see what
+        chained: give every window the last frame of the one before, and draw the first frame of a shot
+            alone, as in the paper; what is wrong in a frame then goes on in all after it.
+        without: "context", "over_time", "reference", "detail", "matte" or "stage2" to leave out, to see what
             they are worth; without "over_time", each frame is drawn for itself, from its own noise; without
-            "detail", the face is as it was drawn; without "stage2", the first guess is all there is.
+            "detail", the face is as it was drawn; without "matte", so is what is behind the head; without
+            "stage2", the first guess is all there is.
     """
 
     steps: int = 2
     dtype: torch.dtype = torch.float32
+    chained: bool = False
     without: frozenset[str] = frozenset()
 
 
 class FaceRenderer:
-    """Draws faces into holes, a window at a time; each window begins with the last frame of the one before.
+    """Draws faces into holes, a window at a time, all from the same noise.
 
     Args:
         base: the frozen LDM.
@@ -105,49 +111,43 @@ class FaceRenderer:
         side = base.pixels // 8
         self.generator = torch.Generator().manual_seed(seed)
         self.noise = torch.randn((1, 1, 4, side, side), generator=self.generator).to(self.device)
+        self.matte = None if "matte" in self.settings.without else PersonMatte(self.device)
 
     def fill(self, jobs: Iterable[Job | Frame]) -> Iterator[Frame]:
-        """Filled frames, in order: the first of a shot alone, then windows that begin with what was drawn.
-
-        Frames that are no jobs come out as they are.
-        """
+        """Filled frames, in order; those that are no jobs come out as they are."""
         window: list[Job] = []
         matrix: np.ndarray | None = None
-        last: Tensor | None = None
         before: Frame | None = None
         shot = -1
         for job in jobs:
             if isinstance(job, Frame) or job.shot != shot:
                 if window:
-                    yield from self._drawn(window, matrix, last)[0]
-                window, matrix, last, before, shot = [], None, None, None, -1
+                    yield from self._drawn(window, matrix, before)
+                window, matrix, before, shot = [], None, None, -1
             if isinstance(job, Frame):
                 yield job
                 continue
             shot = job.shot
             if not window:
-                wanted = self._followed(job, matrix)
-                if wanted is not matrix and before is not None:
-                    last = self._seen_through(before, wanted)
-                matrix = wanted
+                matrix = self._followed(job, matrix)
             window.append(job)
-            if len(window) == self._length(last):
-                frames, last = self._drawn(window, matrix, last)
-                before = frames[-1]
+            if len(window) == self._length(before):
+                frames = self._drawn(window, matrix, before)
+                before = frames[-1] if self.settings.chained else None
                 yield from frames
                 window = []
                 if "over_time" in self.settings.without:
-                    last, before = None, None
                     self.noise = torch.randn(self.noise.shape, generator=self.generator).to(self.device)
         if window:
-            yield from self._drawn(window, matrix, last)[0]
+            yield from self._drawn(window, matrix, before)
 
-    def _length(self, last: Tensor | None) -> int:
-        """Frames that are drawn together: one where there is nothing to begin with."""
-        without = self.settings.without
-        if "over_time" in without or (last is None and "first" not in without):
+    def _length(self, before: Frame | None) -> int:
+        """Frames that are drawn together."""
+        if "over_time" in self.settings.without:
             return 1
-        return WINDOW - 1
+        if self.settings.chained:
+            return 1 if before is None else WINDOW - 1
+        return WINDOW
 
     @torch.inference_mode()
     def _seen_through(self, frame: Frame, matrix: np.ndarray) -> Tensor:
@@ -166,10 +166,8 @@ class FaceRenderer:
         return wanted if np.abs(nose).max() > _STRAYS * PIXELS or grown > 0.15 else matrix
 
     @torch.inference_mode()
-    def _drawn(
-        self, window: list[Job], matrix: np.ndarray | None, last: Tensor | None
-    ) -> tuple[list[Frame], Tensor]:
-        """Filled frames of a window, and the latents of its last one."""
+    def _drawn(self, window: list[Job], matrix: np.ndarray | None, before: Frame | None) -> list[Frame]:
+        """Filled frames of a window; ``before`` is a finished one that it goes on from."""
         assert matrix is not None
         base, pixels = self.base, self.base.pixels
         crops = [cut(job.frame.image, matrix, PIXELS) for job in window]
@@ -188,12 +186,13 @@ class FaceRenderer:
         lips = self._stack([job.lips for job in window])
         latents = reference
         if "stage2" not in self.settings.without:
+            last = None if before is None else self._seen_through(before, matrix)
             latents = self._sampled(context, reference, hidden, drawing, lips, last)
         images = list((base.autoencoder.decode(latents[0]) * 255).permute(0, 2, 3, 1).float().cpu().numpy())
         if not self.settings.without & {"detail", "reference"}:
             images = self._with_detail(images, guesses, meshes)
-        frames = [_pasted(job, image, matrix) for job, image in zip(window, images, strict=True)]
-        return frames, latents[:, -1:]
+        people = self._people(images, meshes)
+        return [_pasted(*row, matrix) for row in zip(window, images, people, strict=True)]
 
     def _sampled(
         self,
@@ -229,15 +228,25 @@ class FaceRenderer:
         self, images: list[np.ndarray], guesses: list[np.ndarray], meshes: list[np.ndarray]
     ) -> list[np.ndarray]:
         """Pictures (P, P, 3) float32 with the guesses' faces, which latents cannot hold."""
-        pixels = self.base.pixels
         return [
-            with_reference(
-                image,
-                enlarged(fine, pixels),
-                face_hole((mesh + 0.5) * (pixels / PIXELS) - 0.5, (pixels, pixels), _FACE, _FADES),
-            )
+            with_reference(image, enlarged(fine, self.base.pixels), self._oval(mesh))
             for image, fine, mesh in zip(images, guesses, meshes, strict=True)
         ]
+
+    def _people(self, images: list[np.ndarray], meshes: list[np.ndarray]) -> list[np.ndarray | None]:
+        """Where pictures (P, P, 3) show a person, (P, P) in [0, 1] each: at least the face."""
+        if self.matte is None:
+            return [None] * len(images)
+        soft = _EDGE * self.base.pixels / PIXELS
+        return [
+            np.maximum(cv2.GaussianBlur(matte, (0, 0), soft), self._oval(mesh))
+            for matte, mesh in zip(self.matte(images), meshes, strict=True)
+        ]
+
+    def _oval(self, mesh: np.ndarray) -> np.ndarray:
+        """Where the face of a crop's mesh (478, 3) is, (P, P) in [0, 1]."""
+        pixels = self.base.pixels
+        return face_hole((mesh + 0.5) * (pixels / PIXELS) - 0.5, (pixels, pixels), _FACE, _FADES)
 
     def _guess(self, crop: np.ndarray, hole: np.ndarray, mesh: np.ndarray, motion: FaceMotion) -> np.ndarray:
         """The crop with the best portrait's head, moved to a mesh (478, 3), over what surrounds the hole."""
@@ -265,7 +274,7 @@ def _cut_hole(hole: Hole, matrix: np.ndarray) -> np.ndarray:
     return cv2.warpAffine(hole.mask, matrix, (PIXELS, PIXELS), flags=cv2.INTER_LINEAR)
 
 
-def _pasted(job: Job, image: np.ndarray, matrix: np.ndarray) -> Frame:
+def _pasted(job: Job, image: np.ndarray, person: np.ndarray | None, matrix: np.ndarray) -> Frame:
     """The frame with what was drawn in its hole; everything else is as it was."""
     left, top, right, bottom = job.hole.box
     room = max(4, (right - left) // 8)
@@ -277,12 +286,14 @@ def _pasted(job: Job, image: np.ndarray, matrix: np.ndarray) -> Frame:
     scaled[:, 2] = (matrix[:, 2] + 0.5) * len(image) / PIXELS - 0.5
     scaled[:, 2] += scaled[:, :2] @ [columns.start, rows.start]
     size = (columns.stop - columns.start, rows.stop - rows.start)
-    drawn = cv2.warpAffine(
-        image, scaled, size, flags=cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REPLICATE
-    )
-    scene = job.frame.image[rows, columns]
-    hole = job.hole.mask[rows, columns]
-    filled = joined(scene.astype(np.float32), drawn, hole)
+
+    def seen(picture: np.ndarray, how: int) -> np.ndarray:
+        way = how | cv2.WARP_INVERSE_MAP
+        return cv2.warpAffine(picture, scaled, size, flags=way, borderMode=cv2.BORDER_REPLICATE)
+
+    scene, hole = job.frame.image[rows, columns], job.hole.mask[rows, columns]
+    matte = None if person is None else seen(person, cv2.INTER_LINEAR)
+    filled = joined(scene.astype(np.float32), seen(image, cv2.INTER_CUBIC), hole, matte)
     out = job.frame.image.copy()
     out[rows, columns] = np.where(hole[..., None] > 0, filled.clip(0, 255).round(), scene).astype(np.uint8)
     return replace(job.frame, image=out)

@@ -212,6 +212,7 @@ def fill(
     takes: int = 1,
     seed: int = 0,
     steps: int = 2,
+    size: int = 256,
     start: float = 0.0,
     stop: float | None = None,
     device: str = "auto",
@@ -231,6 +232,8 @@ def fill(
         takes: How many; they have seeds ``seed``, ``seed + 1``, ...
         seed: Draws other blinks and gaze, and another texture.
         steps: Steps in which frames are drawn, 1 to 100.
+        size: 256 or 512, sides in pixels of the square in which the face is filled in: 512 is for faces that
+            are large in video and portrait.
         start: Seconds at which the stretch of the video begins.
         stop: Seconds at which it ends; by default with the video.
         device: ``"auto"``, ``"cpu"``, ``"cuda"``, ``"mps"`` or another torch device.
@@ -253,6 +256,7 @@ def fill(
         takes=takes,
         seed=seed,
         steps=steps,
+        size=size,
         start=start,
         stop=stop,
     )

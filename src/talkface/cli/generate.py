@@ -244,6 +244,7 @@ def fill(
     takes: Annotated[int, typer.Option(help="Videos to make, with seeds from --seed on.")] = 1,
     seed: Annotated[int, typer.Option(help="Draws other blinks, gaze and texture.")] = 0,
     steps: Annotated[int, typer.Option(help="Steps in which frames are drawn.")] = 2,
+    size: Annotated[int, typer.Option(help="256, or 512 where the face is large in the video.")] = 256,
     start: Annotated[
         str | None, typer.Option("--from", metavar="TIME", help="Fill from here on: 12.5 or 1:02:03.")
     ] = None,
@@ -275,6 +276,7 @@ def fill(
             takes=takes,
             seed=seed,
             steps=steps,
+            size=size,
             start=0.0 if start is None else parse_time(start),
             stop=None if stop is None else parse_time(stop),
             device=device,

@@ -81,15 +81,15 @@ def portraits(manifest: Manifest) -> list[Portrait]:
         return [Portrait(*row) for row in rows]
 
 
-def portrait_matrix(points: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Affine map (2, 3) from a picture of a width and height to crop pixels.
+def portrait_matrix(points: np.ndarray, size: tuple[int, int], pixels: int = PIXELS) -> np.ndarray:
+    """Affine map (2, 3) from a picture of a width and height to the pixels of a crop, ``pixels`` on a side.
 
     The crop is moved, and if need be made smaller, so that it lies in the picture.
     """
     side = min(SIDE * face_unit(points), *size)
     corner = points[1, :2] - side * np.array([0.5, 0.5 + _DOWN])
     corner = np.clip(corner, 0, np.array(size) - side)
-    scale = PIXELS / side
+    scale = pixels / side
     shift = (scale - 1) / 2 - scale * corner  # pixels are sampled at their middles
     return np.concatenate([scale * np.eye(2), shift[:, None]], 1)
 

@@ -23,7 +23,7 @@ class Identity:
     """A person.
 
     Attributes:
-        images: portraits, (256, 256, 3) uint8 each, cut alike.
+        images: portraits, (P, P, 3) uint8 each, cut alike.
         points: (N, 478, 3) their meshes, pixels.
         neutral: (478, 3) the canonical face at rest.
         alpha: (I,) identity coefficients of the 3DMM.
@@ -38,7 +38,12 @@ class Identity:
 
     @classmethod
     def of(
-        cls, given: Sequence[tuple[str, np.ndarray]], tracker: FaceTracker, face: FaceModel, base: Base
+        cls,
+        given: Sequence[tuple[str, np.ndarray]],
+        tracker: FaceTracker,
+        face: FaceModel,
+        base: Base,
+        pixels: int = PIXELS,
     ) -> "Identity":
         """Look at portraits.
 
@@ -47,6 +52,7 @@ class Identity:
             tracker: finds the face.
             face: the 3DMM.
             base: encodes them.
+            pixels: P, sides of the portraits.
 
         Raises:
             NoFaceFound: one shows nobody.
@@ -61,8 +67,8 @@ class Identity:
                 raise NoFaceFound(f"no face found in {name}; give a picture in which it is clearly visible")
             if len(found) > 1:
                 raise InvalidOption(f"{name} shows {len(found)} faces; cut out the one that is meant")
-            matrix = portrait_matrix(found[0].points, (image.shape[1], image.shape[0]))
-            images.append(cut(image, matrix, PIXELS))
+            matrix = portrait_matrix(found[0].points, (image.shape[1], image.shape[0]), pixels)
+            images.append(cut(image, matrix, pixels))
             points.append(transform(found[0].points, matrix))
         fits = [face.fit(one[None]) for one in points]
         device = next(base.autoencoder.parameters()).device

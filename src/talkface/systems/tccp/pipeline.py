@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from talkface.data.faces import PIXELS
 from talkface.diffusion.base import COMPACT, Base
 from talkface.errors import AudioTooShort, InvalidOption, ModelUnavailable
 from talkface.face.model import FaceModel
@@ -37,6 +38,8 @@ IMAGINED = "imagined"
 PARTS = ("context", "over_time", "reference", "detail", "matte", "stage2")
 """What can be left out, to see what it is worth."""
 _LOOKED_AT = 48  # frames of the fast look
+SIZES = (PIXELS, 2 * PIXELS)
+"""Sides of the square in which a face is filled in, pixels."""
 _MOST_TAKES = 64
 
 
@@ -117,6 +120,7 @@ class TccpPipeline:
         takes: int = 1,
         seed: int = 0,
         steps: int = 2,
+        size: int = PIXELS,
         start: float = 0.0,
         stop: float | None = None,
         chained: bool = False,
@@ -148,7 +152,9 @@ class TccpPipeline:
         timeline = Timeline(source, info.duration, sync_mode)
         found = self._mask(source, str(mask), face, margin)
         scene = Scene(source, timeline, found, path, info, given)
-        people = self._people(identity, path)
+        if size not in SIZES:
+            raise InvalidOption(f"size is {size}; choose {SIZES[0]} or {SIZES[1]}")
+        people = self._people(identity, path, size)
         hands = Hands(
             face=self.face,
             placer=lambda who: Placer(self.placing, who.alpha, self.device, found.margin),
@@ -166,28 +172,30 @@ class TccpPipeline:
         return FaceMask(self.tracker, cast, face, margin)
 
     def _people(
-        self, identity: str | Path | Sequence[str | Path], audio: Path
+        self, identity: str | Path | Sequence[str | Path], audio: Path, size: int
     ) -> Callable[[int], Callable[[], Identity]]:
         """For a seed, what tells whose face it is; pictures are looked at at once."""
         if identity == IMAGINED:
-            return lambda seed: lambda: self._imagined(audio, seed)
+            return lambda seed: lambda: self._imagined(audio, seed, size)
         paths = [identity] if isinstance(identity, str | Path) else list(identity)
-        known = self.identify(paths)
+        known = self.identify(paths, size)
         return lambda seed: lambda: known
 
-    def identify(self, paths: Sequence[str | Path]) -> Identity:
-        """Look at portraits of a person.
+    def identify(self, paths: Sequence[str | Path], size: int = PIXELS) -> Identity:
+        """Look at portraits of a person; ``size`` is of the face that is filled in.
 
         Raises:
             NoFaceFound, InvalidOption, UnreadableMedia.
         """
-        return self._identity([(Path(path).name, load_image(path)) for path in paths])
+        return self._identity([(Path(path).name, load_image(path)) for path in paths], size)
 
-    def _identity(self, given: Sequence[tuple[str, np.ndarray]]) -> Identity:
-        return Identity.of(given, self.tracker, self.face, self.base)
+    def _identity(self, given: Sequence[tuple[str, np.ndarray]], size: int) -> Identity:
+        return Identity.of(given, self.tracker, self.face, self.base, max(size, self.base.pixels))
 
-    def _imagined(self, audio: Path, seed: int) -> Identity:
+    def _imagined(self, audio: Path, seed: int, size: int) -> Identity:
         from talkface.systems.imagineid.pipeline import ImaginePipeline
 
         pipe = ImaginePipeline.from_pretrained(base=self.base.name, device=str(self.device))
-        return self._identity([("the imagined portrait", pipe(audio, seed=seed)[0].portrait)])
+        return self._identity(
+            [("the imagined portrait", pipe(audio, seed=seed, size=size)[0].portrait)], size
+        )

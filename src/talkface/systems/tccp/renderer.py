@@ -101,6 +101,7 @@ class FaceRenderer:
         settings: Settings | None = None,
     ) -> None:
         self.base, self.net, self.identity = base, net, identity
+        self.side = len(identity.images[0])  # of the crops in which holes are filled
         self.settings = settings or Settings()
         self.warp = face.mesh_warp()
         self.device = next(base.model.parameters()).device
@@ -152,26 +153,26 @@ class FaceRenderer:
     @torch.inference_mode()
     def _seen_through(self, frame: Frame, matrix: np.ndarray) -> Tensor:
         """Latents (1, 1, 4, h, w) of a finished frame through another crop."""
-        crop = enlarged(cut(frame.image, matrix, PIXELS), self.base.pixels)
+        crop = enlarged(cut(frame.image, matrix, self.side), self.base.pixels)
         return self.base.autoencoder.encode(pictures([crop], self.device))[None]
 
     def _followed(self, job: Job, matrix: np.ndarray | None) -> np.ndarray:
         """The crop of a window: the one before, unless face or hole leave it."""
         size = (job.frame.image.shape[1], job.frame.image.shape[0])
-        wanted = hole_matrix(job.mesh, job.hole, size)
+        wanted = hole_matrix(job.mesh, job.hole, size, self.side)
         if matrix is None:
             return wanted
         nose = transform(job.mesh[1:2], matrix)[0, :2] - transform(job.mesh[1:2], wanted)[0, :2]
         grown = abs(np.log(wanted[0, 0] / matrix[0, 0]))
-        return wanted if np.abs(nose).max() > _STRAYS * PIXELS or grown > 0.15 else matrix
+        return wanted if np.abs(nose).max() > _STRAYS * self.side or grown > 0.15 else matrix
 
     @torch.inference_mode()
     def _drawn(self, window: list[Job], matrix: np.ndarray | None, before: Frame | None) -> list[Frame]:
         """Filled frames of a window; ``before`` is a finished one that it goes on from."""
         assert matrix is not None
         base, pixels = self.base, self.base.pixels
-        crops = [cut(job.frame.image, matrix, PIXELS) for job in window]
-        holes = [_cut_hole(job.hole, matrix) for job in window]
+        crops = [cut(job.frame.image, matrix, self.side) for job in window]
+        holes = [_cut_hole(job.hole, matrix, self.side) for job in window]
         meshes = [transform(job.mesh, matrix) for job in window]
         guesses = [
             self._guess(*row)
@@ -182,13 +183,14 @@ class FaceRenderer:
         )
         context, reference = encoded[None].chunk(2, 1)
         hidden = self._stack([cells(hole, pixels // 8)[None] for hole in holes])
-        drawing = self._stack([draw_mesh(self.warp, mesh, PIXELS, pixels // 2) for mesh in meshes])
+        drawing = self._stack([draw_mesh(self.warp, mesh, self.side, pixels // 2) for mesh in meshes])
         lips = self._stack([job.lips for job in window])
         latents = reference
         if "stage2" not in self.settings.without:
             last = None if before is None else self._seen_through(before, matrix)
             latents = self._sampled(context, reference, hidden, drawing, lips, last)
-        images = list((base.autoencoder.decode(latents[0]) * 255).permute(0, 2, 3, 1).float().cpu().numpy())
+        decoded = (base.autoencoder.decode(latents[0]) * 255).permute(0, 2, 3, 1).float().cpu().numpy()
+        images = [enlarged(image, self.side) for image in decoded]
         if not self.settings.without & {"detail", "reference"}:
             images = self._with_detail(images, guesses, meshes)
         people = self._people(images, meshes)
@@ -229,7 +231,7 @@ class FaceRenderer:
     ) -> list[np.ndarray]:
         """Pictures (P, P, 3) float32 with the guesses' faces, which latents cannot hold."""
         return [
-            with_reference(image, enlarged(fine, self.base.pixels), self._oval(mesh))
+            with_reference(image, fine, self._oval(mesh))
             for image, fine, mesh in zip(images, guesses, meshes, strict=True)
         ]
 
@@ -237,7 +239,7 @@ class FaceRenderer:
         """Where pictures (P, P, 3) show a person, (P, P) in [0, 1] each: at least the face."""
         if self.matte is None:
             return [None] * len(images)
-        soft = _EDGE * self.base.pixels / PIXELS
+        soft = _EDGE * self.side / PIXELS
         return [
             np.maximum(cv2.GaussianBlur(matte, (0, 0), soft), self._oval(mesh))
             for matte, mesh in zip(self.matte(images), meshes, strict=True)
@@ -245,8 +247,7 @@ class FaceRenderer:
 
     def _oval(self, mesh: np.ndarray) -> np.ndarray:
         """Where the face of a crop's mesh (478, 3) is, (P, P) in [0, 1]."""
-        pixels = self.base.pixels
-        return face_hole((mesh + 0.5) * (pixels / PIXELS) - 0.5, (pixels, pixels), _FACE, _FADES)
+        return face_hole(mesh, (self.side, self.side), _FACE, _FADES)
 
     def _guess(self, crop: np.ndarray, hole: np.ndarray, mesh: np.ndarray, motion: FaceMotion) -> np.ndarray:
         """The crop with the best portrait's head, moved to a mesh (478, 3), over what surrounds the hole."""
@@ -258,20 +259,27 @@ class FaceRenderer:
         return torch.from_numpy(np.stack(rows).astype(np.float32))[None].to(self.device)
 
 
-def hole_matrix(mesh: np.ndarray, hole: Hole, size: tuple[int, int]) -> np.ndarray:
-    """Affine map (2, 3) from a frame to the crop in which a hole is filled: a portrait's, or larger."""
+def hole_matrix(mesh: np.ndarray, hole: Hole, size: tuple[int, int], pixels: int) -> np.ndarray:
+    """Affine map (2, 3) from a frame to the crop in which a hole is filled: a portrait's, or larger.
+
+    Args:
+        mesh: (478, 3) in pixels of the frame.
+        hole: of the frame.
+        size: (W, H) of the frame.
+        pixels: sides of the crop.
+    """
     left, top, right, bottom = hole.box
     side = max(SIDE * face_unit(mesh), _ROOM * (right - left), _ROOM * (bottom - top))
     corner = mesh[1, :2] - side * np.array([0.5, 0.58])
     corner = np.clip(corner, np.array([right, bottom]) - side, np.array([left, top]))
     if side <= min(size):
         corner = np.clip(corner, 0, np.array(size) - side)
-    scale = PIXELS / side
+    scale = pixels / side
     return np.concatenate([scale * np.eye(2), ((scale - 1) / 2 - scale * corner)[:, None]], 1)
 
 
-def _cut_hole(hole: Hole, matrix: np.ndarray) -> np.ndarray:
-    return cv2.warpAffine(hole.mask, matrix, (PIXELS, PIXELS), flags=cv2.INTER_LINEAR)
+def _cut_hole(hole: Hole, matrix: np.ndarray, side: int) -> np.ndarray:
+    return cv2.warpAffine(hole.mask, matrix, (side, side), flags=cv2.INTER_LINEAR)
 
 
 def _pasted(job: Job, image: np.ndarray, person: np.ndarray | None, matrix: np.ndarray) -> Frame:
@@ -281,15 +289,13 @@ def _pasted(job: Job, image: np.ndarray, person: np.ndarray | None, matrix: np.n
     height, width = job.frame.image.shape[:2]
     rows = slice(max(0, top - room), min(height, bottom + room))
     columns = slice(max(0, left - room), min(width, right + room))
-    scaled = matrix.copy()
-    scaled[:, :2] *= len(image) / PIXELS
-    scaled[:, 2] = (matrix[:, 2] + 0.5) * len(image) / PIXELS - 0.5
-    scaled[:, 2] += scaled[:, :2] @ [columns.start, rows.start]
+    shifted = matrix.copy()
+    shifted[:, 2] += shifted[:, :2] @ [columns.start, rows.start]
     size = (columns.stop - columns.start, rows.stop - rows.start)
 
     def seen(picture: np.ndarray, how: int) -> np.ndarray:
         way = how | cv2.WARP_INVERSE_MAP
-        return cv2.warpAffine(picture, scaled, size, flags=way, borderMode=cv2.BORDER_REPLICATE)
+        return cv2.warpAffine(picture, shifted, size, flags=way, borderMode=cv2.BORDER_REPLICATE)
 
     scene, hole = job.frame.image[rows, columns], job.hole.mask[rows, columns]
     matte = None if person is None else seen(person, cv2.INTER_LINEAR)

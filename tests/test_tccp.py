@@ -21,6 +21,7 @@ from talkface.diffusion.sampling import in_dtype
 from talkface.errors import InvalidOption, ModelUnavailable, NoFaceFound
 from talkface.evaluation.clips import Clip
 from talkface.evaluation.fill import HoleFidelity, against_truth
+from talkface.face import topology as tp
 from talkface.face.matting import PersonMatte
 from talkface.face.model import FaceModel, Pose
 from talkface.face.motion import FaceMotion
@@ -40,8 +41,10 @@ from talkface.systems.tccp.masks import read_mask
 from talkface.systems.tccp.model import MVControlNet, Signal
 from talkface.systems.tccp.pipeline import TccpPipeline
 from talkface.systems.tccp.placing import Landmarks
+from talkface.systems.tccp.reading import LandmarkReader, ReaderConfig, landmark_error
 from talkface.systems.tccp.scenes import around, around_audio
 from talkface.systems.tccp.train_landmarks import LandmarkTask, LandmarkTrainConfig
+from talkface.systems.tccp.train_reading import ReadingTask, ReadingTrainConfig
 from talkface.systems.tccp.train_video import VideoTask, VideoTrainConfig
 from talkface.systems.thpad.model import DiffusionPrior, MotionModel
 from talkface.systems.thpad.motion import SpeechToMotion
@@ -517,6 +520,32 @@ def test_both_stages_train(prepared_clips: Path, tiny_ldm: Path, model: MVContro
     before = task.validate()["val_error"]
     overfit_one_batch(task, TrainerConfig(max_steps=40, lr=3e-3, device="cpu"), 30)
     assert task.validate()["val_error"] < before
+
+
+def test_drawn_landmarks_are_read(prepared_clips: Path, tiny_ldm: Path, tmp_path: Path):
+    """The reader learns drawings, reads them as motion, and tells how good a stage 1 is."""
+    sizes = ReaderConfig(channels=(8, 16), width=32, side=tiny_base().pixels // 8)
+    task = ReadingTask(ReadingTrainConfig(model=sizes, base=str(tiny_ldm), batch=8), prepared_clips)
+    before, after = overfit_one_batch(task, TrainerConfig(max_steps=150, lr=3e-3, device="cpu"), 100)
+    assert after < 0.5 * before
+    task.export(tmp_path / "reader", {})
+    reader = LandmarkReader.from_pretrained(str(tmp_path / "reader"))
+    fit = reader.read(task.val_rows[0][:3], FaceModel.from_pretrained(), 256)
+    assert len(fit.motion) == len(fit.pose.scale) == 3
+    stage1 = VideoTrainConfig(
+        model=LANDMARKS, goal="landmarks", base=str(tiny_ldm), held_out=1, reader=str(tmp_path / "reader")
+    )
+    found = VideoTask(stage1, prepared_clips).validate()
+    assert found["val_landmark_error"] > 0
+    assert 0 <= found["val_pose_error"] <= 180
+
+
+@given(st.floats(0, 0.3))
+def test_landmark_errors_are_told_in_inter_ocular_distances(away: float):
+    real = torch.from_numpy(FaceModel.from_pretrained().mean)[None].float() * 50
+    eyes = float(tp.inter_ocular(real.numpy())[0])
+    moved = real + torch.tensor([away * eyes, 0.0, 100.0])
+    torch.testing.assert_close(landmark_error(moved, real), torch.tensor([away]), atol=1e-4, rtol=1e-3)
 
 
 def test_poses_are_learned(prepared_clips: Path):

@@ -41,6 +41,7 @@ TASKS = {
     "sca": "talkface.systems.imagineid.train_ccf:ScaTask",
     "mba": "talkface.systems.imagineid.train_ccf:MbaTask",
     "tccp_landmarks": "talkface.systems.tccp.train_landmarks:LandmarkTask",
+    "tccp_reading": "talkface.systems.tccp.train_reading:ReadingTask",
     "tccp_video": "talkface.systems.tccp.train_video:VideoTask",
 }
 

@@ -16,7 +16,9 @@ import torch
 from talkface.data.arrays import kept_arrays
 from talkface.data.faces import PIXELS, SIDE, portrait_matrix
 from talkface.data.prepare import Item, Manifest
+from talkface.diffusion.album import latents_mark, weights_mark
 from talkface.diffusion.autoencoder import FaceAutoencoder
+from talkface.diffusion.base import Base
 from talkface.diffusion.stable import StableAutoencoder
 from talkface.face.crop import cut, face_unit, transform
 from talkface.face.model import FaceModel
@@ -101,6 +103,16 @@ class Scenes:
         return kept_arrays(
             cls, path, lambda: _collect(manifest, split, face, autoencoder, refiner, windows, seed, pixels)
         )
+
+
+def of_both_splits(
+    data: Path, base: Base, face: FaceModel, refiner: Refiner, windows: int, seed: int = 0
+) -> tuple[Scenes, Scenes]:
+    """Windows of a prepared folder's training and validation clips, in the latents of a base."""
+    manifest = Manifest.load(data)
+    mark = f"{latents_mark(base.autoencoder)}-{weights_mark(refiner)}"
+    given = (face, base.autoencoder, refiner, windows, mark, seed, base.pixels)
+    return Scenes.of(manifest, "train", *given), Scenes.of(manifest, "val", *given)
 
 
 def around(values: np.ndarray, reach: int) -> np.ndarray:

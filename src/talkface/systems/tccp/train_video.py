@@ -14,17 +14,17 @@ import torch
 from torch import Tensor
 
 from talkface.data.faces import PIXELS
-from talkface.data.prepare import Manifest
-from talkface.diffusion.album import latents_mark, weights_mark
+from talkface.diffusion.album import weights_mark
 from talkface.diffusion.base import COMPACT, Base
 from talkface.diffusion.sampling import Velocity, sample
 from talkface.face.draw import draw_mesh
-from talkface.face.model import FaceModel
+from talkface.face.model import FaceModel, estimate_pose
 from talkface.prefetch import prefetched
 from talkface.systems.tccp.config import FACE, MVControlNetConfig
 from talkface.systems.tccp.losses import velocity_error
 from talkface.systems.tccp.model import MVControlNet, Signal
-from talkface.systems.tccp.scenes import Scenes
+from talkface.systems.tccp.reading import LandmarkReader, landmark_error
+from talkface.systems.tccp.scenes import Scenes, of_both_splits
 from talkface.systems.thpad.refiner import Refiner
 from talkface.training import Task
 
@@ -41,6 +41,7 @@ class VideoTrainConfig:
         base: name or directory of the frozen LDM.
         face_model: name or directory of the 3DMM.
         refiner: name or directory of the refiner of TH-PAD's generator, which moves the references.
+        reader: directory of a reader of landmark pictures, to tell how far those that are drawn are off.
         batch: windows.
         windows: of each clip.
         first: share of windows whose first frame is given.
@@ -56,6 +57,7 @@ class VideoTrainConfig:
     base: str = COMPACT
     face_model: str = "face"
     refiner: str = "thpad-refiner"
+    reader: str = ""
     batch: int = 2
     windows: int = 4
     first: float = 0.6
@@ -75,19 +77,17 @@ class VideoTask(Task):
     def __init__(self, config: VideoTrainConfig, data: Path, seed: int = 0, device: str = "cpu") -> None:
         self.config, self.device = config, torch.device(device)
         face = FaceModel.from_pretrained(config.face_model)
-        self.warp = face.mesh_warp()
+        self.warp, self.mean = face.mesh_warp(), face.mean
         self.base = Base.from_pretrained(config.base, self.device)
         torch.manual_seed(seed)
         self.net = MVControlNet(config.model, self.base.model).to(self.device)
         self.modules = {"net": self.net}
         refiner = Refiner.from_pretrained(config.refiner)
-        mark = f"{latents_mark(self.base.autoencoder)}-{weights_mark(refiner)}"
-        given = (face, self.base.autoencoder, refiner, config.windows, mark, seed, self.base.pixels)
-        manifest = Manifest.load(data)
-        self.scenes = Scenes.of(manifest, "train", *given)
-        held_out = Scenes.of(manifest, "val", *given)
+        self.scenes, held_out = of_both_splits(data, self.base, face, refiner, config.windows, seed)
+        self.reader = LandmarkReader.from_pretrained(config.reader).to(self.device) if config.reader else None
         spread = np.linspace(0, len(held_out) - 1, min(config.held_out, len(held_out)))
-        self.fixed = self.rows(held_out, spread.round().astype(int))
+        chosen = spread.round().astype(int)
+        self.fixed, self.fixed_points = self.rows(held_out, chosen), held_out.points[chosen]
         noise = np.random.default_rng(0).standard_normal(self.fixed["target"][:, :1].shape)
         self.noise = torch.from_numpy(noise.astype(np.float32)).to(self.device)
 
@@ -183,7 +183,20 @@ class VideoTask(Task):
             given[:, 0] = first
             drawn = sample(self._velocity(batch, given, shown), start, _STEPS, float(begin[0]))
             found[name] = float(self._away(torch.where(_each(given) > 0, batch["target"], drawn)))
+            if self.reader and not first:
+                found |= self._read(drawn)
         return found
+
+    def _read(self, drawn: Tensor) -> dict[str, float]:
+        """How far the landmarks that are read of drawings (B, T, 4, h, w) are from the hidden ones."""
+        assert self.reader is not None
+        real = torch.from_numpy(self.fixed_points).flatten(0, 1).to(self.device)
+        made = self.reader(drawn.flatten(0, 1)) * PIXELS
+        rotations = [estimate_pose(mesh.cpu().numpy(), self.mean).rotation for mesh in (made, real)]
+        turned = np.einsum("tij,tij->t", *rotations)
+        angles = np.degrees(np.arccos(np.clip((turned - 1) / 2, -1, 1)))
+        error = landmark_error(made, real).mean()
+        return {"val_landmark_error": float(error), "val_pose_error": float(angles.mean())}
 
     def _away(self, latents: Tensor) -> Tensor:
         """Mean squared error of latents (B, T, 4, h, w) in the holes; first frames do not count."""

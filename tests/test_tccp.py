@@ -40,7 +40,7 @@ from talkface.systems.tccp.landmarks import LandmarkConfig, LandmarkTransformer,
 from talkface.systems.tccp.masks import read_mask
 from talkface.systems.tccp.model import MVControlNet, Signal
 from talkface.systems.tccp.pipeline import TccpPipeline
-from talkface.systems.tccp.placing import Landmarks
+from talkface.systems.tccp.placing import Landmarks, Outlines, fitted
 from talkface.systems.tccp.reading import LandmarkReader, ReaderConfig, landmark_error
 from talkface.systems.tccp.scenes import around, around_audio
 from talkface.systems.tccp.train_landmarks import LandmarkTask, LandmarkTrainConfig
@@ -358,6 +358,35 @@ def test_stage_1_does_not_see_what_is_hidden():
     views[:, :, 3, 16:48, 16:48] = 1
     poses = net(views, torch.randn(1, 5, 4, 512), torch.randn(1, 40), torch.tensor([0.3]))
     assert poses.shape == (1, 5, 6)
+
+
+@given(st.floats(0.8, 1.25), st.floats(-20, 20), st.floats(-20, 20), st.floats(-0.5, 0.5))
+@settings(max_examples=20, deadline=None)
+def test_a_face_is_as_large_as_its_hole(scale: float, across: float, down: float, turn: float):
+    """Also where the frame's edge cuts the hole; without a hole, landmarks stay as they were."""
+    face = FaceModel.from_pretrained()
+    true = still_landmarks(3, size=60.0, place=(150.0, 140.0), rotation=(0.0, turn, 0.0))
+    guess = replace(true, size=true.size * scale, place=true.place + np.array([across, down]))
+    for size in ((320, 300), (170, 300)):
+        meshes = true.meshes(face, face.mean)
+        holes = [Hole.of(face_hole(mesh, size, 0.25)) for mesh in meshes]
+        boxes = [one.box if one else None for one in holes[:2]]
+        found = fitted(guess, Outlines([*boxes, None], size, 0.25), face, face.mean)
+        np.testing.assert_allclose(found.size[:2], 60, rtol=0.04)
+        np.testing.assert_allclose(found.place[:2], true.place[:2], atol=3)
+        np.testing.assert_array_equal(found.place[2], guess.place[2])
+
+
+def still_landmarks(
+    count: int, size: float, place: tuple[float, float], rotation: tuple[float, float, float]
+) -> Landmarks:
+    widths = {"beta_mouth": 28, "beta_upper": 16, "rotation": 3, "translation": 2, "scale": 1, "gaze": 4}
+    still = {name: np.zeros((count, width), np.float32) for name, width in widths.items()}
+    motion = FaceMotion(**still | {"rotation": np.tile(np.array(rotation, np.float32), (count, 1))})
+    return Landmarks(
+        np.arange(count) / 25, np.ones(count, bool), np.tile(np.array(place), (count, 1)),
+        np.full(count, size), motion,
+    )  # fmt: skip
 
 
 def test_landmarks_are_written_and_read(tmp_path: Path):

@@ -24,7 +24,7 @@ from talkface.systems.g4g.lips import LipTrack
 from talkface.systems.g4g.model import WINDOW as LIP_WINDOW
 from talkface.systems.tccp.identity import Identity
 from talkface.systems.tccp.masks import Holed, Mask
-from talkface.systems.tccp.placing import Landmarks, Placer, calmed
+from talkface.systems.tccp.placing import Landmarks, Outlines, Placer, calmed, fitted
 from talkface.systems.tccp.renderer import FaceRenderer, Job
 from talkface.systems.tccp.scenes import AROUND
 from talkface.systems.thpad.config import FRAME_RATE
@@ -131,10 +131,12 @@ class Filling(EditedVideo):
     def _placed(self) -> Landmarks:
         lips = LipTrack(self.hands.performer.speech_to_lips(self.scene.blocks()))
         ahead: list[float] = []
+        boxes: list[tuple[int, int, int, int] | None] = []
 
         def holed() -> Iterator[Holed]:
             for one in self.scene.holed():
                 ahead.append(one.frame.time)
+                boxes.append(one.hole.box if one.hole else None)
                 yield one
 
         def heard() -> Iterator[np.ndarray]:
@@ -145,7 +147,11 @@ class Filling(EditedVideo):
         if not any(pose is not None for _, pose in found):
             raise NoFaceFound("there is nothing to fill: the mask shows no hole in any frame")
         times = np.array([time for time, _ in found])
-        return calmed(_landmarks(times, [pose for _, pose in found], self._performance().resample(times)))
+        landmarks = _landmarks(times, [pose for _, pose in found], self._performance().resample(times))
+        if margin := self.scene.mask.margin:
+            holes = Outlines(boxes, self.scene.source.size, margin)
+            landmarks = fitted(landmarks, holes, self.hands.face, self.identity.neutral)
+        return calmed(landmarks)
 
     def _performance(self) -> FaceMotion:
         """Lips, blinks, brows and gaze at 25 fps, and a second of rest after them."""

@@ -1,7 +1,7 @@
 """Stage 1 at work: from a video with holes and speech to the landmarks of the face that is missing."""
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,11 +15,12 @@ from talkface.face.crop import cut
 from talkface.face.model import FaceModel, Pose
 from talkface.face.motion import FaceMotion
 from talkface.systems.tccp.contexts import pose_in_frame
-from talkface.systems.tccp.holes import Hole
+from talkface.systems.tccp.holes import Hole, hole_outline
 from talkface.systems.tccp.landmarks import SEEN, LandmarkTransformer, view_matrix
 from talkface.systems.tccp.masks import Holed
 
 _STRETCH, _CONTEXT = 40, 12  # frames that stage 1 places together, and those at each end that it sees twice
+_HELD = 0.05  # how much what the network says counts beside a side of the hole
 _CALM = 1.0  # standard deviation in frames of the smoothing of a still video's pose
 FORMAT = "talkface.Landmarks/1"
 
@@ -190,6 +191,56 @@ def masked_view(image: np.ndarray, hole: Hole, matrix: np.ndarray) -> np.ndarray
     seen = cut(image, matrix, SEEN).astype(np.float32) / 127.5 - 1
     mask = cut((hole.mask > 0).astype(np.float32), matrix, SEEN).clip(0, 1)
     return np.concatenate([(seen * (mask == 0)[..., None]).transpose(2, 0, 1), mask[None]])
+
+
+@dataclass(frozen=True)
+class Outlines:
+    """Holes that follow a face, by whose outline it is known how large it is and where.
+
+    Attributes:
+        boxes: of each frame's hole, left, top, right, bottom in pixels, the last two exclusive; None where
+            there is none.
+        size: (W, H) of the frames.
+        margin: by how much holes are larger than the face's oval.
+    """
+
+    boxes: Sequence[tuple[int, int, int, int] | None]
+    size: tuple[int, int]
+    margin: float
+
+
+def fitted(landmarks: Landmarks, holes: Outlines, face: FaceModel, neutral: np.ndarray) -> Landmarks:
+    """The same, moved and scaled so that a hole made for them would have the box that is there.
+
+    Sides of the box that the frame's edge cuts off do not count; what is left open stays as it was.
+
+    Args:
+        landmarks: of each frame.
+        holes: likewise.
+        face: the 3DMM.
+        neutral: (478, 3) the person's canonical face.
+    """
+    place, size = landmarks.place.copy(), landmarks.size.copy()
+    upright = replace(landmarks, place=np.zeros_like(place), size=np.ones_like(size))
+    for k, box in enumerate(holes.boxes[: len(landmarks)]):
+        if box is None or not landmarks.there[k]:
+            continue
+        outline = hole_outline(upright.meshes(face, neutral, slice(k, k + 1))[0], holes.margin)
+        size[k], *place[k] = _in_box(outline, box, holes.size, np.array([size[k], *place[k]]))
+    return replace(landmarks, place=place, size=size)
+
+
+def _in_box(
+    outline: np.ndarray, box: tuple[int, int, int, int], frame: tuple[int, int], before: np.ndarray
+) -> np.ndarray:
+    """Scale and place (3,) at which an outline (N, 2) fills what is seen of a box, near those ``before``."""
+    own = np.concatenate([outline.min(0), outline.max(0)])
+    wanted = np.array(box) - [0, 0, 1, 1]  # pixels are where their middles are
+    seen = np.array([box[0] > 0, box[1] > 0, box[2] < frame[0], box[3] < frame[1]])
+    sides = np.stack([own, [1, 0, 1, 0], [0, 1, 0, 1]], 1)[seen]
+    held = _HELD * np.diag([own[2] - own[0], 1.0, 1.0])
+    rows, values = np.concatenate([sides, held]), np.concatenate([wanted[seen], held @ before])
+    return np.linalg.lstsq(rows, values, rcond=None)[0]
 
 
 def calmed(landmarks: Landmarks, deviation: float = _CALM) -> Landmarks:

@@ -472,6 +472,22 @@ def test_what_is_under_the_mask_does_not_matter(
         assert (a[~outside] != c[~outside]).any()
 
 
+def test_context_that_is_left_out_does_not_matter(
+    pipeline: TccpPipeline, talking: Path, speech: Path, portrait: Path, tmp_path: Path
+):
+    real = [frame.image for frame in SourceVideo(talking).frames()][:6]
+    other = [255 - frame for frame in real]
+    videos = write_lossless(tmp_path / "real.mkv", real), write_lossless(tmp_path / "other.mkv", other)
+    height, width = real[0].shape[:2]
+    box = f"{width // 4},{height // 5},{width // 2},{3 * height // 5}"
+    for without, same in (((), False), (("context",), True)):
+        one, two = (
+            pipeline(video, speech, identity=portrait, mask=box, without=without)[0].landmarks
+            for video in videos
+        )
+        assert bool(np.allclose(one.place, two.place)) is same
+
+
 def test_takes_differ_and_repeat(pipeline: TccpPipeline, talking: Path, speech: Path, portrait: Path):
     takes = pipeline(talking, speech, identity=portrait, mask="auto", steps=1, takes=2, seed=4)
     one, two = (list(take) for take in takes)

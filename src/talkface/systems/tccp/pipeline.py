@@ -157,7 +157,9 @@ class TccpPipeline:
         people = self._people(identity, path, size)
         hands = Hands(
             face=self.face,
-            placer=lambda who: Placer(self.placing, who.alpha, self.device, found.margin),
+            placer=lambda who: Placer(
+                self.placing, who.alpha, self.device, found.margin, "context" in settings.without
+            ),
             performer=self.performer,
             renderer=lambda who, one: FaceRenderer(
                 self.base, self.net, who, self.face, self.refiner, one, settings

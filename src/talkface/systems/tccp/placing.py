@@ -121,6 +121,7 @@ class Placer:
         alpha: (I,) identity coefficients of the 3DMM.
         device: where it runs.
         margin: by how much holes are larger than the face; 0 where nobody knows.
+        blind: hide all of the context, to see what it is worth.
     """
 
     def __init__(
@@ -129,7 +130,9 @@ class Placer:
         alpha: np.ndarray,
         device: str | torch.device = "cpu",
         margin: float = 0.0,
+        blind: bool = False,
     ) -> None:
+        self.blind = blind
         self.device = torch.device(device)
         self.net = net.to(self.device).eval()
         self.alpha = torch.from_numpy(alpha)[None].to(self.device)
@@ -166,6 +169,8 @@ class Placer:
         poses: dict[int, Pose] = {}
         if there:
             views = np.stack([waiting[k][2].view for k in there])  # type: ignore[union-attr]
+            if self.blind:
+                views[:, :3] = 0
             sound = np.stack([waiting[k][3] for k in there])
             given = [
                 torch.from_numpy(part.astype(np.float32))[None].to(self.device) for part in (views, sound)

@@ -1,7 +1,8 @@
 """How well ``talkface fill`` puts a hidden face back: each clip with its own sound and another frame's face.
 
 Beside it, by the same code: the clip itself encoded again, windows chained as in the paper, frames drawn
-each for itself, and ``animate`` pasted into the hole.
+each for itself, the same as the LDM and its control branch alone leave them, and ``animate`` pasted into the
+hole.
 """
 
 import logging
@@ -41,7 +42,8 @@ from talkface.systems.thpad.pipeline import ThpadPipeline
 logger = logging.getLogger(__name__)
 
 REVISION = 2  # of what the figures mean: part of the protocol, raised when one is defined otherwise
-TESTS = ("real", "fill", "chained", "framewise", "pasted")
+TESTS = ("real", "fill", "chained", "framewise", "controlnet", "pasted")
+_LEFT_OUT = {"framewise": {"over_time"}, "controlnet": {"over_time", "detail", "matte"}}
 _MARGIN = 0.25
 _LOOKED_AT = 12  # frames of each video whose likeness to the identity is told
 _STEP = 0.02  # inter-ocular distances from one side of the border to the other, half of it
@@ -116,8 +118,7 @@ class Maker:
             return encode_again(clip.path, target)
         if test == "pasted":
             return self._pasted(clip, target)
-        without = {*self.without, *(["over_time"] if test == "framewise" else [])}
-        take = self.fill(clip, without, chained=test == "chained")
+        take = self.fill(clip, {*self.without, *_LEFT_OUT.get(test, ())}, chained=test == "chained")
         take.save(target)
         take.save_landmarks(target.with_suffix(".json"))
         return target

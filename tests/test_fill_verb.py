@@ -223,7 +223,7 @@ def test_it_is_measured_beside_its_baselines(scene: Scene, tmp_path: Path):
     assert track_file(folder / "a.mp4", FaceTracker()).found.all()
     split = list_items(folder)[0].split
     result = evaluate_system("fill", folder, tmp_path / "report", split=split)
-    assert set(result["tests"]) == {"real", "fill", "framewise", "pasted"}
+    assert set(result["tests"]) == {"real", "fill", "chained", "framewise", "controlnet", "pasted"}
     figures = result["tests"]["fill"]["groups"]["all"]
     assert figures["outside_difference"]["mean"] < 4
     assert figures["hole_psnr"]["mean"] > 15

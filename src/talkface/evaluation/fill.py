@@ -183,7 +183,7 @@ def evaluate_fill(
     without: Sequence[str] = (),
     tests: Sequence[str] = TESTS,
 ) -> dict[str, Any]:
-    """Hide and fill the face of every clip of a split, score the videos beside two baselines, write a report.
+    """Hide and fill the face of every clip of a split, score the videos beside its baselines, write a report.
 
     Args:
         data: what ``talkface prepare`` wrote, or a folder of talking-face videos (tracked on the way).

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from talkface.diffusion.config import AutoencoderConfig
-from talkface.nn.blocks import ResidualBlock
+from talkface.nn.blocks import PixelShuffle, ResidualBlock
 
 FACTOR = 8
 """How many times smaller than the picture latents are."""
@@ -43,13 +43,13 @@ class FaceAutoencoder(nn.Module):
             nn.Conv2d(config.channels, wide, 3, padding=1),
             *(ResidualBlock(wide) for _ in range(deep)),
             nn.Conv2d(wide, 4 * middle, 1),
-            nn.PixelShuffle(2),
+            PixelShuffle(2),
             *(ResidualBlock(middle) for _ in range(shallow)),
             nn.Conv2d(middle, 4 * fine, 3, padding=1),
-            nn.PixelShuffle(2),
+            PixelShuffle(2),
             *(ResidualBlock(fine) for _ in range(last)),
             nn.Conv2d(fine, 12, 3, padding=1),
-            nn.PixelShuffle(2),
+            PixelShuffle(2),
         )
         self.register_buffer("mean", torch.zeros(1, config.channels, 1, 1))
         self.register_buffer("scale", torch.ones(1, config.channels, 1, 1))
@@ -90,7 +90,7 @@ class FaceAutoencoder(nn.Module):
     def stages(self) -> list[nn.Sequential]:
         """The decoder in parts, one for each size; the last ends at the picture, -1 to 1."""
         layers = list(self.decoder)
-        ends = [k for k, layer in enumerate(layers) if isinstance(layer, nn.PixelShuffle)]
+        ends = [k for k, layer in enumerate(layers) if isinstance(layer, PixelShuffle)]
         # Each part ends where the next one's convolution begins to enlarge.
         cuts = [0, *(end - 1 for end in ends), len(layers)]
         return [nn.Sequential(*layers[a:b]) for a, b in pairwise(cuts)]

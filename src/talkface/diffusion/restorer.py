@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from talkface.face.draw import MESH_CHANNELS
-from talkface.nn.blocks import ResidualBlock
+from talkface.nn.blocks import ResidualBlock, pixel_shuffle
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,9 +85,9 @@ class FaceRestorer(nn.Module):
                 h = self.down[level](h)
         for up, stage in zip(self.up, self.decode, strict=True):
             h = stage(F.interpolate(up(h), scale_factor=2.0, mode="nearest") + skips.pop())
-        h = F.pixel_shuffle(self.enlarge(F.silu(h)), 2)
+        h = pixel_shuffle(self.enlarge(F.silu(h)), 2)
         h = self.finish(h + self.fine(F.pixel_unshuffle(signed, 2)))
-        return draft + without_grid(F.pixel_shuffle(self.head(F.silu(h)), 2))
+        return draft + without_grid(pixel_shuffle(self.head(F.silu(h)), 2))
 
 
 def without_grid(picture: Tensor) -> Tensor:
@@ -99,7 +99,7 @@ def without_grid(picture: Tensor) -> Tensor:
     smooth = F.avg_pool2d(picture, 9, 1, 4, count_include_pad=False)
     phases = F.pixel_unshuffle(picture - smooth, 4)
     around = F.avg_pool2d(phases, 11, 1, 5, count_include_pad=False)
-    return picture - F.pixel_shuffle(around, 4)
+    return picture - pixel_shuffle(around, 4)
 
 
 def _stage(width: int, count: int) -> nn.Sequential:

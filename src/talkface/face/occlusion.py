@@ -19,7 +19,7 @@ from talkface.face.crop import MOUTH, cut, part_matrix, transform
 from talkface.face.draw import MAP_CHANNELS, mesh_maps
 from talkface.face.masks import around_lips, lower_face_outline
 from talkface.face.warp import MeshWarp, with_ring
-from talkface.nn.blocks import ResidualBlock
+from talkface.nn.blocks import PixelShuffle, ResidualBlock
 from talkface.nn.threads import shared_cores
 
 PIXELS = 64  # side of what the network looks at
@@ -137,7 +137,7 @@ class OcclusionNet(nn.Module):
         self.down = nn.Sequential(nn.Conv2d(a, b, 3, 2, 1), _stage(b, n))
         self.bottom = nn.Sequential(nn.Conv2d(b, c, 3, 2, 1), _stage(c, o), nn.Conv2d(c, b, 1))
         self.middle = nn.Sequential(_stage(b, n), nn.Conv2d(b, a, 1))
-        self.head = nn.Sequential(_stage(a, m), nn.SiLU(), nn.Conv2d(a, 4, 3, padding=1), nn.PixelShuffle(2))
+        self.head = nn.Sequential(_stage(a, m), nn.SiLU(), nn.Conv2d(a, 4, 3, padding=1), PixelShuffle(2))
         nn.init.constant_(self.head[2].get_parameter("bias"), -2.0)  # most pixels are not covered
 
     @classmethod

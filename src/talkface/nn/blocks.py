@@ -1,5 +1,6 @@
 """Convolutional blocks; those on pictures have no normalisation layers, which cost half of a CPU step."""
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -60,3 +61,21 @@ class TemporalBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         h = F.silu(self.conv(self.norm(x)))
         return x + self.mix(self.dropout(h))
+
+
+def pixel_shuffle(x: Tensor, factor: int) -> Tensor:
+    """(B, C f^2, H, W) to (B, C, f H, f W), on any processor: torch's own, channels last, needs AVX2."""
+    if x.device.type == "cpu" and torch.backends.cpu.get_cpu_capability() == "DEFAULT":
+        x = x.contiguous()
+    return F.pixel_shuffle(x, factor)
+
+
+class PixelShuffle(nn.Module):
+    """:func:`pixel_shuffle` as a layer."""
+
+    def __init__(self, factor: int) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, x: Tensor) -> Tensor:
+        return pixel_shuffle(x, self.factor)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from talkface.nn.blocks import ModulatedBlock, Stage
+from talkface.nn.blocks import ModulatedBlock, Stage, pixel_shuffle
 from talkface.systems.g4g.config import GeneratorConfig
 
 WINDOW = 5  # frames of speech that a frame is drawn from
@@ -228,7 +228,7 @@ class Fusion(nn.Module):
     def forward(self, mouth: Tensor, context: Tensor, hidden: Tensor) -> Tensor:
         """What to add to the mouth, (B, 3, P, P)."""
         pixels = F.pixel_unshuffle(torch.cat([mouth, context, hidden], 1), 2)
-        return 0.2 * torch.tanh(F.pixel_shuffle(self.body(pixels), 2))
+        return 0.2 * torch.tanh(pixel_shuffle(self.body(pixels), 2))
 
 
 class Generator(nn.Module):
@@ -360,7 +360,7 @@ class Generator(nn.Module):
         self, h: Tensor, shares: Tensor, inputs: Inputs, scales: list[Tensor], embedded: tuple[Tensor, Tensor]
     ) -> Drawn:
         count = self.config.references
-        out = F.pixel_shuffle(self.head(F.silu(h)), 2)
+        out = pixel_shuffle(self.head(F.silu(h)), 2)
         logits, residual, color, mask = out.split([count, 3, 3, 1], 1)
         contrast = 1.0 if self.training else self.config.choosing
         weights = (contrast * (logits + _resized(shares, (logits.shape[-2], logits.shape[-1])))).softmax(1)

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from talkface.face.crop import PARTS
 from talkface.face.draw import MAP_CHANNELS
-from talkface.nn.blocks import Stage
+from talkface.nn.blocks import Stage, pixel_shuffle
 from talkface.systems.thpad.mouth import HEIGHT, WIDTH
 
 
@@ -150,7 +150,7 @@ class Refiner(nn.Module):
             h = F.interpolate(self.up[level](h), scale_factor=2.0, mode="nearest")
             h = self.merge[level](torch.cat([h, skips[1 - level]], 1))
             h = stage(h, code)
-        residual, color, mask = F.pixel_shuffle(self.head(F.silu(h)), 2).split([3, 3, 1], 1)
+        residual, color, mask = pixel_shuffle(self.head(F.silu(h)), 2).split([3, 3, 1], 1)
         inside = F.interpolate(maps[:, 3:4], scale_factor=2.0, mode="bilinear")
         return Refined(0.5 * torch.tanh(residual), torch.sigmoid(color), torch.sigmoid(mask + 9 * inside - 5))
 

@@ -160,10 +160,8 @@ def show_machine(found: Figures) -> None:
         f"load average {machine['load_average']} at the start"
     )
     if "matmul" in found:
-        side, speed = found["matmul"]["side"], found["matmul"]["gflops"]
-        console.print(
-            f"Matrix product {side}x{side}: {speed['fp32']} GFLOP/s in fp32, {speed['bf16']} in bf16"
-        )
+        speed = found["matmul"]["gflops"]
+        console.print(f"Matrix product: {speed['fp32']} GFLOP/s in fp32, {speed['bf16']} in bf16")
 
 
 def show(found: Figures) -> None:

@@ -14,6 +14,7 @@ from talkface.errors import ModelUnavailable
 from talkface.options import has_bf16_units
 
 _MATRIX = 1024
+_SMALL_MATRIX = 128  # where a product takes hundreds of times as long
 #: What the package writes or often meets, by FFmpeg's name, with the direction that is needed.
 _CODECS = {
     "libx264": "w", "aac": "rw", "h264": "r", "hevc": "r", "vp9": "r", "av1": "r",
@@ -56,25 +57,25 @@ def _devices() -> list[Fact]:
 
 
 def _arithmetic() -> list[Fact]:
-    units = "bf16 units" if has_bf16_units() else "no bf16 units: fp32 is used"
+    units = has_bf16_units()
+    fp32 = _gflops(torch.float32, _MATRIX)
+    bf16 = _gflops(torch.bfloat16, _MATRIX if units else _SMALL_MATRIX)
     return [
-        Fact("bf16 on cpu", units),
-        Fact(
-            "matrix product", f"fp32 {_gflops(torch.float32):.0f}, bf16 {_gflops(torch.bfloat16):.0f} GFLOP/s"
-        ),
+        Fact("bf16 on cpu", "bf16 units" if units else "no bf16 units: fp32 is used"),
+        Fact("matrix product", f"fp32 {fp32:.0f}, bf16 {bf16:.0f} GFLOP/s"),
     ]
 
 
-def _gflops(dtype: torch.dtype) -> float:
+def _gflops(dtype: torch.dtype, side: int) -> float:
     """Best of three square matrix products."""
-    a = torch.randn(_MATRIX, _MATRIX).to(dtype)
+    a = torch.randn(side, side).to(dtype)
     a @ a
     best = float("inf")
     for _ in range(3):
         began = time.perf_counter()
         a @ a
         best = min(best, time.perf_counter() - began)
-    return 2 * _MATRIX**3 / best / 1e9
+    return 2 * side**3 / best / 1e9
 
 
 def _codecs() -> list[Fact]:

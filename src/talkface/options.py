@@ -43,12 +43,20 @@ def resolve_dtype(dtype: str, device: torch.device) -> torch.dtype:
 
 
 def has_bf16_units() -> bool:
-    """Whether the CPU multiplies bfloat16 in hardware; without, bfloat16 is slower than float32."""
+    """Whether the CPU multiplies bfloat16 in hardware, and torch lets it; else float32 is the faster one."""
     info = Path("/proc/cpuinfo")
     if not info.is_file():
         return platform.system() == "Darwin" and platform.machine() == "arm64"
     words = set(info.read_text().split())
-    return bool(words & {"avx512_bf16", "amx_bf16", "bf16", "avx_ne_convert"})
+    if platform.machine() == "aarch64":
+        return "bf16" in words
+    # oneDNN may have been told to leave them alone (ONEDNN_MAX_CPU_ISA): its products are then hundreds of
+    # times as slow.
+    return bool(words & {"avx512_bf16", "amx_bf16", "avx_ne_convert"}) and _onednn_takes_bf16()
+
+
+def _onednn_takes_bf16() -> bool:
+    return torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def number_within(name: str, value: float | str, low: float, high: float) -> float:

@@ -21,7 +21,7 @@ import urllib.parse
 import urllib.request
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
@@ -138,13 +138,31 @@ def build_pretrained(
         name: tuple(value) if isinstance(value, list) else value for name, value in settings["model"].items()
     }
     try:
-        model = module(config(**sizes))
+        with _undrawn():
+            model = module(config(**sizes))
         model.load_state_dict(state)
     except (RuntimeError, TypeError) as error:
         raise ModelUnavailable(
             f"{name_or_path} is another kind of model: {_one_line(error)[:120]}"
         ) from error
     return model.eval()
+
+
+@contextmanager
+def _undrawn() -> Iterator[None]:
+    """Leaves new layers as they come: drawing weights that are replaced at once takes longer than loading."""
+    from torch.overrides import TorchFunctionMode
+
+    class Undrawn(TorchFunctionMode):
+        def __torch_function__(
+            self, function: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
+        ) -> Any:
+            if getattr(function, "__module__", "") == "torch.nn.init":
+                return args[0] if args else kwargs["tensor"]
+            return function(*args, **(kwargs or {}))
+
+    with Undrawn():
+        yield
 
 
 def find_pretrained(place: str, name: str) -> str | None:

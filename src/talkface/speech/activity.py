@@ -18,20 +18,26 @@ class VoiceActivity:
         self._probabilities: list[float] = []
 
     def feed(self, samples: np.ndarray) -> None:
-        """Take samples (N,) float32 in [-1, 1], 16 kHz."""
-        block = np.concatenate([self._held, (np.clip(samples, -1, 1) * 32767).astype(np.int16)])
-        whole = len(block) // self._chunk * self._chunk
-        for start in range(0, whole, self._chunk):
-            self._probabilities.append(float(self._detector(block[start : start + self._chunk].tobytes())))
-        self._held = block[whole:]
+        """Take samples (N,) float32 in [-1, 1], 16 kHz; they are listened to when they are asked about."""
+        self._held = np.concatenate([self._held, (np.clip(samples, -1, 1) * 32767).astype(np.int16)])
 
     def probability(self, start: int, stop: int) -> np.ndarray:
         """Probability of speech in features ``start`` to ``stop`` at 50 Hz; beyond what was fed, the last."""
+        middle = (np.arange(start, stop) + 0.5) * SAMPLE_RATE / FEATURE_RATE
+        index = (middle / self._chunk).astype(int)
+        self._listen(int(index[-1]) + 1 if len(index) else 0)
         if not self._probabilities:
             return np.zeros(stop - start, np.float32)
-        middle = (np.arange(start, stop) + 0.5) * SAMPLE_RATE / FEATURE_RATE
-        index = np.clip((middle / self._chunk).astype(int), 0, len(self._probabilities) - 1)
-        return np.array(self._probabilities, np.float32)[index]
+        return np.array(self._probabilities, np.float32)[index.clip(0, len(self._probabilities) - 1)]
+
+    def _listen(self, chunks: int) -> None:
+        """Until there are probabilities of so many chunks, or all that was fed is used."""
+        wanted = max(0, chunks - len(self._probabilities))
+        used = min(wanted, len(self._held) // self._chunk) * self._chunk
+        for start in range(0, used, self._chunk):
+            chunk = self._held[start : start + self._chunk]
+            self._probabilities.append(float(self._detector(chunk.tobytes())))
+        self._held = self._held[used:]
 
 
 def voice_activity(samples: np.ndarray, threshold: float = 0.5) -> np.ndarray:

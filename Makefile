@@ -3,7 +3,9 @@
 #   make demo-dub    the same, then its last six seconds with the speech's first words -> demo-dub.mp4
 #   make demo-imagine    environment, install, somebody imagined from 10 s of speech -> demo-imagine.mp4
 #   make demo-fill   the same as demo, then its first second with a hidden face filled in again -> demo-fill.mp4
-#   make test        environment, install, all tests
+#   make test        environment, install, the tests to run before and after every change
+#   make test-all    these, then the long ones: documentation, benchmarks, trained weights
+#   make test-portable   tests that hang on arithmetic, as on other processors; CPUS="avx2" for one of them
 #   make lint        ruff and mypy
 #   make bench       speed and memory of animate, to benchmarks.json; ARGS=--quick for minutes instead of most of an hour
 #   make bench-dub   speed and memory of dub, to benchmarks-dub.json
@@ -19,7 +21,7 @@ VENV  ?= .venv
 BIN   := $(VENV)/bin
 PIP   := $(BIN)/python -m pip install -qq --disable-pip-version-check
 
-.PHONY: help venv demo demo-dub demo-imagine demo-fill test lint bench bench-dub bench-imagine bench-fill clean
+.PHONY: help venv demo demo-dub demo-imagine demo-fill test test-all test-portable lint bench bench-dub bench-imagine bench-fill clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -51,8 +53,22 @@ demo-fill: demo
 	$(BIN)/talkface fill demo.mp4 src/talkface/examples/speech.flac --identity src/talkface/examples/portrait.jpg \
 		-o demo-fill.mp4 --to 1 --overwrite
 
+# Threads that wait do not spin: workers share the cores.
+PYTEST := OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -q --durations 15
+WORKERS := --numprocesses auto --maxprocesses 4 --dist loadfile
+# Trainings, pictures after encoding, detectors, trackers: where the last bits could decide.
+SENSITIVE := $(addprefix tests/test_,$(addsuffix .py,bad_input_dub diffusion dub face g4g imagine imagineid \
+	occlusion people tccp texture thpad training))
+CPUS ?= one-thread avx2 default zen3 sse4
+
 test: $(VENV)/.dev
-	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -q --durations 30 --numprocesses auto --maxprocesses 4 --dist loadfile
+	$(PYTEST) $(WORKERS) -m "not long"
+
+test-all: test
+	$(PYTEST) $(WORKERS) -m long
+
+test-portable: $(VENV)/.dev
+	$(BIN)/python scripts/other_cpus.py $(CPUS) -- $(BIN)/python -m pytest -q $(WORKERS) -m "not long" $(SENSITIVE)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

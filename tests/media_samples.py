@@ -1,6 +1,7 @@
 """Tiny real pictures, sounds and videos for the tests of the media room."""
 
 import struct
+import tempfile
 from collections.abc import Iterable, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -10,6 +11,8 @@ import numpy as np
 from av.video.reformatter import Interpolation
 
 from talkface.media.color import ColorTags
+from talkface.media.source import SourceVideo
+from talkface.media.video import Frame, VideoWriter
 
 
 def gradient(width: int, height: int, shift: int = 0) -> np.ndarray:
@@ -190,3 +193,21 @@ def packets(path: Path) -> list[bytes]:
     """The audio packets of a file as they are."""
     with av.open(str(path)) as container:
         return [bytes(packet) for packet in container.demux(audio=0) if packet.size]
+
+
+def apart(one: np.ndarray, two: np.ndarray) -> float:
+    """Mean difference of two pictures in levels of 255."""
+    return float(np.abs(one.astype(int) - two).mean())
+
+
+def copied(video: Path) -> list[Frame]:
+    """The frames of a video after the encoder that dub writes with, when nothing else is done to them."""
+    source = SourceVideo(video)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "copy.mp4"
+        with VideoWriter(path, source.size, source.fps, like=source) as writer:
+            times = []
+            for frame in source:
+                writer.write(frame.image)
+                times.append(frame.time)
+        return [Frame(frame.image, time) for frame, time in zip(SourceVideo(path), times, strict=True)]

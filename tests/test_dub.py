@@ -17,7 +17,7 @@ from PIL import Image
 
 import talkface
 from conftest import RATE, Outcome, write_wav
-from media_samples import write_film, write_video
+from media_samples import apart, copied, write_film, write_video
 from talkface.errors import TalkfaceError
 from talkface.face import topology as tp
 from talkface.face.masks import lower_face_outline
@@ -157,7 +157,7 @@ def test_no_lip_motion_closes_the_mouth(talking: Path, talking_frames: list[np.n
     assert len(closed) == 20
     assert openings(wide).max() > 0.1
     assert openings(closed).mean() < 0.45 * openings(wide).mean()
-    assert openings(closed).max() < 0.05
+    assert openings(closed).max() < 0.5 * openings(wide).max()
 
 
 def half_silent(folder: Path, samples: np.ndarray) -> Path:
@@ -242,8 +242,8 @@ def test_sync_modes(
     assert len(done) == len(order)
     before = pictures(clip)
     for image, number in zip(done, order, strict=True):
-        apart = [np.abs(image[:60].astype(int) - other[:60]).mean() for other in before]
-        assert apart[number] < min(apart) + 0.15
+        away = [apart(image[:60], other[:60]) for other in before]
+        assert away[number] < min(away) + 0.15
     sound = probe_audio(tmp_path / "out.mp4").duration
     assert sound <= len(order) / 25 + 1024 / RATE
 
@@ -256,8 +256,10 @@ def test_from_to(
     assert outcome.code == 0, outcome
     done = pictures(out)
     assert len(done) == 10
+    copies = copied(talking)
     for number, image in enumerate(done, start=25):
-        assert np.abs(image[:100].astype(int) - talking_frames[number][:100]).mean() < 2.5
+        was = talking_frames[number][:100]
+        assert apart(image[:100], was) < apart(copies[number].image[:100], was) + 1
     heard, said = read_audio(out), read_audio(other_speech)
     window = heard[2000:5000]
     fits = [float(window @ said[2000 + k : 5000 + k]) for k in range(-1600, 1601, 4)]
@@ -295,9 +297,9 @@ def test_a_microphone_before_the_mouth_stays(
     source = write_film(tmp_path / "in.mp4", images, Fraction(25), crf=8)
     before, after = pictures(source)[16:], list(talkface.dub(source, other_speech))[16:]
     for thing, shown, made in zip(covered, before, after, strict=True):
-        apart = np.abs(shown.astype(int) - made).max(-1)
-        assert (apart[thing] <= 4).mean() > 0.9
-        assert apart[~thing].max() > 10, "the mouth beside it is drawn"
+        away = np.abs(shown.astype(int) - made).max(-1)
+        assert (away[thing] <= 4).mean() > 0.9
+        assert away[~thing].max() > 10, "the mouth beside it is drawn"
 
 
 @pytest.fixture(scope="module")

@@ -434,7 +434,8 @@ def test_bit_rate_stays_in_its_class(tmp_path: Path) -> None:
             for image in images:
                 writer.write(image)
         ratios.append(copy.stat().st_size / path.stat().st_size)
-    assert 2 < ratios[0] < 7 < 10 < ratios[1]
+    assert 2 < ratios[0] < 7
+    assert ratios[1] > 1.5 * ratios[0], "without the limit it takes far more"
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+pytestmark = pytest.mark.long
+
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
 
@@ -33,15 +37,14 @@ def test_dub_writes_positive_figures(tmp_path: Path) -> None:
 
 
 def test_imagine_writes_positive_figures(tmp_path: Path) -> None:
-    options = ["--only", "fps,stages", "--renderers", "warp", "--seconds", "2"]
+    options = ["--only", "first-frame,stages", "--renderers", "warp", "--seconds", "1.5"]
     found = measured("imagine.py", tmp_path / "benchmarks.json", *options)
-    assert found["warp"]["fps"]["frames"] == 50
-    assert all(figure > 0 for figure in found["warp"]["fps"].values())
+    assert found["warp"]["first_frame"] > 0
     assert found["portrait"]["tries"] >= 1
     assert all(figure > 0 for figure in found["portrait"].values())
 
 
 def test_fill_writes_positive_figures(tmp_path: Path) -> None:
-    found = measured("fill.py", tmp_path / "benchmarks.json", "--only", "fps", "--seconds", "0.4")
-    assert found["fps"]["frames"] == 10
+    found = measured("fill.py", tmp_path / "benchmarks.json", "--only", "fps", "--seconds", "0.32")
+    assert found["fps"]["frames"] == 8
     assert all(figure > 0 for figure in found["fps"].values())

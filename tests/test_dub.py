@@ -421,6 +421,7 @@ def slow_film(talking_frames: list[np.ndarray], tmp_path_factory: pytest.TempPat
     return write_film(tmp_path_factory.mktemp("slow") / "slow.mp4", images, Fraction(4))
 
 
+@pytest.mark.long
 def test_resuming_gives_what_one_run_gives(
     slow_film: Path, samples: np.ndarray, tmp_path: Path, run: Run
 ) -> None:

@@ -4,6 +4,7 @@ import csv
 import json
 import shutil
 from collections import Counter
+from functools import cache
 
 import cv2
 import numpy as np
@@ -18,7 +19,7 @@ from conftest import RATE, write_wav
 from talkface.cli import main
 from talkface.data.prepare import Item
 from talkface.errors import ModelUnavailable
-from talkface.evaluation import evaluate_pairs, evaluate_system
+from talkface.evaluation import evaluate_pairs, evaluate_system, pair
 from talkface.evaluation.clips import aligned_frames
 from talkface.evaluation.dub import jobs, other_speech
 from talkface.evaluation.expert import EvaluationExpert, judge, sync_accuracy, sync_distance
@@ -30,10 +31,19 @@ from talkface.evaluation.sync import best_correlation, correlation_curve, mouth_
 from talkface.evaluation.syncnet import OriginalSyncNet, SyncNet, mfcc
 from talkface.face import topology as tp
 from talkface.face.masks import lower_face_mask
+from talkface.face.model import FaceModel
 from talkface.face.tracker import FaceTracker
 from talkface.hub import save_pretrained
 from talkface.media.video import VideoReader, VideoWriter
 from talkface.systems.g4g.experts import SyncExpert, SyncExpertConfig
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_looks():
+    """Two frames of each clip are told from strangers, instead of eight: dlib takes its time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pair, "_LOOKED_AT", 2)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -90,10 +100,14 @@ def test_blinks_are_short_closures() -> None:
     assert blink_depths(np.ones(50)) == []
 
 
-def test_jitter_is_zero_for_even_motion_and_grows_with_noise() -> None:
-    from talkface.face.model import FaceModel
+@cache
+def mean_face():
+    """The 3DMM's mean (478, 3)."""
+    return FaceModel.from_pretrained().mean
 
-    mean = FaceModel.from_pretrained().mean * 100
+
+def test_jitter_is_zero_for_even_motion_and_grows_with_noise() -> None:
+    mean = mean_face() * 100
     still = np.repeat(mean[None], 20, 0) + np.arange(20)[:, None, None]
     noisy = still + np.random.default_rng(0).standard_normal(still.shape)
     assert jitter(still.astype(np.float64)) == pytest.approx(0, abs=1e-3)
@@ -102,9 +116,7 @@ def test_jitter_is_zero_for_even_motion_and_grows_with_noise() -> None:
 
 @given(scale=st.floats(0.5, 2), angle=st.floats(-1, 1), shift=st.floats(-50, 50))
 def test_mouth_distance_ignores_where_the_head_is(scale: float, angle: float, shift: float) -> None:
-    from talkface.face.model import FaceModel
-
-    points = np.repeat(FaceModel.from_pretrained().mean[None] * 100, 3, 0)
+    points = np.repeat(mean_face()[None] * 100, 3, 0)
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     moved = points.copy()
     moved[..., :2] = scale * points[..., :2] @ turn.T + shift
@@ -141,8 +153,16 @@ def test_protocols_differ_when_anything_does() -> None:
     assert protocol_hash({"clips": ["a"]}) != protocol_hash({"clips": ["b"]})
 
 
-def test_a_video_beside_itself_is_perfect(talking, tmp_path) -> None:
-    figures = evaluate_pairs(talking / "clips", talking / "clips", tmp_path / "report")["groups"]["all"]
+@pytest.fixture(scope="module")
+def itself(talking, syncnet, tmp_path_factory):
+    """The report's folder and the figures of a video beside itself, with SyncNet's."""
+    folder, clips = tmp_path_factory.mktemp("itself"), talking / "clips"
+    result = evaluate_pairs(clips, clips, folder, syncnet=syncnet / "syncnet.safetensors")
+    return folder, result["groups"]["all"]
+
+
+def test_a_video_beside_itself_is_perfect(itself) -> None:
+    folder, figures = itself
     assert figures["aperture_r"]["mean"] == pytest.approx(1, abs=1e-4)
     assert figures["mouth_lmd"]["mean"] == pytest.approx(0, abs=1e-4)
     assert figures["offset_frames"] == 0
@@ -151,9 +171,9 @@ def test_a_video_beside_itself_is_perfect(talking, tmp_path) -> None:
     for name in ("mouth_ssim", "seam", "flicker", "mouth_sharpness"):
         assert figures[name]["mean"] == pytest.approx(1, abs=1e-4), name
     assert figures["outside_difference"]["mean"] == 0
-    rows = list(csv.DictReader((tmp_path / "report" / "clips.csv").open()))
+    rows = list(csv.DictReader((folder / "clips.csv").open()))
     assert [row["name"] for row in rows] == ["a"]
-    assert list((tmp_path / "report" / "sheets").glob("*.png"))
+    assert list((folder / "sheets").glob("*.png"))
 
 
 def test_a_blurred_mouth_scores_lower_and_only_there(talking, track, tmp_path, capsys) -> None:
@@ -174,7 +194,8 @@ def test_a_blurred_mouth_scores_lower_and_only_there(talking, track, tmp_path, c
     blurred, encoded = scores["blurred"], scores["again"]
     assert blurred["mouth_psnr"] < encoded["mouth_psnr"] - 3
     assert blurred["mouth_ssim"] < encoded["mouth_ssim"] - 0.03
-    assert blurred["mouth_sharpness"] < 0.7 < 0.9 < encoded["mouth_sharpness"]
+    assert blurred["mouth_sharpness"] < 0.7 * encoded["mouth_sharpness"]
+    assert encoded["mouth_sharpness"] == pytest.approx(1, abs=0.2)
     assert blurred["outside_difference"] == pytest.approx(encoded["outside_difference"], abs=0.3)
     page = (tmp_path / "blurred" / "report.html").read_text()
     assert "mouth_psnr" in page
@@ -193,6 +214,7 @@ def test_videos_of_other_sizes_are_compared_by_their_lips(talking, tmp_path) -> 
     assert not {"mouth_psnr", "frame_psnr", "seam", "outside_difference"} & figures.keys()
 
 
+@pytest.mark.long
 def test_evaluate_generates_and_scores_a_folder(talking, tmp_path, capsys) -> None:
     for split in ("train", "val"):  # the split of a single speaker is drawn from its name
         code = main(
@@ -234,7 +256,7 @@ def test_original_weights_that_are_none_are_refused(talking, tmp_path, capsys) -
         assert str(path) in capsys.readouterr().err
 
 
-def test_no_lips_can_follow_a_silent_soundtrack(talking, tmp_path) -> None:
+def test_no_lips_can_follow_a_silent_soundtrack(talking, itself, tmp_path) -> None:
     import av
 
     clip, mute = talking / "clips" / "a.mp4", tmp_path / "mute.mp4"
@@ -250,7 +272,7 @@ def test_no_lips_can_follow_a_silent_soundtrack(talking, tmp_path) -> None:
             frame.sample_rate, frame.pts = 16_000, start
             target.mux(sound.encode(frame))
         target.mux(sound.encode(None))
-    heard = evaluate_pairs(clip, clip, tmp_path / "heard")["groups"]["all"]
+    _, heard = itself
     silent = evaluate_pairs(clip, mute, tmp_path / "silent")["groups"]["all"]
     assert heard["aperture_r"]["mean"] > 0.99
     assert "aperture_r" not in silent
@@ -260,6 +282,7 @@ def test_no_lips_can_follow_a_silent_soundtrack(talking, tmp_path) -> None:
 # -- dub ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_dub_is_scored_with_its_own_sound_and_with_another(talking, tmp_path) -> None:
     # Videos that are there already are scored as they are: the sources themselves, and with swapped sounds.
     output = tmp_path / "dub"
@@ -278,8 +301,10 @@ def test_dub_is_scored_with_its_own_sound_and_with_another(talking, tmp_path) ->
     real, own, cross = (result["tests"][test]["groups"]["all"] for test in ("real", "self", "cross"))
     assert (output / "videos" / "real" / "a.mp4").exists()
     assert own["mouth_psnr"]["mean"] == pytest.approx(real["mouth_psnr"]["mean"], abs=3)
-    assert own["aperture_r"]["mean"] > 0.8
-    assert cross["source_r"]["mean"] > 0.9  # nothing was redrawn
+    # Nothing was redrawn, but encoded again, as the real ones are.
+    assert real["aperture_r"]["mean"] > 0.7
+    assert own["aperture_r"]["mean"] == pytest.approx(real["aperture_r"]["mean"], abs=0.1)
+    assert cross["source_r"]["mean"] == pytest.approx(real["aperture_r"]["mean"], abs=0.1)
     assert cross["aperture_r"]["mean"] < cross["source_r"]["mean"] - 0.3
     assert not {"mouth_psnr", "mouth_lmd"} & cross.keys()
     assert cross["seam"]["mean"] == pytest.approx(1, abs=0.1)
@@ -359,7 +384,7 @@ def test_the_mouth_box_holds_lips_and_chin(track) -> None:
     assert larger[0].stop - larger[0].start == pytest.approx(2 * (rows.stop - rows.start), abs=2)
 
 
-@pytest.mark.parametrize("levels", [0, 6, 20])
+@pytest.mark.parametrize("levels", [0, 12, 20])
 def test_a_pasted_region_of_another_colour_has_a_seam(levels: int, talking, track) -> None:
     clip, fidelity = talking / "two" / "a.mp4", FrameFidelity()
     for number, real, _, _ in aligned_frames(clip, clip):
@@ -495,13 +520,12 @@ def test_syncnet_is_read_from_both_kinds_of_file(syncnet) -> None:
     assert np.allclose(embedded[17:], released.visual(pictures[17:])[:2], atol=1e-4)
 
 
-def test_syncnet_scores_stand_beside_ours(talking, syncnet, tmp_path) -> None:
-    clip = talking / "two" / "a.mp4"
-    figures = evaluate_pairs(clip, clip, tmp_path, syncnet=syncnet / "syncnet.safetensors")["groups"]["all"]
+def test_syncnet_scores_stand_beside_ours(itself) -> None:
+    folder, figures = itself
     assert figures["syncnet_lse_d"]["mean"] == figures["real_syncnet_lse_d"]["mean"] > 0
     assert figures["ratio_to_real"]["syncnet_lse_d"] == 1
     assert len(figures["syncnet_lse_curve"]) == 31
-    assert "<polyline" in (tmp_path / "report.html").read_text()
+    assert "<polyline" in (folder / "report.html").read_text()
 
 
 def test_cepstra_are_those_of_python_speech_features() -> None:

@@ -206,7 +206,7 @@ def test_paper_preset_has_its_size():
     optimizer = torch.optim.Adam(generator.parameters(), 1e-3)
     optimizer.step()
     with torch.no_grad():
-        assert total(generator(given), given) < before
+        assert total(generator(given), given) < 0.99 * before
 
 
 # -- losses ----------------------------------------------------------------------------------------
@@ -561,7 +561,7 @@ def test_generator_overfits_one_batch_and_is_judged(prepared_clips: Path, expert
     torch.manual_seed(0)
     start = 1000
     task = GeneratorTask(generator_config(expert, adversarial_start=start, feature_noise=0.0), prepared_clips)
-    first, last = overfit_one_batch(task, QUICK, 15)
+    first, last = overfit_one_batch(task, QUICK, 20)
     assert last < 0.9 * first
     batch = next(task.batches(np.random.default_rng(0)))
     early, late = (task.training_step(batch, 0, step) for step in (0, start))
@@ -589,7 +589,7 @@ def test_expert_overfits_one_batch(visual: str, prepared_clips: Path, tmp_path: 
     model = SyncExpertConfig(visual=visual, widths=(8, 8, 8, 8), audio=32, embedding=32)
     config = ExpertTrainConfig(model=model, half="all", clips=1, stretch=48, feature_noise=0.0)
     task = ExpertTask(config, prepared_clips)
-    first, last = overfit_one_batch(task, replace(QUICK, lr=1e-2), 40)
+    first, last = overfit_one_batch(task, replace(QUICK, lr=1e-2), 45)
     assert last < 0.8 * first
     task.export(tmp_path, {"val_accuracy": 0.5})
     assert asdict(SyncExpert.from_pretrained(str(tmp_path)).config) == asdict(model)

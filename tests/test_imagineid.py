@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conftest import RATE, read_samples, write_looks, write_wav
@@ -91,6 +91,7 @@ def speech_of(batch: int, count: int, content: int = 16) -> Speech:
     )
 
 
+@settings(max_examples=30)
 @given(st.integers(4, 60))
 def test_stages_fit_together(pairs: int):
     pad, count = Pad.debug(), 2 * pairs
@@ -205,7 +206,7 @@ def test_stages_are_trained_one_after_another(prepared: Path, tmp_path: Path):
         config = PadTrainConfig(model=TINY, start=start, batch=2, seconds=(1.0, 2.0), variants=1, noise=0.0)
         torch.manual_seed(0)
         task = task_class(config, prepared)
-        first, last = overfit_one_batch(task, QUICK, 40)
+        first, last = overfit_one_batch(task, QUICK, 30)
         assert last < 0.9 * first, task.stage
         state = task.pad.state_dict()
         for name, value in known.items():
@@ -295,33 +296,45 @@ def test_blending_adapter_keeps_the_background():
 
 @pytest.fixture(scope="module")
 def frozen(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """A tiny random LDM and PAD, as the hub reads them."""
+    """A tiny LDM, random and loud, and a tiny random PAD, as the hub reads them."""
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("frozen")
     small = AutoencoderConfig(encoder=(8, 16), decoder=(16, 8, 8), blocks=(1, 1, 1))
     pad = PadConfig(width=16, layers=1, heads=2, semantic=8)
+    model = FaceDiffusion.debug()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "attn2.to_v" in name or "attn2.to_out.0.weight" in name:  # words are heard
+                parameter.mul_(50)
+            if name.endswith("conv_out.weight"):  # and there is much to put right
+                parameter.mul_(8)
     for name, module, config in (
         ("face-autoencoder", FaceAutoencoder(small), small),
-        ("face-diffusion", (model := FaceDiffusion.debug()), model.config),
+        ("face-diffusion", model, model.config),
         ("pad", Pad(pad), pad),
     ):
         save_pretrained(folder / name, {"model": asdict(config), "metrics": {}}, module.state_dict())
     return {"base": str(folder), "pad": str(folder / "pad")}
 
 
-@pytest.mark.parametrize(("task_class", "lr"), [(TiaTask, 1e-2), (ScaTask, 1e-2), (MbaTask, 3e-4)])
+@pytest.mark.parametrize(("task_class", "bound"), [(TiaTask, 0.95), (ScaTask, 0.8), (MbaTask, 0.6)])
 def test_adapters_are_trained_over_a_frozen_model(
-    task_class: type[CcfTask], lr: float, prepared: Path, frozen: dict[str, str], tmp_path: Path
+    task_class: type[CcfTask], bound: float, prepared: Path, frozen: dict[str, str], tmp_path: Path
 ):
+    """Each has much to learn: the LDM is far off and hears words well, MBA begins spoilt."""
     config = CcfTrainConfig(
         model=CcfConfig(semantic=8, hidden=16), **frozen, batch=2, variants=1, frames=3, held_out=2
     )
     task = task_class(config, prepared)
     before = {name: weights_mark(getattr(task, name)) for name in ("autoencoder", "base")}
     found = task.validate()
-    torch.manual_seed(0)
-    first, last = overfit_one_batch(task, replace(QUICK, lr=lr), 40)
-    assert last < first
+    if isinstance(task, MbaTask):
+        torch.manual_seed(0)
+        with torch.no_grad():
+            for parameter in task.modules["mba"].parameters():
+                parameter.add_(0.05 * torch.randn_like(parameter))
+    first, last = overfit_one_batch(task, replace(QUICK, lr=1e-2), 30)
+    assert last < bound * first
     assert {name: weights_mark(getattr(task, name)) for name in before} == before
     assert task.validate() != found
     assert np.isfinite(list(task.validate().values())).all()
@@ -357,7 +370,7 @@ def test_joint_training_reaches_all_stages_and_progress_does_not(prepared: Path)
         assert any(p.grad is not None for p in task.pad.identity.parameters()) == reached
     joint = JointTask(config, prepared)
     first, last = overfit_one_batch(joint, QUICK, 30)
-    assert last < first
+    assert last < 0.6 * first
     assert np.isfinite(list(joint.validate().values())).all()
 
 

@@ -51,7 +51,7 @@ from talkface.systems.thpad.motion import SpeechToMotion
 from talkface.systems.thpad.refiner import Refiner
 from talkface.training import TrainerConfig, overfit_one_batch
 
-SIDE = 32
+SIDE = 16
 
 
 def tiny_base() -> Base:
@@ -88,16 +88,20 @@ def test_both_stages_begin_as_the_base_and_learn(config: MVControlNetConfig):
     alone = [net(noisy[:, k : k + 1], time, tokens[:, k : k + 1], _part(signal, k)) for k in range(3)]
     torch.testing.assert_close(whole, torch.cat(alone, 1))
     net.train()
-    goal = torch.randn_like(whole)
-    optimizer = torch.optim.Adam(net.parameters(), 3e-3)
+    other = MVControlNet(config, tiny_base().model)
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+        goal = other(noisy, time, told(other, 3), signal)  # so that it can be learnt
+    optimizer = torch.optim.Adam(net.parameters(), 5e-3)
     losses = []
-    for _ in range(40):
+    for _ in range(20):
         loss = (net(noisy, time, told(net, 3), signal) - goal).square().mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         losses.append(float(loss.detach()))
-    assert losses[-1] < 0.9 * losses[0]
+    assert np.mean(losses[-5:]) < 0.5 * np.mean(losses[:5])
     moved = net(noisy, time, tokens, signal)
     alone = [net(noisy[:, k : k + 1], time, tokens[:, k : k + 1], _part(signal, k)) for k in range(3)]
     assert (moved - torch.cat(alone, 1)).abs().max() > 1e-4, "frames see each other now"
@@ -451,7 +455,7 @@ def test_what_is_under_the_mask_does_not_matter(
     pipeline: TccpPipeline, talking: Path, speech: Path, portrait: Path, tmp_path: Path
 ):
     """The same landmarks and pictures come out whatever the hole held, and around it nothing changes."""
-    real = [frame.image for frame in SourceVideo(talking).frames()][:12]
+    real = [frame.image for frame in SourceVideo(talking).frames()][:10]
     height, width = real[0].shape[:2]
     left, top, across, down = width // 4, height // 5, width // 2, 3 * height // 5
     part = slice(top, top + down), slice(left, left + across)
@@ -489,9 +493,10 @@ def test_context_that_is_left_out_does_not_matter(
 
 
 def test_takes_differ_and_repeat(pipeline: TccpPipeline, talking: Path, speech: Path, portrait: Path):
-    takes = pipeline(talking, speech, identity=portrait, mask="auto", steps=1, takes=2, seed=4)
-    one, two = (list(take) for take in takes)
-    again = list(pipeline(talking, speech, identity=portrait, mask="auto", steps=1, seed=4)[0])
+    given = {"identity": portrait, "mask": "auto", "steps": 1, "stop": 0.4, "seed": 4}
+    one, two = (list(take) for take in pipeline(talking, speech, takes=2, **given))
+    again = list(pipeline(talking, speech, **given)[0])
+    assert len(one) == len(again)
     for a, b in zip(one, again, strict=True):
         np.testing.assert_array_equal(a, b)
     assert any((a != b).any() for a, b in zip(one, two, strict=True))
@@ -501,7 +506,7 @@ def test_chained_windows_go_on_from_what_was_drawn(
     pipeline: TccpPipeline, talking: Path, speech: Path, portrait: Path
 ):
     """The first frame of a shot is drawn alone, so that only from the second on does it matter."""
-    given = {"identity": portrait, "steps": 1, "stop": 0.6}
+    given = {"identity": portrait, "steps": 1, "stop": 0.4}
     free, chained = (list(pipeline(talking, speech, **given, chained=one)[0]) for one in (False, True))
     assert len(free) == len(chained)
     assert any((a != b).any() for a, b in zip(free, chained, strict=True))
@@ -523,9 +528,10 @@ def test_larger_faces_are_finer(pipeline: TccpPipeline, talking: Path, speech: P
 def test_edited_landmarks_are_drawn(
     pipeline: TccpPipeline, talking: Path, speech: Path, portrait: Path, tmp_path: Path
 ):
-    first = pipeline(talking, speech, identity=portrait, steps=1)[0]
+    given = {"identity": portrait, "steps": 1, "stop": 0.6}
+    first = pipeline(talking, speech, **given)[0]
     first.landmarks.to_json(tmp_path / "lm.json")
-    again = pipeline(talking, speech, identity=portrait, steps=1, landmarks=tmp_path / "lm.json")[0]
+    again = pipeline(talking, speech, landmarks=tmp_path / "lm.json", **given)[0]
     np.testing.assert_allclose(again.landmarks.place, first.landmarks.place, atol=0.01)
     assert len(list(again)) == len(first)
 
@@ -560,25 +566,35 @@ def tiny_ldm(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("model", [FACE, LANDMARKS], ids=["face", "landmarks"])
 def test_both_stages_train(prepared_clips: Path, tiny_ldm: Path, model: MVControlNetConfig):
     goal = "face" if model.drawing else "landmarks"
-    config = VideoTrainConfig(model=model, goal=goal, base=str(tiny_ldm), batch=1, held_out=1, single=0.0)
+    config = VideoTrainConfig(
+        model=model, goal=goal, base=str(tiny_ldm), batch=1, windows=1, held_out=1, single=0.0
+    )
     task = VideoTask(config, prepared_clips)
     before = task.validate()["val_error"]
-    overfit_one_batch(task, TrainerConfig(max_steps=40, lr=3e-3, device="cpu"), 30)
-    assert task.validate()["val_error"] < before
+    first, last = overfit_one_batch(task, TrainerConfig(lr=1e-2, warmup_steps=2, device="cpu"), 20)
+    assert last < 0.9 * first
+    assert task.validate()["val_error"] < 0.95 * before
 
 
 def test_drawn_landmarks_are_read(prepared_clips: Path, tiny_ldm: Path, tmp_path: Path):
     """The reader learns drawings, reads them as motion, and tells how good a stage 1 is."""
     sizes = ReaderConfig(channels=(8, 16), width=32, side=tiny_base().pixels // 8)
-    task = ReadingTask(ReadingTrainConfig(model=sizes, base=str(tiny_ldm), batch=8), prepared_clips)
-    before, after = overfit_one_batch(task, TrainerConfig(max_steps=150, lr=3e-3, device="cpu"), 100)
+    task = ReadingTask(
+        ReadingTrainConfig(model=sizes, base=str(tiny_ldm), batch=8, windows=1), prepared_clips
+    )
+    before, after = overfit_one_batch(task, TrainerConfig(lr=3e-3, warmup_steps=10, device="cpu"), 60)
     assert after < 0.5 * before
     task.export(tmp_path / "reader", {})
     reader = LandmarkReader.from_pretrained(str(tmp_path / "reader"))
     fit = reader.read(task.val_rows[0][:3], FaceModel.from_pretrained(), 256)
     assert len(fit.motion) == len(fit.pose.scale) == 3
     stage1 = VideoTrainConfig(
-        model=LANDMARKS, goal="landmarks", base=str(tiny_ldm), held_out=1, reader=str(tmp_path / "reader")
+        model=LANDMARKS,
+        goal="landmarks",
+        base=str(tiny_ldm),
+        windows=1,
+        held_out=1,
+        reader=str(tmp_path / "reader"),
     )
     found = VideoTask(stage1, prepared_clips).validate()
     assert found["val_landmark_error"] > 0
@@ -597,7 +613,7 @@ def test_poses_are_learned(prepared_clips: Path):
     sizes = LandmarkConfig(channels=(8, 16, 16), width=32, layers=1, heads=2)
     task = LandmarkTask(LandmarkTrainConfig(model=sizes, batch=2, held_out=2), prepared_clips)
     before = task.validate()["val_landmark_error"]
-    overfit_one_batch(task, TrainerConfig(max_steps=150, lr=3e-3, device="cpu"), 100)
+    overfit_one_batch(task, TrainerConfig(lr=3e-3, warmup_steps=2, device="cpu"), 40)
     assert task.validate()["val_landmark_error"] < 0.7 * before
 
 

@@ -74,7 +74,7 @@ def test_a_face_stays_itself_and_what_is_around_it_as_it_is(texture, face):
 def test_a_spoilt_eye_is_drawn_as_the_rest_of_the_face_tells(texture, face):
     image, points = face
     center = points[tp.LEFT_EYE, :2].mean(0).round().astype(int).tolist()
-    spoilt = cv2.circle(image.copy(), center, round(0.18 * face_unit(points)), (170, 120, 110), -1)
+    spoilt = cv2.circle(image.copy(), center, round(0.22 * face_unit(points)), (170, 120, 110), -1)
     made = texture.plausible(spoilt, points)
 
     def eye(shown: np.ndarray) -> np.ndarray:

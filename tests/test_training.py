@@ -96,7 +96,9 @@ def test_twenty_bad_losses_end_the_run(tmp_path):
 
 def test_one_batch_is_overfitted():
     first, last = overfit_one_batch(Line(), SHORT, 40)
-    assert last < 0.5 * first
+    assert last < 0.1 * first
+    with pytest.raises(ValueError, match="too few"):
+        overfit_one_batch(Line(), SHORT, 9)
 
 
 @dataclass(frozen=True)

@@ -353,14 +353,26 @@ def _loop(run: Run, log: Log) -> None:
 def overfit_one_batch(task: Task, config: TrainerConfig, steps: int = 50) -> tuple[float, float]:
     """Train on one batch over and over: the loss must fall, or model and loss do not fit together.
 
+    What a step draws at random is the same in every step, as the batch is: no chance decides.
+
+    Args:
+        task: what is trained.
+        config: how.
+        steps: at least 10.
+
     Returns:
-        The first and the last loss of the first optimizer.
+        The means of the first five and of the last five losses of the first optimizer.
     """
     import tempfile
 
+    if steps < 10:
+        raise ValueError(f"{steps} steps are too few to tell the first five from the last five")
+    losses = []
     with tempfile.TemporaryDirectory() as folder:
         run = Run(task, config, Path(folder))
         run._train_mode(True)
         batch = next(iter(task.batches(run.generator)))
-        losses = [run.train_on(batch)["loss"] for _ in range(steps)]
-    return losses[0], losses[-1]
+        for _ in range(steps):
+            torch.manual_seed(config.seed)
+            losses.append(run.train_on(batch)["loss"])
+    return float(np.mean(losses[:5])), float(np.mean(losses[-5:]))

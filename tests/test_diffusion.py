@@ -203,7 +203,7 @@ def test_varied_portrait_keeps_mesh_and_picture_together(picture, points: np.nda
 
 @pytest.fixture(scope="module")
 def prepared(talking: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What ``talkface prepare`` and a first look write: two clips and a list of stills."""
+    """What ``talkface prepare`` and a first look write: two clips and two lists of stills."""
     folder, root = tmp_path_factory.mktemp("prepared"), tmp_path_factory.mktemp("root")
     with VideoReader(talking) as video:
         frames = [frame.image for frame in video]
@@ -224,6 +224,17 @@ def prepared(talking: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         "gone.png\tnobody",
     ]
     (root / "faces.tsv").write_text("file\tperson\n" + "\n".join(names) + "\n")
+    sharper = [
+        "sharp0.png\tours\tsharp0\tgenerated\t-0.01\ttrain",
+        "sharp1.png\tours\tsharp1\treal\t0.2\tdev",
+        "sharp2.png\tours\tsharp0\treal\t0.2\tdev",
+        "sharp3.png\tours\tcut off\treal\t-0.05\tdev",
+        "sharp4.png\tsdfd\tmasked\tgenerated\t0.2\ttrain",
+    ]
+    for number in range(5):
+        cv2.imwrite(str(root / f"sharp{number}.png"), frames[10 * number + 5][:, :, ::-1])
+    columns = "file\tsource\tperson\tkind\troom\tsplit\n"
+    (root / "faces2.tsv").write_text(columns + "\n".join(sharper) + "\n")
     Manifest(folder, root, items).save()
     write_looks(folder)
     return folder
@@ -231,7 +242,9 @@ def prepared(talking: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_portraits_of_stills_and_clips(prepared: Path):
     album = portraits(Manifest.load(prepared))
-    assert [p.key for p in album if "@" not in p.key] == ["still0", "still1", "still2"]
+    stills = [p.key for p in album if "@" not in p.key]
+    assert stills == ["still0", "still1", "still2", "sharp0", "sharp1", "sharp2"]
+    assert [p.key for p in album if p.generated] == ["sharp0"]
     assert len([p for p in album if p.split == "val"]) == 6
     tracker = FaceTracker()
     for portrait in album[::4]:
@@ -241,6 +254,7 @@ def test_portraits_of_stills_and_clips(prepared: Path):
         assert off < 0.05
         assert portrait.sharpness > 0
     assert {p.person for p in held_out(album, 8)} == {"ownval"}
+    assert {p.person for p in held_out(album, 8, "dev")} == {"sharp1"}
 
 
 def test_people_count_more_alike_than_pictures():
@@ -249,6 +263,8 @@ def test_people_count_more_alike_than_pictures():
     chance = weights([one, *often])
     assert chance.sum() == pytest.approx(1)
     assert 10 * chance[1] < chance[0] < chance[1:].sum()
+    real, generated = weights([one, replace(one, person="nobody", generated=True)])
+    assert 0 < generated < real
 
 
 # -- U-Net and sampling ----------------------------------------------------------------------------
@@ -362,7 +378,7 @@ def test_diffusion_overfits_one_batch(prepared: Path, tmp_path: Path):
     assert last < 0.6 * first
     found = task.validate()
     assert found["val_loss"] == task.validate()["val_loss"] > 0
-    assert task.samples().shape[2] == 3
+    assert task.samples().shape[1:] == (PIXELS, 3)  # of the one person whom split "dev" alone holds
     task.spectrum = partial(task.spectrum, 8)  # of fewer samples
     task.export(tmp_path / "export", found)
     written = FaceDiffusion.from_pretrained(str(tmp_path / "export")).config

@@ -25,9 +25,13 @@ SIDE = 2.55  # of a crop, in inter-ocular distances
 _DOWN = 0.08  # of the crop's side: how much deeper than its middle the nose lies
 _FRAMES = 6  # of a clip
 _FRAMES_OF_ONE = 24  # at most, of one person's clips together
+_GENERATED = 0.4  # how much a generated picture counts: they are many, all with a plain look and background
 _SMALLEST = 0.5  # pixels of the picture for one of the crop; what has fewer is left out
 _QUALITY = 95
-_LISTS = {"pairs.tsv": "face", "faces.tsv": "file"}  # lists of stills, and the column of their files
+# Lists of stills, and the column of their files.
+_LISTS = {"pairs.tsv": "face", "faces.tsv": "file", "faces2.tsv": "file"}
+_ROOM = -0.03  # a face's distance to its picture's edge, in face heights; what has less is cut off
+_UNLIKE = {"sdfd"}  # sources of masks, sunglasses and colours that no photograph has
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
 
 
@@ -38,10 +42,11 @@ class Portrait:
     Attributes:
         key: names the picture.
         person: whose face it is, as far as the data tell.
-        split: "train" or "val".
+        split: "train", "dev" or "val".
         jpeg: the crop, compressed.
         points: (478, 3) mesh in crop pixels.
         sharpness: mean absolute Laplacian of the face, 0 to 255.
+        generated: whether nobody looks like this, as far as the data tell.
     """
 
     key: str
@@ -50,6 +55,7 @@ class Portrait:
     jpeg: np.ndarray
     points: np.ndarray
     sharpness: float
+    generated: bool = False
 
     def image(self) -> np.ndarray:
         """RGB crop (256, 256, 3) uint8."""
@@ -67,6 +73,7 @@ class _Source:
     split: str
     image: np.ndarray
     points: np.ndarray | None = None
+    generated: bool = False
 
 
 def portraits(manifest: Manifest) -> list[Portrait]:
@@ -77,7 +84,9 @@ def portraits(manifest: Manifest) -> list[Portrait]:
     with np.load(path) as arrays:
         images = np.split(arrays["jpeg"], np.cumsum(arrays["lengths"])[:-1])
         columns = [arrays[name].tolist() for name in ("key", "person", "split")]
-        rows = zip(*columns, images, arrays["points"], arrays["sharpness"].tolist(), strict=True)
+        generated = arrays.get("generated", np.zeros(len(images), bool))
+        columns += [images, arrays["points"], arrays["sharpness"].tolist(), generated.tolist()]
+        rows = zip(*columns, strict=True)
         return [Portrait(*row) for row in rows]
 
 
@@ -95,22 +104,27 @@ def portrait_matrix(points: np.ndarray, size: tuple[int, int], pixels: int = PIX
 
 
 def weights(album: list[Portrait], power: float = 0.7) -> np.ndarray:
-    """How often each portrait is to be drawn (N,): people count more alike than pictures, sharp ones more."""
+    """How often each portrait is to be drawn (N,): people count more alike than pictures, sharp ones more.
+
+    Generated ones count less than photographs.
+    """
     counts = Counter(portrait.person for portrait in album)
     typical = float(np.median([portrait.sharpness for portrait in album]))
     weight = np.array(
         [
-            counts[portrait.person] ** -power * np.clip(portrait.sharpness / typical, 0.25, 1.25)
+            counts[portrait.person] ** -power
+            * np.clip(portrait.sharpness / typical, 0.25, 1.25)
+            * (_GENERATED if portrait.generated else 1.0)
             for portrait in album
         ]
     )
     return weight / weight.sum()
 
 
-def held_out(album: list[Portrait], count: int) -> list[Portrait]:
-    """Portraits of people who are in no training portrait, spread over the list."""
+def held_out(album: list[Portrait], count: int, split: str = "val") -> list[Portrait]:
+    """A split's portraits of people who are in no training portrait, spread over the list."""
     known = {portrait.person for portrait in album if portrait.split == "train"}
-    strangers = [p for p in album if p.split == "val" and p.person not in known]
+    strangers = [p for p in album if p.split == split and p.person not in known]
     return strangers[:: max(1, len(strangers) // count)][:count]
 
 
@@ -131,7 +145,8 @@ def _cut_all(manifest: Manifest) -> Iterator[Portrait]:
         crop = cut(source.image, matrix, PIXELS)
         jpeg = cv2.imencode(".jpg", crop[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])[1].ravel()
         moved = transform(points, matrix)
-        yield Portrait(source.key, source.person, source.split, jpeg, moved, _sharpness(crop, moved))
+        named = source.key, source.person, source.split
+        yield Portrait(*named, jpeg, moved, _sharpness(crop, moved), source.generated)
 
 
 def _sources(manifest: Manifest) -> Iterator[_Source]:
@@ -148,23 +163,30 @@ def _sources(manifest: Manifest) -> Iterator[_Source]:
 def _stills(root: Path) -> Iterator[_Source]:
     """Pictures of the lists, or of the whole folder where there is none."""
     lists = [(root / name, column) for name, column in _LISTS.items() if (root / name).is_file()]
-    rows: list[tuple[str, str, str]] = []
+    rows: list[tuple[str, str, str, bool]] = []
     for path, column in lists:
         with path.open(newline="") as file:
             rows += [
-                (row[column], row["person"], row.get("split") or "train")
+                (row[column], row["person"], row.get("split") or "train", row.get("kind") == "generated")
                 for row in csv.DictReader(file, delimiter="\t")
+                if _is_shown(row)
             ]
     if not lists:
         files = [path for path in sorted(root.rglob("*")) if path.suffix.lower() in _SUFFIXES]
         names = [path.relative_to(root) for path in files]
-        rows = [(str(name), str(name.with_suffix("")), "train") for name in names]
-    for name, person, split in dict.fromkeys(rows):
+        rows = [(str(name), str(name.with_suffix("")), "train", False) for name in names]
+    for name, person, split, generated in dict.fromkeys(rows):
         image = cv2.imread(str(root / name))
         if image is None:
             logger.warning("%s is left out: it is no picture", name)
             continue
-        yield _Source(str(Path(name).with_suffix("")), person, split, cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
+        image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+        yield _Source(str(Path(name).with_suffix("")), person, split, image, generated=generated)
+
+
+def _is_shown(row: dict[str, str]) -> bool:
+    """Whether a list's picture holds the whole of a face, with nothing in front of it, as far as it tells."""
+    return float(row.get("room") or 0) >= _ROOM and row.get("source") not in _UNLIKE
 
 
 def _frames(manifest: Manifest, item: Item) -> Iterator[_Source]:
@@ -203,4 +225,5 @@ def keep(path: Path, album: list[Portrait]) -> None:
         key=np.array([portrait.key for portrait in album]),
         person=np.array([portrait.person for portrait in album]),
         split=np.array([portrait.split for portrait in album]),
+        generated=np.array([portrait.generated for portrait in album]),
     )

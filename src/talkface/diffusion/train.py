@@ -42,7 +42,7 @@ class DiffusionTrainConfig:
         turned: yaw in radians from which portraits are left out.
         sharpness: mean Laplacian below which portraits are left out.
         face: how much more the face counts than what is around it.
-        held_out: portraits on which it is validated.
+        held_out: portraits on which it is validated, of the split "dev" where there is one, else of "val".
     """
 
     model: DiffusionConfig = field(default_factory=DiffusionConfig)
@@ -82,7 +82,8 @@ class DiffusionTask(Task):
         model = FaceDiffusion(config.model)
         self.model = model.to(self.device)
         self.modules = {"diffusion": self.model}
-        self._hold_out(held_out(usable, config.held_out), known, manifest.directory)
+        chosen = held_out(usable, config.held_out, "dev") or held_out(usable, config.held_out)
+        self._hold_out(chosen, known, manifest.directory)
 
     def _hold_out(self, chosen: list[Portrait], known: dict[str, Attributes], folder: Path) -> None:
         """What it is validated on, always under the same noise."""

@@ -24,14 +24,14 @@ PROCESSORS: dict[str, dict[str, str]] = {
         "ATEN_CPU_CAPABILITY": "avx2",
         "ONEDNN_MAX_CPU_ISA": "AVX2",
         "MKL_ENABLE_INSTRUCTIONS": "AVX2",
-        "OPENCV_CPU_DISABLE": "AVX512_SKX",
+        "OPENCV_CPU_DISABLE": "AVX512-SKX",
     },
     # ... and with what every x86-64 has.
     "default": {
         "ATEN_CPU_CAPABILITY": "default",
         "ONEDNN_MAX_CPU_ISA": "SSE41",
         "MKL_ENABLE_INSTRUCTIONS": "SSE4_2",
-        "OPENCV_CPU_DISABLE": "AVX512_SKX,AVX2,FMA3",
+        "OPENCV_CPU_DISABLE": "AVX512-SKX,AVX2,FMA3",
     },
     "zen3": {"TALKFACE_CPU": "zen3", "GLIBC_TUNABLES": f"glibc.cpu.hwcaps={_AVX512}"},
     "sse4": {"TALKFACE_CPU": "sse4", "GLIBC_TUNABLES": f"glibc.cpu.hwcaps={_AVX512},-AVX2,-AVX,-FMA"},

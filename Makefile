@@ -5,7 +5,7 @@
 #   make demo-fill   the same as demo, then its first second with a hidden face filled in again -> demo-fill.mp4
 #   make test        environment, install, the tests to run before and after every change
 #   make test-all    these, then the long ones: documentation, benchmarks, trained weights
-#   make test-portable   tests that hang on arithmetic, as on other processors; CPUS="avx2" for one of them
+#   make test-portable   tests whose verdict could depend on the processor, as on others; CPUS=avx2 for one
 #   make lint        ruff and mypy
 #   make bench       speed and memory of animate, to benchmarks.json; ARGS=--quick for minutes instead of most of an hour
 #   make bench-dub   speed and memory of dub, to benchmarks-dub.json
@@ -57,9 +57,9 @@ demo-fill: demo
 THREADS ?= 1
 PYTEST := OMP_WAIT_POLICY=PASSIVE OMP_NUM_THREADS=$(THREADS) $(BIN)/python -m pytest -q --durations 15
 WORKERS := --numprocesses auto --maxprocesses 4 --dist loadfile
-# Trainings, pictures after encoding, detectors, trackers: where the last bits could decide.
-SENSITIVE := $(addprefix tests/test_,$(addsuffix .py,bad_input_dub diffusion dub face g4g imagine imagineid \
-	occlusion people tccp texture thpad training))
+# Trainings, pictures after encoding, detectors, trackers: where an instruction set could decide.
+SENSITIVE := $(addprefix tests/test_,$(addsuffix .py,bad_input_dub diffusion dub face fill_verb g4g imagine \
+	imagineid media_source occlusion people portable tccp texture thpad training))
 CPUS ?= avx2 default zen3 sse4
 
 test: $(VENV)/.dev

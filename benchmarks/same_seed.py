@@ -99,13 +99,21 @@ def main() -> None:
     if given.write:
         write(given.write[0], given.output, given.write[1])
         return
+    names = given.cpus.split(",")
+    if unknown := [name for name in names if name not in PROCESSORS]:
+        parser.error(f"--cpus {','.join(unknown)}: choose of {', '.join(PROCESSORS)}")
     write_inputs(given.output)
+    settings = {"own": environment("own", given.output)}
+    for name in names:
+        try:
+            settings[name] = environment(name, given.output)
+        except OSError as error:
+            print(f"{name} is left out: {error}")
     for verb in given.verbs.split(","):
-        for name in ["own", *given.cpus.split(",")]:
+        for name in settings:
             began = time.perf_counter()
             command = [sys.executable, __file__, "-o", str(given.output), "--write", verb, name]
-            settings = environment(name, given.output)
-            subprocess.run(command, env=settings, check=True, stderr=subprocess.DEVNULL)
+            subprocess.run(command, env=settings[name], check=True)
             seconds = time.perf_counter() - began
             told = (f"{what} {value:.4g}" for what, value in compared(given.output, verb, name).items())
             print(f"{verb:8} {name:10} {seconds:6.1f} s ", *told, sep="  ", flush=True)

@@ -63,7 +63,10 @@ static void on_fault(int signal, siginfo_t *info, void *context) {
 int sigaction(int number, const struct sigaction *new, struct sigaction *old) {
     static int (*real)(int, const struct sigaction *, struct sigaction *);
     if (!real) real = dlsym(RTLD_NEXT, "sigaction");
-    if (number == SIGSEGV && new && (amd || sse) && new->sa_sigaction != on_fault) return 0;
+    if (number == SIGSEGV && new && (amd || sse) && new->sa_sigaction != on_fault) {
+        if (old) memset(old, 0, sizeof *old); /* whoever asks for this signal never gets it */
+        return 0;
+    }
     return real(number, new, old);
 }
 

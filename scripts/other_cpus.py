@@ -10,6 +10,7 @@ processor, Linux and a C compiler, and reach all of them: scripts/masked_cpu.c s
 import argparse
 import os
 import platform
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -26,7 +27,7 @@ PROCESSORS: dict[str, dict[str, str]] = {
         "MKL_ENABLE_INSTRUCTIONS": "AVX2",
         "OPENCV_CPU_DISABLE": "AVX512-SKX",
     },
-    # ... and with what every x86-64 has.
+    # ... and with nothing newer than SSE4.
     "default": {
         "ATEN_CPU_CAPABILITY": "default",
         "ONEDNN_MAX_CPU_ISA": "SSE41",
@@ -52,19 +53,27 @@ def environment(name: str, folder: Path) -> dict[str, str]:
         OSError: this machine cannot imitate that processor.
     """
     changed = dict(PROCESSORS[name])
+    if name not in ("own", "one-thread") and platform.machine() not in ("x86_64", "AMD64"):
+        raise OSError("the switches are those of x86-64 processors")
     if "TALKFACE_CPU" in changed:
-        changed["LD_PRELOAD"] = str(_built(folder))
+        changed["LD_PRELOAD"] = str(_built(folder.resolve()))
     return {**os.environ, **changed}
 
 
 def _built(folder: Path) -> Path:
     """The library that answers for CPUID."""
-    if platform.system() != "Linux" or platform.machine() != "x86_64" or not _can_fault():
-        raise OSError("CPUID cannot be answered for on this machine")
-    library = folder / "masked_cpu.so"
+    library, compiler = folder / "masked_cpu.so", shutil.which("cc")
+    if platform.system() != "Linux" or not _can_fault():
+        raise OSError("it needs Linux on an Intel processor, where CPUID can be made to fault")
+    if compiler is None:
+        raise OSError("it needs a C compiler (cc)")
+    if " " in str(library):
+        raise OSError(f"the loader takes no path with a space in it: {library}")
     if not library.exists():
         source = Path(__file__).with_name("masked_cpu.c")
-        subprocess.run(["cc", "-shared", "-fPIC", "-O2", "-o", str(library), str(source)], check=True)
+        command = [compiler, "-shared", "-fPIC", "-O2", "-o", str(library), str(source), "-ldl"]
+        if subprocess.run(command, check=False).returncode:
+            raise OSError("masked_cpu.c cannot be compiled here")
     return library
 
 
@@ -75,8 +84,23 @@ def _can_fault() -> bool:
     return done.stdout.strip() == "0"
 
 
+def run(names: list[str], command: list[str]) -> int:
+    """Run a command under each processor; the last exit code that is not 0, or 3 if it never ran."""
+    codes = []
+    with tempfile.TemporaryDirectory() as folder:
+        for name in names:
+            try:
+                settings = environment(name, Path(folder))
+            except OSError as error:
+                print(f"== {name}: left out: {error}", file=sys.stderr)
+                continue
+            print(f"== {name}", flush=True)
+            codes.append(subprocess.run(command, env=settings, check=False).returncode)
+    return next((code for code in reversed(codes) if code), 0) if codes else 3
+
+
 def main() -> int:
-    """Run the command under each processor; the last exit code that is not 0."""
+    """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=_AS_WRITTEN)
     parser.add_argument("names", nargs="*", metavar="PROCESSOR", help=", ".join(PROCESSORS))
     parser.add_argument("--list", action="store_true", help="which there are, and what they set")
@@ -92,17 +116,9 @@ def main() -> int:
     unknown = [name for name in given.names if name not in PROCESSORS]
     if unknown or not given.names or not command:
         parser.error(f"name processors ({', '.join(PROCESSORS)}), then -- and a command")
-    code = 0
-    with tempfile.TemporaryDirectory() as folder:
-        for name in given.names:
-            try:
-                settings = environment(name, Path(folder))
-            except OSError as error:
-                print(f"== {name}: left out: {error}", file=sys.stderr)
-                continue
-            print(f"== {name}", flush=True)
-            code = subprocess.run(command, env=settings, check=False).returncode or code
-    return code
+    if shutil.which(command[0]) is None:
+        parser.error(f"there is no program {command[0]}")
+    return run(given.names, command)
 
 
 if __name__ == "__main__":

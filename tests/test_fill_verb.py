@@ -239,10 +239,17 @@ def test_the_face_is_there_and_it_is_the_asked_one(scene: Scene):
 
 
 @pytest.mark.long
-def test_somebody_imagined_is_filled_in(scene: Scene, speech: Path):
-    image = next(iter(talkface.fill(scene.video, speech, identity="imagined", stop=0.04)[0]))
-    assert FaceTracker().track_image(image)
-    assert np.abs(image.astype(int) - scene.frames[0]).max() > 30
+def test_somebody_imagined_is_filled_in_twice(scene: Scene, speech: Path, tmp_path: Path, run: Run):
+    outcome = run(
+        "fill", scene.video, speech, "--identity", "imagined", "-o", tmp_path / "out.mp4",
+        "--takes", 2, "--to", "0.04",
+    )  # fmt: skip
+    assert outcome.code == 0, outcome
+    assert outcome.out == [str(tmp_path / f"out.take{k}.mp4") for k in (1, 2)]
+    one, two = (next(iter(VideoReader(path))).image for path in outcome.out)
+    assert FaceTracker().track_image(one)
+    assert np.abs(one.astype(int) - scene.frames[0]).max() > 30
+    assert np.abs(one.astype(int) - two).max() > 30, "two people"
 
 
 # -- measured --------------------------------------------------------------------------------------

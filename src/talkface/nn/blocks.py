@@ -66,7 +66,7 @@ class TemporalBlock(nn.Module):
 def pixel_shuffle(x: Tensor, factor: int) -> Tensor:
     """(B, C f^2, H, W) to (B, C, f H, f W), on any processor: torch's own, channels last, needs AVX2."""
     if x.device.type == "cpu" and torch.backends.cpu.get_cpu_capability() == "DEFAULT":
-        x = x.contiguous()
+        x = x.clone(memory_format=torch.contiguous_format)
     return F.pixel_shuffle(x, factor)
 
 

@@ -52,12 +52,15 @@ def environment(name: str, folder: Path) -> dict[str, str]:
     Raises:
         OSError: this machine cannot imitate that processor.
     """
-    changed = dict(PROCESSORS[name])
+    changed, given = dict(PROCESSORS[name]), dict(os.environ)
+    for other in PROCESSORS.values():  # perhaps this runs as on another processor already
+        for switch in other.keys() - {"OMP_NUM_THREADS"}:
+            given.pop(switch, None)
     if name not in ("own", "one-thread") and platform.machine() not in ("x86_64", "AMD64"):
         raise OSError("the switches are those of x86-64 processors")
     if "TALKFACE_CPU" in changed:
         changed["LD_PRELOAD"] = str(_built(folder.resolve()))
-    return {**os.environ, **changed}
+    return given | changed
 
 
 def _built(folder: Path) -> Path:

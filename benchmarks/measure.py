@@ -110,7 +110,7 @@ def _cpu_name() -> str:
 def matmul(side: int = 2048, budget: float = 2.0) -> Figures:
     """GFLOP/s of a square matrix product: the median over ``budget`` seconds.
 
-    Without units for bf16 its product takes hundreds of times as long as in fp32: a smaller one is timed.
+    Without units for bf16 its product takes about a hundred times as long as in fp32: a smaller one is timed.
     """
     import torch
 

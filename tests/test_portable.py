@@ -47,7 +47,7 @@ def test_libraries_without_a_switch_believe_it_too() -> None:
 
 
 def test_units_for_bf16_that_torch_may_not_use_do_not_count() -> None:
-    """A product in bf16 without them takes hundreds of times as long as in fp32."""
+    """A product in bf16 without them takes about a hundred times as long as in fp32."""
     assert told("avx2", "has_bf16_units()", "from talkface.options import has_bf16_units") == "False"
 
 

@@ -14,7 +14,7 @@ from talkface.errors import ModelUnavailable
 from talkface.options import has_bf16_units
 
 _MATRIX = 1024
-_SMALL_MATRIX = 128  # where a product takes hundreds of times as long
+_SMALL_MATRIX = 128  # where a product takes about a hundred times as long
 #: What the package writes or often meets, by FFmpeg's name, with the direction that is needed.
 _CODECS = {
     "libx264": "w", "aac": "rw", "h264": "r", "hevc": "r", "vp9": "r", "av1": "r",

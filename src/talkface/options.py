@@ -50,8 +50,8 @@ def has_bf16_units() -> bool:
     words = set(info.read_text().split())
     if platform.machine() == "aarch64":
         return "bf16" in words
-    # oneDNN may have been told to leave them alone (ONEDNN_MAX_CPU_ISA): its products are then hundreds of
-    # times as slow.
+    # oneDNN may have been told to leave them alone (ONEDNN_MAX_CPU_ISA): its products then take about a
+    # hundred times as long as in fp32.
     return bool(words & {"avx512_bf16", "amx_bf16", "avx_ne_convert"}) and _onednn_takes_bf16()
 
 

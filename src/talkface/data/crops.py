@@ -4,6 +4,7 @@
 """
 
 import logging
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -73,20 +74,18 @@ def face_matrix(points: np.ndarray) -> np.ndarray:
     return np.concatenate([linear, (np.full(2, (FACE.pixels - 1) / 2) - linear @ points[1, :2])[:, None]], 1)
 
 
-def cut_clip(video: Path, points: np.ndarray, frames: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
+def cut_clip(
+    video: Iterable[tuple[int, np.ndarray]], points: np.ndarray, frames: np.ndarray
+) -> tuple[list[np.ndarray], np.ndarray]:
     """Compressed crops of the given frames of a video, and the mesh (T, 478, 3) in them."""
-    import av
-
     place = {int(frame): k for k, frame in enumerate(frames)}
     images, cropped = [], []
-    with av.open(str(video)) as container:
-        for index, frame in enumerate(container.decode(video=0)):
-            if index in place:
-                k = place[index]
-                matrix = face_matrix(points[k])
-                crop = cut(frame.to_ndarray(format="rgb24"), matrix, FACE.pixels)
-                images.append(cv2.imencode(".jpg", crop[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])[1])
-                cropped.append(transform(points[k], matrix))
+    for index, image in video:
+        mesh = points[place[index]]
+        matrix = face_matrix(mesh)
+        crop = cut(image, matrix, FACE.pixels)
+        images.append(cv2.imencode(".jpg", crop[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])[1])
+        cropped.append(transform(mesh, matrix))
     return images, np.stack(cropped)
 
 
@@ -95,7 +94,8 @@ def crop_clip(manifest: Manifest, item: Item, model: FaceModel) -> CropClip:
     track = manifest.track(item)
     path = manifest.directory / "crops" / f"{item.key}.npz"
     if not path.is_file():
-        _keep(path, *cut_clip(manifest.file(item), track.points, track.frames))
+        video = manifest.frames(item, set(track.frames.tolist()))
+        _keep(path, *cut_clip(video, track.points, track.frames))
     with np.load(path) as arrays:
         ends = np.cumsum(arrays["lengths"])[:-1]
         images, points = np.split(arrays["jpeg"], ends), arrays["points"]

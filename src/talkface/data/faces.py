@@ -191,18 +191,13 @@ def _is_shown(row: dict[str, str]) -> bool:
 
 def _frames(manifest: Manifest, item: Item) -> Iterator[_Source]:
     """Frames of a clip at even distances."""
-    from talkface.media.video import VideoReader
-
     track = manifest.track(item)
     found = np.flatnonzero(track.found)
     chosen = found[np.linspace(0, len(found) - 1, min(_FRAMES, len(found))).round().astype(int)]
     place = {int(track.frames[k]): k for k in chosen}
-    with VideoReader(manifest.file(item)) as reader:
-        for number, frame in enumerate(reader):
-            if number in place:
-                points = track.points[place[number]]
-                key = f"{item.key}@{number}"
-                yield _Source(key, item.corpus + item.speaker, item.split, frame.image, points)
+    for number, image in manifest.frames(item, place):
+        points, key = track.points[place[number]], f"{item.key}@{number}"
+        yield _Source(key, item.corpus + item.speaker, item.split, image, points)
 
 
 def _sharpness(crop: np.ndarray, points: np.ndarray) -> float:

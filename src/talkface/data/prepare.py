@@ -11,8 +11,9 @@ import csv
 import json
 import logging
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,7 @@ _SAMPLE_RATE, _SAMPLES_PER_FEATURE = 16_000, 320
 
 @dataclass(frozen=True, kw_only=True)
 class Item:
-    """One clip or voice. ``split`` is "train" or "val", always by speaker or by sentence."""
+    """One clip or voice. ``split`` is "train", "dev" or "val", always by speaker or by sentence."""
 
     key: str
     file: str
@@ -63,11 +64,19 @@ class Track:
 
 @dataclass(frozen=True)
 class Manifest:
-    """The items of a prepared folder."""
+    """The items of a prepared folder.
+
+    Attributes:
+        directory: the folder.
+        root: what the items' files are in.
+        items: clips and voices.
+        packed: whether the videos were packed (:mod:`talkface.data.pack`) and OpenCV is to read them.
+    """
 
     directory: Path
     root: Path
     items: list[Item]
+    packed: bool = False
 
     @classmethod
     def load(cls, directory: Path) -> "Manifest":
@@ -83,15 +92,25 @@ class Manifest:
             raise UnreadableMedia(
                 f"{directory} has no manifest.jsonl: run `talkface prepare VIDEOS {directory}` first"
             )
-        head, *lines = path.read_text().splitlines()
+        first, *lines = path.read_text().splitlines()
+        head = json.loads(first)
+        root = Path(directory) / head["root"]  # a packed one is told from the folder on
         return cls(
-            Path(directory), Path(json.loads(head)["root"]), [Item(**json.loads(line)) for line in lines]
+            Path(directory), root, [Item(**json.loads(line)) for line in lines], head.get("packed", False)
         )
 
     def save(self) -> None:
         """Write manifest.jsonl."""
-        lines = [json.dumps({"root": str(self.root)})] + [json.dumps(asdict(item)) for item in self.items]
+        head: dict[str, object] = {"root": str(self.root)}
+        if self.packed:
+            head = {"root": str(self.root.relative_to(self.directory)), "packed": True}
+        lines = [json.dumps(head)] + [json.dumps(asdict(item)) for item in self.items]
         (self.directory / "manifest.jsonl").write_text("\n".join(lines) + "\n")
+
+    @property
+    def choosing(self) -> str:
+        """The split on which a training chooses its best weights: "dev" where there is one, else "val"."""
+        return "dev" if any(item.split == "dev" for item in self.items) else "val"
 
     def apart(self, items: Iterable[Item]) -> list[Item]:
         """Those that train, or whose person no video trains on."""
@@ -101,6 +120,14 @@ class Manifest:
     def file(self, item: Item) -> Path:
         """The item's video or sound."""
         return self.root / item.file
+
+    def frames(self, item: Item, wanted: Collection[int]) -> Iterator[tuple[int, np.ndarray]]:
+        """Frames of a video by their numbers, ascending: RGB (H, W, 3) uint8. What is damaged is left out."""
+        shown = _packed_frames(self.file(item)) if self.packed else _frames(self.file(item))
+        last = max(wanted, default=-1)
+        for number, image in enumerate(islice(shown, last + 1)):
+            if number in wanted:
+                yield number, image
 
     def speech_path(self, item: Item) -> Path:
         """Where the item's audio and teacher features lie."""
@@ -121,6 +148,26 @@ class Manifest:
         """Load the tracked face."""
         with np.load(self.track_path(item)) as arrays:
             return Track(arrays["points"], arrays["times"], arrays["found"], arrays["frames"])
+
+
+def _frames(path: Path) -> Iterator[np.ndarray]:
+    from talkface.media.video import VideoReader
+
+    with VideoReader(path) as reader:
+        for frame in reader:
+            yield frame.image
+
+
+def _packed_frames(path: Path) -> Iterator[np.ndarray]:
+    """As ours, of a plain video, where there may be no PyAV."""
+    import cv2
+
+    video = cv2.VideoCapture(str(path))
+    try:
+        while (read := video.read())[0]:
+            yield cv2.cvtColor(read[1], cv2.COLOR_BGR2RGB)
+    finally:
+        video.release()
 
 
 def list_items(root: Path) -> list[Item]:

@@ -1,6 +1,5 @@
 """Trains the face LDM's U-Net, text and mesh encoders by flow matching over the frozen autoencoder."""
 
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -20,8 +19,8 @@ from talkface.diffusion.sampling import GUIDANCE, SHIFT, STEPS, guided, sample, 
 from talkface.face.attributes import described
 from talkface.face.draw import draw_mesh
 from talkface.face.model import FaceModel, estimate_pose
-from talkface.prefetch import prefetched
 from talkface.training import Task
+from talkface.training.draws import to_device
 
 _TIMES = (0.15, 0.4, 0.65, 0.9)  # at which it is validated
 PROMPTS = ("", "woman", "man", "old man, beard, grey hair", "young woman, blond hair", "man, glasses")
@@ -92,19 +91,14 @@ class DiffusionTask(Task):
         drawings = [draw_mesh(self.warp, points, PIXELS) for points in kept.points[:, 0]]
         ids = [tokenize(caption(known[portrait.key])).ids for portrait in chosen]
         rows = list(zip(kept.latents[:, 0], drawings, ids, strict=True))
-        self.fixed = self._stack(rows)
+        self.fixed = to_device(_stacked(rows), self.device)
         noise = generator.standard_normal((len(_TIMES), *self.fixed["latents"].shape)).astype(np.float32)
         self.noise = torch.from_numpy(noise).to(self.device)
 
-    def batches(self, generator: np.random.Generator) -> Iterator[dict[str, Tensor]]:
-        """Endless batches: latents (B, 4, h, w), drawing (B, 6, H/2, W/2), ids (B, LENGTH)."""
-
-        def draw() -> Iterator[dict[str, Tensor]]:
-            while True:
-                chosen = generator.choice(len(self.weights), self.config.batch, p=self.weights)
-                yield self._stack([self._row(int(index), generator) for index in chosen])
-
-        yield from prefetched(draw())
+    def draw(self, generator: np.random.Generator) -> dict[str, np.ndarray]:
+        """Latents (B, 4, h, w), drawing (B, 6, H/2, W/2), ids (B, LENGTH)."""
+        chosen = generator.choice(len(self.weights), self.config.batch, p=self.weights)
+        return _stacked([self._row(int(index), generator) for index in chosen])
 
     def _row(self, index: int, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         variant = int(generator.integers(self.config.variants))
@@ -115,14 +109,6 @@ class DiffusionTask(Task):
         said = caption(self.attributes[index], generator, self.config.keep)
         ids = tokenize("" if generator.random() < self.config.no_caption else said).ids
         return self.album.latents[index, variant], drawing, ids
-
-    def _stack(self, rows: list[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> dict[str, Tensor]:
-        latents, drawing, ids = (torch.from_numpy(np.stack(column)) for column in zip(*rows, strict=True))
-        return {
-            "latents": latents.float().to(self.device),
-            "drawing": drawing.to(self.device),
-            "ids": ids.to(self.device),
-        }
 
     def training_step(self, batch: dict[str, Tensor], optimizer_index: int, step: int) -> dict[str, Tensor]:
         """Squared error of the velocity."""
@@ -185,7 +171,7 @@ class DiffusionTask(Task):
             )
             for k in chosen
         ]
-        batch, made = self._stack(rows), []
+        batch, made = to_device(_stacked(rows), self.device), []
         noise = torch.randn(batch["latents"].shape, generator=torch.Generator().manual_seed(0))
         for start in range(0, count, self.config.batch):
             part = slice(start, start + self.config.batch)
@@ -202,6 +188,11 @@ class DiffusionTask(Task):
         sizes = asdict(replace(self.config.model, spectrum=self.spectrum()))
         config = {"class": "FaceDiffusion", "model": sizes, "metrics": metrics}
         save_pretrained(directory, config, self.model.state_dict(), card=None)
+
+
+def _stacked(rows: list[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> dict[str, np.ndarray]:
+    latents, drawing, ids = (np.stack(column) for column in zip(*rows, strict=True))
+    return {"latents": latents.astype(np.float32), "drawing": drawing, "ids": ids}
 
 
 def clear_ones(

@@ -7,7 +7,10 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+import torch
 from torch import Tensor, nn
+
+from talkface.training.draws import drawn, to_device
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,20 +29,33 @@ class Task(abc.ABC):
         metric: key of :meth:`validate` that chooses the best weights.
         mode: "max" or "min".
         modules: what is trained, averaged and saved; names prefix the keys of the checkpoint.
+        device: where the modules and the batches are.
+        workers: processes that draw batches; 0 for a thread.
     """
 
     Config: ClassVar[type]
     metric: str
     mode: str
     modules: dict[str, nn.Module]
+    device: torch.device = torch.device("cpu")
+    workers: int = 0
 
     def optimizers_spec(self) -> list[OptimizerSpec]:
         """One optimizer over everything, unless a task says otherwise."""
         return [OptimizerSpec(modules=tuple(self.modules))]
 
-    @abc.abstractmethod
+    def draw(self, generator: np.random.Generator) -> Any:
+        """One training batch on the CPU: arrays or tensors in dicts, lists or tuples.
+
+        Drawn ahead, in a thread or in processes of their own: it reads what the task has loaded and changes
+        nothing.
+        """
+        raise NotImplementedError
+
     def batches(self, generator: np.random.Generator) -> Iterator[Any]:
-        """Endless training batches."""
+        """Endless training batches on the device: what :meth:`draw` draws, unless a task says otherwise."""
+        for batch in drawn(self.draw, generator, self.workers):
+            yield to_device(batch, self.device)
 
     @abc.abstractmethod
     def training_step(self, batch: Any, optimizer_index: int, step: int) -> dict[str, Tensor]:

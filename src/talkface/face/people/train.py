@@ -15,7 +15,6 @@ from talkface.face.model import FaceModel
 from talkface.face.people.appearance import HEIGHT, WIDTH, Appearance, AppearanceModel, twice_area
 from talkface.face.tracker import FaceTracker
 from talkface.media.image import load_image
-from talkface.media.video import VideoReader
 
 logger = logging.getLogger(__name__)
 
@@ -87,11 +86,10 @@ def _clips(manifest: Manifest, model: AppearanceModel, config: AppearanceConfig)
         track = manifest.track(item)
         chosen = np.linspace(0, len(track.frames) - 1, config.views_per_clip).astype(int)
         places = {int(track.frames[i]): i for i in chosen if track.found[i]}
-        for index, frame in enumerate(VideoReader(manifest.file(item))):
-            if index in places:
-                i = places[index]
-                appearance = model(frame.image, track.points[i])
-                yield View(appearance, person, item.key, item.corpus, i / len(track.frames), item.split)
+        for index, image in manifest.frames(item, places):
+            i = places[index]
+            appearance = model(image, track.points[i])
+            yield View(appearance, person, item.key, item.corpus, i / len(track.frames), item.split)
 
 
 def _pictures(root: Path, model: AppearanceModel) -> Iterator[View]:

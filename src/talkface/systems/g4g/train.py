@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from talkface.data.prepare import Manifest
 from talkface.face.draw import MAP_CHANNELS, mesh_maps
 from talkface.face.model import FaceModel
 from talkface.nn.adversarial import (
@@ -94,7 +95,8 @@ class AlignmentTask(Task):
             "limit": config.max_clips,
         }
         self.clips = read_talking(data, "train", self.face, seed=seed, **options)
-        self.held_out = read_talking(data, "val", self.face, **(options | {"most_of_one": 3, "variants": 1}))
+        options |= {"most_of_one": 3, "variants": 1}
+        self.held_out = read_talking(data, Manifest.load(data).choosing, self.face, **options)
         self.weights = speaker_weights(self.clips, config.speaker_power)
         self.generator = Generator(config.model).to(self.device)
         self.modules = {"generator": self.generator}

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from talkface.data.prepare import Manifest
 from talkface.face.model import FaceModel
 from talkface.systems.g4g.data import TalkingClip, read_talking, speaker_weights
 from talkface.systems.g4g.experts import MOUTH_PIXELS, WINDOW, SyncExpert, SyncExpertConfig
@@ -60,7 +61,8 @@ class ExpertTask(Task):
         }
         self.clips = read_talking(data, "train", face, **args)
         self.mouths = [clip.mouths(MOUTH_PIXELS) for clip in self.clips]
-        self.held_out = read_talking(data, "val", face, shortest=2 * REACH + 25, limit=config.max_clips)
+        held_out = Manifest.load(data).choosing
+        self.held_out = read_talking(data, held_out, face, shortest=2 * REACH + 25, limit=config.max_clips)
         self.weights = speaker_weights(self.clips, config.speaker_power)
         self.expert = SyncExpert(config.model).to(self.device)
         self.modules = {"expert": self.expert}

@@ -6,7 +6,6 @@ All frames of a clip are seen through the same window, so that what is around th
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -14,14 +13,13 @@ import torch
 
 from talkface.data.arrays import kept_arrays
 from talkface.data.faces import PIXELS, portrait_matrix
-from talkface.data.prepare import Item, Manifest
+from talkface.data.prepare import Item, Manifest, Track
 from talkface.diffusion.autoencoder import FaceAutoencoder
 from talkface.diffusion.stable import StableAutoencoder
 from talkface.face.crop import cut, transform
 from talkface.face.masks import face_mask
 from talkface.face.model import FaceModel, estimate_pose
 from talkface.face.warp import MeshWarp, move_ring, resample, with_ring
-from talkface.media.video import VideoReader
 from talkface.nn.picture import enlarged, pictures
 
 logger = logging.getLogger(__name__)
@@ -176,7 +174,7 @@ def _rows(
     targets = generator.choice(usable, min(frames, len(usable)), replace=False)
     references = generator.choice(usable, len(targets))
     wanted = {int(k) for k in (*targets, *(targets - 1), *references)}
-    window = _look(manifest.file(item), track.points, track.frames, wanted, face)
+    window = _look(manifest, item, track, wanted, face)
     for target, reference in zip(targets.tolist(), references.tolist(), strict=True):
         if {target, target - 1, reference} <= window.images.keys():
             moved = move_portrait(
@@ -195,14 +193,13 @@ def _rows(
             )
 
 
-def _look(path: Path, points: np.ndarray, frames: np.ndarray, wanted: set[int], face: FaceModel) -> _Window:
+def _look(manifest: Manifest, item: Item, track: Track, wanted: set[int], face: FaceModel) -> _Window:
     """Cut the wanted frames through a window that suits the median face."""
+    points = track.points
     neutral = face.fit(points[:: max(1, len(points) // 50)]).neutral
-    number = {int(frames[k]): k for k in wanted}
-    images = {}
-    with VideoReader(path) as reader:
-        matrix = portrait_matrix(np.median(points, 0), reader.size)
-        for index, frame in enumerate(reader):
-            if index in number:
-                images[number[index]] = cut(frame.image, matrix, PIXELS)
+    number = {int(track.frames[k]): k for k in wanted}
+    images, matrix = {}, np.eye(2, 3)
+    for index, image in manifest.frames(item, number):
+        matrix = portrait_matrix(np.median(points, 0), image.shape[1::-1])
+        images[number[index]] = cut(image, matrix, PIXELS)
     return _Window(images, np.stack([transform(one, matrix) for one in points]), neutral)

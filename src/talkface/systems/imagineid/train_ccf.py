@@ -1,6 +1,5 @@
 """Trains CCF's adapters one after another over the frozen face LDM."""
 
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -19,7 +18,6 @@ from talkface.face.attributes import described, looks
 from talkface.face.draw import draw_mesh
 from talkface.face.model import FaceModel
 from talkface.nn.picture import gradient_loss, weighted_l1
-from talkface.prefetch import prefetched
 from talkface.systems.imagineid.ccf import (
     Hint,
     MaskBlendingAdapter,
@@ -32,6 +30,7 @@ from talkface.systems.imagineid.config import EMOTIONS, CcfConfig
 from talkface.systems.imagineid.footage import Footage, enlarged_mask, hidden_cells
 from talkface.systems.imagineid.pad import Pad
 from talkface.training import Task
+from talkface.training.draws import to_device
 
 _TIMES = (0.2, 0.5, 0.8)  # at which adapters are validated
 
@@ -107,10 +106,9 @@ class CcfTask(Task):
         """What the adapter is worth nothing without."""
         return {"base": self.base}
 
-    def drawings(self, points: np.ndarray) -> Tensor:
+    def drawings(self, points: np.ndarray) -> np.ndarray:
         """Drawings (B, 6, H/2, W/2) of meshes (B, 478, 3)."""
-        drawn = np.stack([draw_mesh(self.warp, one, PIXELS, self.pixels // 2) for one in points])
-        return torch.from_numpy(drawn).to(self.device)
+        return np.stack([draw_mesh(self.warp, one, PIXELS, self.pixels // 2) for one in points])
 
     def noised(self, clean: Tensor, time: Tensor, noise: Tensor) -> Tensor:
         """Latents (B, 4, h, w) on their way to noise at times (B,)."""
@@ -162,7 +160,7 @@ class TiaTask(CcfTask):
         kept = LatentAlbum.of(strangers, self.autoencoder, 1, folder, pixels=self.pixels)
         self.fixed = {
             "clean": torch.from_numpy(kept.latents[:, 0]).float().to(self.device),
-            "drawing": self.drawings(kept.points[:, 0]),
+            "drawing": torch.from_numpy(self.drawings(kept.points[:, 0])).to(self.device),
             "semantic": semantic(strangers),
             "mood": mood(strangers),
             "ids": torch.from_numpy(self.base.tokenize("", voice=True).ids)
@@ -171,23 +169,17 @@ class TiaTask(CcfTask):
         }
         self.noise = _fixed_noise(tuple(self.fixed["clean"].shape), self.device)
 
-    def batches(self, generator: np.random.Generator) -> Iterator[dict[str, Tensor]]:
-        """Endless batches of latents, drawings, semantic embeddings and tokens."""
-
-        def draw() -> Iterator[dict[str, Tensor]]:
-            while True:
-                chosen = generator.choice(len(self.weights), self.config.batch, p=self.weights)
-                variant = generator.integers(self.album.latents.shape[1], size=len(chosen))
-                said = [self._said(self.attributes[k], generator) for k in chosen]
-                yield {
-                    "clean": torch.from_numpy(self.album.latents[chosen, variant]).float().to(self.device),
-                    "drawing": self.drawings(self.album.points[chosen, variant]),
-                    "semantic": self.semantic[torch.from_numpy(chosen)],
-                    "mood": self.moods[torch.from_numpy(chosen)],
-                    "ids": torch.from_numpy(np.stack(said)).to(self.device),
-                }
-
-        yield from prefetched(draw())
+    def draw(self, generator: np.random.Generator) -> dict[str, np.ndarray]:
+        """Latents, drawings, whose they are, and tokens."""
+        chosen = generator.choice(len(self.weights), self.config.batch, p=self.weights)
+        variant = generator.integers(self.album.latents.shape[1], size=len(chosen))
+        said = [self._said(self.attributes[k], generator) for k in chosen]
+        return {
+            "clean": self.album.latents[chosen, variant].astype(np.float32),
+            "drawing": self.drawings(self.album.points[chosen, variant]),
+            "chosen": chosen,
+            "ids": np.stack(said),
+        }
 
     def _said(self, attributes: Attributes, generator: np.random.Generator) -> np.ndarray:
         """The pseudo-words, and at times a few phrases after them."""
@@ -197,9 +189,10 @@ class TiaTask(CcfTask):
     def training_step(self, batch: dict[str, Tensor], optimizer_index: int, step: int) -> dict[str, Tensor]:
         """Squared error of the frozen LDM's velocity."""
         time = torch.randn(len(batch["clean"]), device=self.device).sigmoid()
-        blur = self.config.blur * torch.randn_like(batch["semantic"])
-        blurred = F.normalize(batch["semantic"] + blur, dim=-1)
-        return {"loss": self._error(batch | {"semantic": blurred}, time, torch.randn_like(batch["clean"]))}
+        semantic = self.semantic[batch["chosen"]]
+        blurred = F.normalize(semantic + self.config.blur * torch.randn_like(semantic), dim=-1)
+        meant = batch | {"semantic": blurred, "mood": self.moods[batch["chosen"]]}
+        return {"loss": self._error(meant, time, torch.randn_like(batch["clean"]))}
 
     def _error(self, batch: dict[str, Tensor], time: Tensor, noise: Tensor) -> Tensor:
         words = self.base.text.embed(batch["ids"])
@@ -232,38 +225,29 @@ class FootageTask(CcfTask):
         mark = latents_mark(self.autoencoder)
         given = (self.face, self.autoencoder, self.config.frames, mark, seed, self.pixels)
         self.footage = Footage.of(self.manifest, "train", *given)
-        self.held_out = Footage.of(self.manifest, "val", *given)
+        self.held_out = Footage.of(self.manifest, self.manifest.choosing, *given)
         spread = np.linspace(0, len(self.held_out) - 1, min(self.config.held_out, len(self.held_out)))
-        self.fixed = self.rows(self.held_out, spread.round().astype(int))
+        self.fixed = to_device(self.rows(self.held_out, spread.round().astype(int)), self.device)
         self.noise = _fixed_noise(tuple(self.fixed["target"].shape), self.device)
 
-    def rows(self, footage: Footage, chosen: np.ndarray) -> dict[str, Tensor]:
+    def rows(self, footage: Footage, chosen: np.ndarray) -> dict[str, np.ndarray]:
         """Latents, the mesh's drawing and where the face is."""
-        latents = {
-            name: torch.from_numpy(getattr(footage, name)[chosen]).float().to(self.device)
-            for name in ("target", "moved", "before")
-        }
+        names = "target", "moved", "before"
+        latents = {name: getattr(footage, name)[chosen].astype(np.float32) for name in names}
         cells = np.stack([hidden_cells(one, self.pixels // 8) for one in footage.points[chosen]])
         old_cells = np.stack([hidden_cells(one, self.pixels // 8) for one in footage.before_points[chosen]])
         masks = np.stack([enlarged_mask(one, self.pixels)[None] for one in footage.points[chosen]])
         return latents | {
             "drawing": self.drawings(footage.points[chosen]),
-            "hidden": torch.from_numpy(cells).to(self.device),
-            "hidden_before": torch.from_numpy(old_cells).to(self.device),
-            "mask": torch.from_numpy(masks).to(self.device),
+            "hidden": cells,
+            "hidden_before": old_cells,
+            "mask": masks,
         }
 
-    def batches(self, generator: np.random.Generator) -> Iterator[dict[str, Tensor]]:
-        """Endless batches as :meth:`rows` gives them."""
-
-        def draw() -> Iterator[dict[str, Tensor]]:
-            while True:
-                yield self.rows(
-                    self.footage,
-                    generator.choice(len(self.footage), self.config.batch, p=self.footage.weight),
-                )
-
-        yield from prefetched(draw())
+    def draw(self, generator: np.random.Generator) -> dict[str, np.ndarray]:
+        """A batch as :meth:`rows` gives it."""
+        chosen = generator.choice(len(self.footage), self.config.batch, p=self.footage.weight)
+        return self.rows(self.footage, chosen)
 
 
 class ScaTask(FootageTask):

@@ -2,7 +2,6 @@
 
 import logging
 from dataclasses import dataclass
-from itertools import islice
 
 import cv2
 import numpy as np
@@ -13,7 +12,6 @@ from talkface.data.faces import PIXELS, Portrait, portraits, weights
 from talkface.data.prepare import Item, Manifest
 from talkface.face.crop import cut, face_unit, transform
 from talkface.face.model import FaceModel, Pose, estimate_pose
-from talkface.media.video import VideoReader
 from talkface.systems.tccp.landmarks import SEEN, LandmarkConfig, view_matrix
 from talkface.systems.tccp.scenes import around_audio
 from talkface.systems.thpad.train import ClipReader
@@ -194,12 +192,8 @@ def _clip(
     middle = np.median(track.points, 0)
     side = _ROOM * face_unit(middle)
     matrix = np.concatenate([np.eye(2), (side / 2 - middle[1, :2])[:, None]], 1) * (SMALL / side)
-    images: dict[int, np.ndarray] = {}
     wanted = {int(track.frames[k]) for k in place}
-    with VideoReader(manifest.file(item)) as video:
-        for index, frame in islice(enumerate(video), max(wanted) + 1):
-            if index in wanted:
-                images[index] = cut(frame.image, matrix, SMALL)
+    images = {index: cut(image, matrix, SMALL) for index, image in manifest.frames(item, wanted)}
     if not wanted <= images.keys():
         return None
     fit = face.fit(track.points[:: max(1, len(track.points) // 60)])

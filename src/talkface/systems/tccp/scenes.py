@@ -6,7 +6,6 @@ A window's frames are seen through the same crop; the hole may be larger or smal
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
-from itertools import islice
 from pathlib import Path
 
 import cv2
@@ -23,7 +22,6 @@ from talkface.diffusion.stable import StableAutoencoder
 from talkface.face.crop import cut, face_unit, transform
 from talkface.face.model import FaceModel
 from talkface.face.motion import FaceMotion
-from talkface.media.video import VideoReader
 from talkface.nn.picture import enlarged, pictures
 from talkface.systems.tccp.config import WINDOW
 from talkface.systems.tccp.drawing import landmark_picture
@@ -112,7 +110,7 @@ def of_both_splits(
     manifest = Manifest.load(data)
     mark = f"{latents_mark(base.autoencoder)}-{weights_mark(refiner)}"
     given = (face, base.autoencoder, refiner, windows, mark, seed, base.pixels)
-    return Scenes.of(manifest, "train", *given), Scenes.of(manifest, "val", *given)
+    return Scenes.of(manifest, "train", *given), Scenes.of(manifest, manifest.choosing, *given)
 
 
 def around(values: np.ndarray, reach: int) -> np.ndarray:
@@ -244,7 +242,8 @@ def _rows(
         _draw_take(generator, int(first), int(generator.choice(seen)))
         for first in generator.choice(firsts, min(windows, len(firsts)), replace=False)
     ]
-    images = _read(manifest.file(item), track.frames, {k for t in takes for k in (*t.frames, t.reference)})
+    number = {int(track.frames[k]): k for take in takes for k in (*take.frames, take.reference)}
+    images = {number[index]: image for index, image in manifest.frames(item, number)}
     motion = face.fit(track.points).motion
     for take in takes:
         if {*take.frames, take.reference} <= images.keys():
@@ -254,13 +253,6 @@ def _rows(
                 "lips": lips[place].astype(np.float16),
                 "audio": audio[place].astype(np.float16),
             }
-
-
-def _read(path: Path, frames: np.ndarray, wanted: set[int]) -> dict[int, np.ndarray]:
-    number = {int(frames[k]): k for k in wanted}
-    with VideoReader(path) as video:
-        shown = islice(enumerate(video), max(number) + 1)
-        return {number[index]: frame.image for index, frame in shown if index in number}
 
 
 def _window(

@@ -65,7 +65,8 @@ class LandmarkTask(Task):
         chosen = np.arange(0, tp.FACE_VERTICES, _EVERY)
         self.points = torch.from_numpy(face.mean[chosen]).to(self.device)
         manifest = Manifest.load(data)
-        self.train_clips, self.val_clips = (Contexts.of(manifest, split, face) for split in ("train", "val"))
+        self.train_clips = Contexts.of(manifest, "train", face)
+        self.val_clips = Contexts.of(manifest, manifest.choosing, face)
         self.stills = Contexts.of_stills(manifest, "train", face) if config.stills else None
         torch.manual_seed(seed)
         self.net = LandmarkTransformer(config.model).to(self.device)

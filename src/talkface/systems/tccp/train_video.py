@@ -5,7 +5,6 @@ noise: few steps lead there, and what is learnt is what guesses lack (Albergo et
 interpolants with data-dependent couplings", 2024).
 """
 
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -19,7 +18,6 @@ from talkface.diffusion.base import COMPACT, Base
 from talkface.diffusion.sampling import Velocity, sample
 from talkface.face.draw import draw_mesh
 from talkface.face.model import FaceModel, estimate_pose
-from talkface.prefetch import prefetched
 from talkface.systems.tccp.config import FACE, MVControlNetConfig
 from talkface.systems.tccp.losses import velocity_error
 from talkface.systems.tccp.model import MVControlNet, Signal
@@ -27,6 +25,7 @@ from talkface.systems.tccp.reading import LandmarkReader, landmark_error
 from talkface.systems.tccp.scenes import Scenes, of_both_splits
 from talkface.systems.thpad.refiner import Refiner
 from talkface.training import Task
+from talkface.training.draws import to_device
 
 _STEPS = 2  # with which it is validated
 
@@ -87,18 +86,17 @@ class VideoTask(Task):
         self.reader = LandmarkReader.from_pretrained(config.reader).to(self.device) if config.reader else None
         spread = np.linspace(0, len(held_out) - 1, min(config.held_out, len(held_out)))
         chosen = spread.round().astype(int)
-        self.fixed, self.fixed_points = self.rows(held_out, chosen), held_out.points[chosen]
+        self.fixed = to_device(self.rows(held_out, chosen), self.device)
+        self.fixed_points = held_out.points[chosen]
         noise = np.random.default_rng(0).standard_normal(self.fixed["target"][:, :1].shape)
         self.noise = torch.from_numpy(noise.astype(np.float32)).to(self.device)
 
-    def rows(self, scenes: Scenes, chosen: np.ndarray) -> dict[str, Tensor]:
+    def rows(self, scenes: Scenes, chosen: np.ndarray) -> dict[str, np.ndarray]:
         """A batch of windows."""
         named = {"target": scenes.drawn if self.config.goal == "landmarks" else scenes.target}
         names = ("context", "moved", "portrait", "hidden", "lips", "audio")
         named |= {name: getattr(scenes, name) for name in names}
-        rows = {
-            name: torch.from_numpy(array[chosen]).float().to(self.device) for name, array in named.items()
-        }
+        rows = {name: array[chosen].astype(np.float32) for name, array in named.items()}
         rows["hidden"] = rows["hidden"][:, :, None]
         if self.config.model.drawing:
             half = self.base.pixels // 2
@@ -106,22 +104,17 @@ class VideoTask(Task):
                 [draw_mesh(self.warp, mesh, PIXELS, half) for mesh in window]
                 for window in scenes.points[chosen]
             ]
-            rows["drawing"] = torch.from_numpy(np.array(drawn)).to(self.device)
+            rows["drawing"] = np.array(drawn)
         return rows
 
-    def batches(self, generator: np.random.Generator) -> Iterator[dict[str, Tensor]]:
-        """Endless batches as :meth:`rows` gives them; some of first frames alone."""
-
-        def draw() -> Iterator[dict[str, Tensor]]:
-            while True:
-                alone = generator.random() < self.config.single
-                count = self.config.batch * (self.scenes.target.shape[1] if alone else 1)
-                rows = self.rows(self.scenes, generator.choice(len(self.scenes), count, p=self.scenes.weight))
-                if alone:
-                    rows = {name: part if name == "portrait" else part[:, :1] for name, part in rows.items()}
-                yield rows
-
-        yield from prefetched(draw())
+    def draw(self, generator: np.random.Generator) -> dict[str, np.ndarray]:
+        """A batch as :meth:`rows` gives it; some are of first frames alone."""
+        alone = generator.random() < self.config.single
+        count = self.config.batch * (self.scenes.target.shape[1] if alone else 1)
+        rows = self.rows(self.scenes, generator.choice(len(self.scenes), count, p=self.scenes.weight))
+        if alone:
+            rows = {name: part if name == "portrait" else part[:, :1] for name, part in rows.items()}
+        return rows
 
     def training_step(self, batch: dict[str, Tensor], optimizer_index: int, step: int) -> dict[str, Tensor]:
         """Squared error of the velocity; some first frames are known, some references hidden."""

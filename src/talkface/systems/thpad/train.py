@@ -21,6 +21,7 @@ from talkface.systems.thpad.config import FRAME_RATE, MotionConfig, PriorConfig
 from talkface.systems.thpad.losses import LipLoss, contrastive_sync, lip_readout, orthogonality, velocity
 from talkface.systems.thpad.model import DiffusionPrior, MotionModel
 from talkface.training import Task
+from talkface.training.draws import to_device
 
 logger = logging.getLogger(__name__)
 
@@ -175,7 +176,7 @@ class MotionTask(Task):
         reader = ClipReader(Manifest.load(data), self.face, config.features, config.encoder)
         generator = np.random.default_rng(seed)
         self.examples = _variants(reader, config.variants, generator, config.window)
-        self.held_out = [reader.read(item) for item in reader.items("val")]
+        self.held_out = [reader.read(item) for item in reader.items(reader.manifest.choosing)]
         self.weights = _speaker_weights(self.examples, config.speaker_power)
         self.model = MotionModel(config.model).to(self.device)
         moved = np.concatenate([e.motion for e in self.examples])
@@ -433,7 +434,9 @@ class PriorTask(Task):
         self.weights /= self.weights.sum()
         self.examples = [self._encode(e) for e in examples]
         self.held_out = [
-            self._encode(e) for e in map(reader.read, reader.items("val")) if len(e.motion) >= 50
+            self._encode(e)
+            for e in map(reader.read, reader.items(reader.manifest.choosing))
+            if len(e.motion) >= 50
         ]
         self.prior = DiffusionPrior(config.model).to(self.device)
         self.modules = {"prior": self.prior}
@@ -441,20 +444,19 @@ class PriorTask(Task):
     @torch.no_grad()
     def _encode(self, example: Example) -> tuple[Tensor, Tensor]:
         """f_nl^v (T, non_lip) and f^a (T, audio) of a clip."""
-        motion = self.motion.normalise(torch.from_numpy(example.motion)[None])
-        _, f_ol = self.motion.encode_visual(torch.from_numpy(example.beta_mouth)[None], motion)
-        content = torch.from_numpy(example.content).float()[None]
-        _, f_a = self.motion.speak(content, torch.from_numpy(example.level)[None])
-        return self.motion.non_lip_code(f_ol)[0], f_a[0]
+        given = example.motion, example.beta_mouth, example.content, example.level
+        moving, beta, content, level = (torch.from_numpy(a).float()[None].to(self.device) for a in given)
+        _, f_ol = self.motion.encode_visual(beta, self.motion.normalise(moving))
+        _, f_a = self.motion.speak(content, level)
+        return self.motion.non_lip_code(f_ol)[0].cpu(), f_a[0].cpu()
 
-    def batches(self, generator: np.random.Generator) -> Iterator[dict[str, Tensor]]:
-        """Endless windows of one length: codes (B, T, non_lip), f_a (B, T, audio), known (B, T)."""
+    def draw(self, generator: np.random.Generator) -> dict[str, Tensor]:
+        """Windows of one length: codes (B, T, non_lip), f_a (B, T, audio), known (B, T)."""
         lengths = np.array([len(e[0]) for e in self.examples])
-        while True:
-            frames = int(generator.integers(50, self.config.model.window + 1))
-            weight = np.where(lengths >= frames, self.weights, 0.0)
-            rows = generator.choice(len(self.examples), self.config.batch, p=weight / weight.sum())
-            yield self._collate([self.examples[i] for i in rows], frames, generator)
+        frames = int(generator.integers(50, self.config.model.window + 1))
+        weight = np.where(lengths >= frames, self.weights, 0.0)
+        rows = generator.choice(len(self.examples), self.config.batch, p=weight / weight.sum())
+        return self._collate([self.examples[i] for i in rows], frames, generator)
 
     def _collate(
         self, rows: list[tuple[Tensor, Tensor]], frames: int, generator: np.random.Generator
@@ -466,8 +468,7 @@ class PriorTask(Task):
         noise = torch.from_numpy(generator.standard_normal(codes.shape).astype(np.float32))
         step = torch.from_numpy(generator.integers(0, self.config.model.diffusion_steps, len(rows)))
         drop = torch.from_numpy(generator.random(len(rows)) < self.config.condition_dropout)
-        batch = {"codes": codes, "f_a": f_a, "known": known, "noise": noise, "step": step, "drop": drop}
-        return {name: tensor.to(self.device) for name, tensor in batch.items()}
+        return {"codes": codes, "f_a": f_a, "known": known, "noise": noise, "step": step, "drop": drop}
 
     def _loss(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         from talkface.systems.thpad.sampler import signal_level
@@ -496,10 +497,9 @@ class PriorTask(Task):
         losses = []
         for codes, f_a in self.held_out:
             frames = min(len(codes), self.config.model.window)
-            losses += [
-                float(self._loss(self._collate([(codes, f_a)] * 8, frames, generator))["loss"])
-                for _ in range(2)
-            ]
+            for _ in range(2):
+                batch = self._collate([(codes, f_a)] * 8, frames, generator)
+                losses.append(float(self._loss(to_device(batch, self.device))["loss"]))
         return {"val_loss": float(np.mean(losses))}
 
     def export(self, directory: Path, metrics: dict[str, float]) -> None:

@@ -35,6 +35,7 @@ from talkface.systems.thpad.mouth import (
 )
 from talkface.systems.thpad.refiner import Refiner, RefinerConfig, motion_code
 from talkface.training import OptimizerSpec, Task
+from talkface.training.draws import to_device
 
 logger = logging.getLogger(__name__)
 
@@ -146,7 +147,7 @@ class RefinerTask(Task):
         mouth = mean_mouth(self.clips)
         self.refiner.mean_mouth.copy_(torch.from_numpy(mouth))
         self.make = PairMaker(self.model.mesh_warp(), mouth)
-        self.held_out = self._fixed_pairs(self._load(manifest, "val", 12), np.random.default_rng(seed))
+        self.held_out = self._load(manifest, manifest.choosing, 12)
         self.weights = self._clip_weights()
 
     def optimizers_spec(self) -> list[OptimizerSpec]:
@@ -193,20 +194,14 @@ class RefinerTask(Task):
         pair = self.make(clip, *self._pick(clip, part, generator), part)
         return _augment(pair, generator)
 
-    def batches(self, generator: np.random.Generator) -> Iterator[list[dict[str, Tensor]]]:
-        """Endless batches: a list of [mouths, eyes], each a dict of stacked tensors."""
-        while True:
-            mouths = [self._pair(MOUTH, generator) for _ in range(self.config.mouths)]
-            eyes = [
-                self._pair((RIGHT_EYE, LEFT_EYE)[int(generator.integers(2))], generator)
-                for _ in range(self.config.eyes)
-            ]
-            yield [self._stack(mouths), self._stack(eyes)]
-
-    def _stack(self, pairs: list[Pair]) -> dict[str, Tensor]:
-        names = ("warped", "reference", "maps", "motion", "target")
-        batch = {n: torch.from_numpy(np.stack([getattr(p, n) for p in pairs])).to(self.device) for n in names}
-        return batch | {"part": torch.tensor([p.part for p in pairs], device=self.device)}
+    def draw(self, generator: np.random.Generator) -> list[dict[str, np.ndarray]]:
+        """A list of [mouths, eyes], each a dict of stacked arrays."""
+        mouths = [self._pair(MOUTH, generator) for _ in range(self.config.mouths)]
+        eyes = [
+            self._pair((RIGHT_EYE, LEFT_EYE)[int(generator.integers(2))], generator)
+            for _ in range(self.config.eyes)
+        ]
+        return [_stacked(mouths), _stacked(eyes)]
 
     def _generate(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Composed crop and the loss weight: the face, and more inside lips and lids, 1/20 of its area."""
@@ -251,25 +246,24 @@ class RefinerTask(Task):
             loss = loss + config.adversarial * out["adversarial"] + config.matching * out["matching"]
         return {"loss": loss} | {name: value.detach() for name, value in out.items()}
 
-    def _fixed_pairs(self, clips: list[CropClip], generator: np.random.Generator) -> list[Pair]:
+    def _fixed_pairs(self) -> Iterator[Pair]:
         """Held-out pairs: the first frame as portrait, mouths and eyes of later frames; 3 clips a speaker."""
-        pairs = []
+        make = PairMaker(self.make.warp, self.refiner.mean_mouth.cpu().numpy())
         seen: dict[str, int] = {}
-        for clip in clips:
+        for clip in self.held_out:
             seen[clip.speaker] = seen.get(clip.speaker, 0) + 1
             if seen[clip.speaker] > 3:
                 continue
             openings = np.argsort(-tp.aperture(clip.points))
             for target in {int(openings[0]), int(openings[len(openings) // 3])} - {0}:
-                pairs.append(self.make(clip, 0, target, MOUTH))
+                yield make(clip, 0, target, MOUTH)
             lids = np.argsort(tp.eye_openness(clip.points).mean(-1))
-            pairs.append(self.make(clip, int(lids[-1]), int(lids[0]), RIGHT_EYE))
-        return pairs
+            yield make(clip, int(lids[-1]), int(lids[0]), RIGHT_EYE)
 
     @torch.no_grad()
     def _held_out_crops(self) -> Iterator[tuple[Pair, np.ndarray, np.ndarray]]:
-        for pair in self.held_out:
-            image, weight = self._generate(self._stack([pair]))
+        for pair in self._fixed_pairs():
+            image, weight = self._generate(to_device(_stacked([pair]), self.device))
             yield pair, image[0].clamp(0, 1).cpu().numpy(), weight[0, 0].cpu().numpy()
 
     def validate(self) -> dict[str, float]:
@@ -297,7 +291,8 @@ class RefinerTask(Task):
     def samples(self) -> np.ndarray:
         """Rows of reference, warped, refined, real for held-out mouths and eyes."""
         cells = []
-        for pair, image, _ in list(self._held_out_crops())[:: max(1, len(self.held_out) // 40)]:
+        whole = list(self._held_out_crops())
+        for pair, image, _ in whole[:: max(1, len(whole) // 40)]:
             row = np.concatenate([pair.reference, pair.warped, image, pair.target], 2).transpose(1, 2, 0)
             row = cv2.resize(row, (512, 128), interpolation=cv2.INTER_LINEAR)
             cells.append((row.clip(0, 1) * 255).astype(np.uint8))
@@ -312,6 +307,12 @@ class RefinerTask(Task):
 
         config = {"class": "Refiner", "model": asdict(self.config.model), "metrics": metrics}
         save_pretrained(directory, config, self.refiner.state_dict(), card=None)
+
+
+def _stacked(pairs: list[Pair]) -> dict[str, np.ndarray]:
+    names = ("warped", "reference", "maps", "motion", "target")
+    batch = {name: np.stack([getattr(pair, name) for pair in pairs]) for name in names}
+    return batch | {"part": np.array([pair.part for pair in pairs])}
 
 
 def _patch_weight(weight: Tensor, scores: Tensor) -> Tensor:

@@ -42,7 +42,8 @@ logger = logging.getLogger(__name__)
 ProgressCallback = Callable[[str, int, int], None]
 
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "MODEL_CARD.md"
-_BUNDLED = Path(__file__).parent / "weights"
+# Another directory that is laid out as the package's: where trainings go on from each other's weights.
+_BUNDLED = Path(os.environ.get("TALKFACE_WEIGHTS") or Path(__file__).parent / "weights")
 
 
 # -- our own models --------------------------------------------------------------------------------
@@ -171,6 +172,11 @@ def find_pretrained(place: str, name: str) -> str | None:
     source = name if preset else str(Path(place) / name)
     folder = _BUNDLED / place / name if preset else Path(source)
     return source if (folder / CONFIG).is_file() else None
+
+
+def bundled_directory(name: str) -> Path:
+    """Where a model of our own that came with the package lies, or would."""
+    return _BUNDLED / "compact" / name
 
 
 def _model_directory(name: str, subfolder: str | None, revision: str | None) -> Path:

@@ -1,6 +1,7 @@
-"""Arrays kept beside prepared data, written whole or not at all."""
+"""Arrays kept beside prepared data, written whole or not at all; and arrays that compress well."""
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar
@@ -26,3 +27,26 @@ def kept_arrays(kind: type[Kept], path: Path, make: Callable[[], Kept]) -> Kept:
         keep_arrays(path, **{name: getattr(made, name) for name in names})
     with np.load(path) as arrays:
         return kind(**{name: arrays[name] for name in names})
+
+
+def packed_arrays(arrays: Mapping[str, np.ndarray]) -> bytes:
+    """Arrays as bytes in which like stands by like: columns one by one, their upper and lower bytes apart."""
+    head = json.dumps({key: [str(array.dtype), list(array.shape)] for key, array in arrays.items()}).encode()
+    parts = [len(head).to_bytes(4, "little"), head]
+    for array in arrays.values():
+        columns = np.ascontiguousarray(array.reshape(len(array), -1).T).view(np.uint8)
+        parts.append(np.ascontiguousarray(columns.reshape(-1, array.dtype.itemsize).T).tobytes())
+    return b"".join(parts)
+
+
+def unpacked_arrays(data: bytes) -> dict[str, np.ndarray]:
+    """What :func:`packed_arrays` was given."""
+    place = 4 + int.from_bytes(data[:4], "little")
+    found = {}
+    for key, (kind, shape) in json.loads(data[4:place]).items():
+        size, count = np.dtype(kind).itemsize, int(np.prod(shape))
+        part = np.frombuffer(data, np.uint8, size * count, place).reshape(size, count)
+        columns = np.ascontiguousarray(part.T).view(kind).reshape(-1, shape[0])
+        found[key] = np.ascontiguousarray(columns.T).reshape(shape)
+        place += size * count
+    return found

@@ -101,11 +101,15 @@ class Manifest:
 
     def save(self) -> None:
         """Write manifest.jsonl."""
+        (self.directory / "manifest.jsonl").write_text(self.text())
+
+    def text(self) -> str:
+        """What is in manifest.jsonl. A packed folder may be moved: its root is told from the folder on."""
         head: dict[str, object] = {"root": str(self.root)}
         if self.packed:
             head = {"root": str(self.root.relative_to(self.directory)), "packed": True}
         lines = [json.dumps(head)] + [json.dumps(asdict(item)) for item in self.items]
-        (self.directory / "manifest.jsonl").write_text("\n".join(lines) + "\n")
+        return "\n".join(lines) + "\n"
 
     @property
     def choosing(self) -> str:
@@ -119,7 +123,7 @@ class Manifest:
 
     def file(self, item: Item) -> Path:
         """The item's video or sound."""
-        return self.root / item.file
+        return self.root / (f"{item.key}.mp4" if self.packed else item.file)
 
     def frames(self, item: Item, wanted: Collection[int]) -> Iterator[tuple[int, np.ndarray]]:
         """Frames of a video by their numbers, ascending: RGB (H, W, 3) uint8. What is damaged is left out."""

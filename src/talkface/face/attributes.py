@@ -6,6 +6,7 @@ Captions for training and evaluations come from here; no verb needs it.
 """
 
 import csv
+import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -167,7 +168,10 @@ def looks(manifest: Manifest, album: list[Portrait]) -> dict[str, Look]:
 
 
 def described(manifest: Manifest, album: list[Portrait]) -> dict[str, Attributes]:
-    """Attributes of portraits by key."""
+    """Attributes of portraits by key; a packed folder tells them."""
+    path = manifest.directory / "attributes.json"
+    if path.is_file():
+        return {key: Attributes(**told) for key, told in json.loads(path.read_text()).items()}
     read, known = AttributeReader(), looks(manifest, album)
     return {
         portrait.key: read.tell(portrait.image(), portrait.points, known[portrait.key]) for portrait in album

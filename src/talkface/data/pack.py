@@ -252,7 +252,7 @@ def _encode_video(
                 # Bytes are not to depend on how many processors there are, nor, as x264's with B-frames do
                 # where there is AVX-512, on what lies in memory.
                 stream.options = {"crf": str(_CRF), "preset": "medium", "threads": "1", "bf": "0"}
-            planes = cv2.cvtColor(window.cut(image), cv2.COLOR_RGB2YUV_I420)
+            planes = np.asarray(cv2.cvtColor(window.cut(image), cv2.COLOR_RGB2YUV_I420), np.uint8)
             container.mux(stream.encode(av.VideoFrame.from_ndarray(planes, format="yuv420p")))
         container.mux(stream.encode())
     assert window is not None  # a track has frames

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from talkface.data.arrays import kept_arrays
 from talkface.data.faces import PIXELS, Portrait
+from talkface.data.side_by_side import side_by_side
 from talkface.diffusion.autoencoder import FaceAutoencoder
 from talkface.diffusion.stable import StableAutoencoder
 from talkface.face.crop import transform
@@ -81,21 +82,24 @@ def _encode(
 ) -> tuple[np.ndarray, np.ndarray]:
     from talkface.nn.picture import enlarged, pictures
 
-    generator = np.random.default_rng(seed)
     device = next(autoencoder.parameters()).device
     latents, points = [], []
-    for start in range(0, len(album), _BATCH):
-        rows = []
-        for portrait in album[start : start + _BATCH]:
-            plain = portrait.image(), portrait.points
-            rows += [plain, *(vary(*plain, generator) for _ in range(variants - 1))]
+
+    def rows(start: int) -> tuple[np.ndarray, np.ndarray]:
+        found = []
+        for number, portrait in enumerate(album[start : start + _BATCH], start):
+            generator, plain = np.random.default_rng([seed, number]), (portrait.image(), portrait.points)
+            found += [plain, *(vary(*plain, generator) for _ in range(variants - 1))]
+        images = np.stack([enlarged(image, pixels) for image, _ in found])
+        return images, np.stack([mesh for _, mesh in found]).astype(np.float32)
+
+    for number, (images, meshes) in enumerate(side_by_side(rows, range(0, len(album), _BATCH))):
         with torch.inference_mode():
-            images = [enlarged(image, pixels) for image, _ in rows]
-            encoded = autoencoder.encode(pictures(images, device))
+            encoded = autoencoder.encode(pictures(list(images), device))
         latents.append(encoded.half().cpu().numpy())
-        points.append(np.stack([mesh for _, mesh in rows]).astype(np.float32))
-        if start % (50 * _BATCH) == 0:
-            logger.info("encoded %d of %d portraits", start, len(album))
+        points.append(meshes)
+        if number % 50 == 0:
+            logger.info("encoded %d of %d portraits", number * _BATCH, len(album))
     side = pixels // 8
     shape = len(album), variants
     found = np.concatenate(latents).reshape(*shape, -1, side, side)

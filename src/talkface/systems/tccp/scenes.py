@@ -15,6 +15,7 @@ import torch
 from talkface.data.arrays import kept_arrays
 from talkface.data.faces import PIXELS, SIDE, portrait_matrix
 from talkface.data.prepare import Item, Manifest
+from talkface.data.side_by_side import side_by_side
 from talkface.diffusion.album import latents_mark, weights_mark
 from talkface.diffusion.autoencoder import FaceAutoencoder
 from talkface.diffusion.base import Base
@@ -51,7 +52,7 @@ class Scenes:
         hidden: (N, T, h, w) float16, what share of each latent is covered.
         points: (N, T, 478, 3) float32 meshes in pixels of the pictures.
         lips: (N, T, 5, M) float16 mouth coefficients around each frame.
-        audio: (N, T, 4, C) float16 content features around each frame.
+        audio: (N, T, 4, C) float16 content features around each frame; C is 0 for who does not hear.
         weight: (N,) how often each is to be drawn.
     """
 
@@ -81,6 +82,7 @@ class Scenes:
         mark: str,
         seed: int = 0,
         pixels: int = PIXELS,
+        hears: bool = True,
     ) -> "Scenes":
         """Windows of all talking clips of a split; cut and encoded on first use and kept.
 
@@ -96,20 +98,26 @@ class Scenes:
             mark: tells all of these from others.
             seed: of windows, holes and references.
             pixels: side of the pictures that are encoded; meshes stay in pixels of the portraits.
+            hears: whether content features are wanted.
         """
-        path = manifest.directory / f"scenes{REVISION}-{split}-{windows}-{seed}-{pixels}-{mark}.npz"
-        return kept_arrays(
-            cls, path, lambda: _collect(manifest, split, face, autoencoder, refiner, windows, seed, pixels)
-        )
+        name = f"scenes{REVISION}-{split}-{windows}-{seed}-{pixels}-{mark}{'' if hears else '-deaf'}.npz"
+        given = (manifest, split, face, autoencoder, refiner, windows, seed, pixels, hears)
+        return kept_arrays(cls, manifest.directory / name, lambda: _collect(*given))
 
 
 def of_both_splits(
-    data: Path, base: Base, face: FaceModel, refiner: Refiner, windows: int, seed: int = 0
+    data: Path,
+    base: Base,
+    face: FaceModel,
+    refiner: Refiner,
+    windows: int,
+    seed: int = 0,
+    hears: bool = True,
 ) -> tuple[Scenes, Scenes]:
     """Windows of a prepared folder's training and validation clips, in the latents of a base."""
     manifest = Manifest.load(data)
     mark = f"{latents_mark(base.autoencoder)}-{weights_mark(refiner)}"
-    given = (face, base.autoencoder, refiner, windows, mark, seed, base.pixels)
+    given = (face, base.autoencoder, refiner, windows, mark, seed, base.pixels, hears)
     return Scenes.of(manifest, "train", *given), Scenes.of(manifest, manifest.choosing, *given)
 
 
@@ -170,18 +178,22 @@ def _collect(
     windows: int,
     seed: int,
     pixels: int,
+    hears: bool,
 ) -> Scenes:
-    generator = np.random.default_rng(seed)
-    reader = ClipReader(manifest, face)
+    reader = ClipReader(manifest, face, "student" if hears else "none")
     chosen = manifest.apart(reader.items(split))
     speakers = [item.corpus + item.speaker for item in chosen]
     columns: dict[str, list[np.ndarray]] = {field.name: [] for field in fields(Scenes)}
-    strangers: list[np.ndarray] | None = None
-    for number, item in enumerate(chosen):
-        clips = _some(speakers.count(speakers[number]), windows, generator)
-        others = strangers if generator.random() < _COMPOSED else None
-        for row in _rows(manifest, item, face, refiner, reader, clips, generator, others):
-            strangers = row["target"]
+
+    def windows_of(number: int) -> list[dict]:
+        generator = np.random.default_rng([seed, number])
+        count = _some(speakers.count(speakers[number]), windows, generator)
+        composed = number and generator.random() < _COMPOSED
+        others = _strangers(manifest, chosen[number - 1]) if composed else None
+        return list(_rows(manifest, chosen[number], face, refiner, reader, count, generator, others))
+
+    for number, rows in enumerate(side_by_side(windows_of, range(len(chosen)))):
+        for row in rows:
             pictures_of = {
                 name: row.pop(name) for name in ("target", "context", "drawn", "moved", "portrait")
             }
@@ -194,6 +206,19 @@ def _collect(
     joined = {name: np.stack(parts) for name, parts in columns.items()}
     joined["weight"] = joined["weight"] / joined["weight"].sum()
     return Scenes(**joined)
+
+
+def _strangers(manifest: Manifest, item: Item) -> list[np.ndarray] | None:
+    """Frames of somebody else's clip, to be seen beside a face; None where there are too few."""
+    track = manifest.track(item)
+    if len(track.frames) < WINDOW:
+        return None
+    middle, wanted = np.median(track.points[:WINDOW], 0), set(track.frames[:WINDOW].tolist())
+    images = [image for _, image in manifest.frames(item, wanted)]
+    if len(images) < WINDOW:
+        return None
+    matrix = scene_matrix(middle, images[0].shape[1::-1], 1.2)
+    return [cut(image, matrix, PIXELS) for image in images]
 
 
 def _some(clips: int, windows: int, generator: np.random.Generator) -> int:

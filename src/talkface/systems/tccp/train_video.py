@@ -82,7 +82,9 @@ class VideoTask(Task):
         self.net = MVControlNet(config.model, self.base.model).to(self.device)
         self.modules = {"net": self.net}
         refiner = Refiner.from_pretrained(config.refiner)
-        self.scenes, held_out = of_both_splits(data, self.base, face, refiner, config.windows, seed)
+        self.scenes, held_out = of_both_splits(
+            data, self.base, face, refiner, config.windows, seed, bool(config.model.audio)
+        )
         self.reader = LandmarkReader.from_pretrained(config.reader).to(self.device) if config.reader else None
         spread = np.linspace(0, len(held_out) - 1, min(config.held_out, len(held_out)))
         chosen = spread.round().astype(int)

@@ -56,7 +56,8 @@ class ClipReader:
 
     Args:
         features: "student" runs our encoder on the sound; "teacher" takes the cached teacher features and
-            "mel" the log-mel spectrogram, both only at speed 1 and without augmentation (for comparisons).
+            "mel" the log-mel spectrogram, both only at speed 1 and without augmentation (for comparisons);
+            "none" leaves content empty.
     """
 
     def __init__(
@@ -114,6 +115,8 @@ class ClipReader:
         stream = self.stream or FeatureStream(_NoEncoder())
         stretches = list(stream([audio]))
         level = torch.cat([s.level for s in stretches]).numpy()
+        if self.features == "none":
+            return np.zeros((len(level), 0), np.float16), level
         if self.features == "teacher":
             return voice.features, level[: len(voice.features)]
         return torch.cat([s.content for s in stretches]).half().numpy(), level

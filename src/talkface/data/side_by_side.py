@@ -1,0 +1,55 @@
+"""Work on many items at once, where there are processors for it; results come in the items' order."""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
+
+from torch.utils.data import DataLoader, Dataset
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+_FEW, _MOST = 4, 32  # processors: with fewer, processes of their own cost more than they give
+
+
+def side_by_side(
+    function: Callable[[Item], Result], items: Sequence[Item], workers: int | None = None
+) -> Iterator[Result]:
+    """What a function makes of each item, in order.
+
+    Args:
+        function: must not touch a GPU; what it changes is lost.
+        items: any.
+        workers: processes; as many as suit the machine unless told, and with 0 none but this one.
+    """
+    if workers is None:
+        processors = os.cpu_count() or 1
+        workers = min(processors - 1, _MOST) if processors >= _FEW else 0
+    if not workers:
+        return map(function, items)
+    made = _Made(function, items)
+    return iter(
+        DataLoader(
+            made,
+            batch_size=None,
+            shuffle=False,
+            num_workers=min(workers, max(1, len(items))),
+            collate_fn=_as_it_is,
+            multiprocessing_context="fork",  # what the function reads is shared, not copied
+        )
+    )
+
+
+class _Made(Dataset[Any]):
+    def __init__(self, function: Callable[[Any], Any], items: Sequence[Any]) -> None:
+        self.function, self.items = function, items
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> Any:
+        return self.function(self.items[index])
+
+
+def _as_it_is(result: Result) -> Result:
+    return result

@@ -147,8 +147,8 @@ def imagine(
     identity_from: str | Path = "voice",
     emotion_from: str | Path | None = None,
     size: int = 256,
-    steps: int = 8,
-    guidance: float = 3.0,
+    steps: int | None = None,
+    guidance: float | None = None,
     renderer: str = "auto",
     still: bool = False,
     base: str = "compact",
@@ -168,8 +168,10 @@ def imagine(
         identity_from: ``"voice"`` for the speech's own, or a recording of another voice.
         emotion_from: A recording whose mood is taken, instead of the speech's.
         size: Side of the video in pixels, 256 or 512.
-        steps: Steps in which a person is imagined, 1 to 100.
-        guidance: How much voice and prompt count; 1 is as trained, 0 leaves them out.
+        steps: Steps in which a person is imagined, 1 to 100; by default those that the model has learnt to
+            draw in, or 8.
+        guidance: How much voice and prompt count; 1 is as trained, 0 leaves them out. By default 3, or 1
+            where the model has learnt to draw so.
         renderer: ``"diffusion"`` draws every frame by the diffusion model; ``"warp"`` moves the first one,
             which is faster; ``"auto"`` takes the one with the better measures.
         still: Keep head and gaze still; lips and blinks go on.

@@ -154,8 +154,13 @@ def imagine(
         Path | None, typer.Option(metavar="FILE", help="Take the mood of this recording.")
     ] = None,
     size: Annotated[int, typer.Option(help="Side of the video in pixels: 256 or 512.")] = 256,
-    steps: Annotated[int, typer.Option(help="Steps in which the person is imagined.")] = 8,
-    guidance: Annotated[float, typer.Option(help="How much voice and prompt count; 1 is as trained.")] = 3.0,
+    steps: Annotated[
+        int | None, typer.Option(help="Steps in which the person is imagined. 8, or the model's own.")
+    ] = None,
+    guidance: Annotated[
+        float | None,
+        typer.Option(help="How much voice and prompt count; 1 is as trained. 3, or the model's own."),
+    ] = None,
     renderer: Annotated[str, typer.Option(help="auto, diffusion or warp.")] = "auto",
     still: Annotated[bool, typer.Option("--still", help="Keep head and gaze still.")] = False,
     portrait_out: Annotated[

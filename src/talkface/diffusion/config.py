@@ -40,6 +40,9 @@ class DiffusionConfig:
             smallest layers only come out unlike each other.
         spectrum: amplitude of samples over that of real latents, at 1, 2, ... cycles a side; measured after
             training.
+        steps: in which it has learnt to draw, from a teacher who takes more of them; 0 for none of its own.
+        guided: whether the caption's influence is already as large as portraits are drawn with; the
+            velocity is then asked for once a step, not twice.
     """
 
     widths: tuple[int, ...] = (64, 128, 256)
@@ -52,6 +55,8 @@ class DiffusionConfig:
     mesh: int = 16
     mirrored: bool = True
     spectrum: tuple[float, ...] = ()
+    steps: int = 0
+    guided: bool = False
 
     @property
     def inputs(self) -> int:

@@ -16,7 +16,7 @@ from talkface.data.prepare import Manifest
 from talkface.diffusion.album import marked, vary, weights_mark
 from talkface.diffusion.base import COMPACT, Base
 from talkface.diffusion.captions import Attributes, caption, tokenize
-from talkface.diffusion.sampling import GUIDANCE, guided, restored, sample
+from talkface.diffusion.sampling import guided, own_guidance, own_steps, restored, sample
 from talkface.diffusion.train import clear_ones
 from talkface.face.attributes import described
 from talkface.face.draw import draw_mesh
@@ -198,10 +198,10 @@ def _draw(
     for some in np.array_split(order, max(1, len(order) // 4)):
         begin = float(times[some].mean())
         picked = torch.from_numpy(some).to(device)
-        velocity = guided(base.model, base.model.read(ids[picked]), mesh[picked], GUIDANCE)
+        velocity = guided(base.model, base.model.read(ids[picked]), mesh[picked], own_guidance(base.model))
         with torch.autocast(device.type, torch.bfloat16):
             noisy = (1 - begin) * clean[picked] + begin * noise[picked]
-            latents[picked] = sample(velocity, noisy, _STEPS, begin).float()
+            latents[picked] = sample(velocity, noisy, own_steps(base.model, _STEPS), begin).float()
     latents = restored(latents, base.model.config.spectrum)
     return [_compressed(picture) for picture in base.autoencoder.decode(latents)]
 

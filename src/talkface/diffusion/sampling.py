@@ -1,6 +1,7 @@
 """Sampling of latents in a few steps, along the straight path from noise, with classifier-free guidance."""
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from talkface.diffusion.model import FaceDiffusion
 from talkface.diffusion.stable import StableDiffusion
 
 STEPS, GUIDANCE = 8, 3.0
-"""With which portraits are drawn, unless somebody says otherwise."""
+"""With which portraits are drawn, unless somebody or the model says otherwise."""
 SHIFT = 2.0
 """More of few steps where layout and eyes are decided."""
 
@@ -35,12 +36,37 @@ def sample(velocity: Velocity, noisy: Tensor, steps: int, begin: float = 1.0, sh
     from diffusers import FlowMatchEulerDiscreteScheduler
 
     scheduler: Any = FlowMatchEulerDiscreteScheduler(shift=1.0)
-    even = np.linspace(begin, begin / steps, steps)
-    scheduler.set_timesteps(sigmas=(shift * even / (1 + (shift - 1) * even)).tolist(), device=noisy.device)
+    scheduler.set_timesteps(sigmas=schedule(steps, begin, shift).tolist(), device=noisy.device)
     for step in scheduler.timesteps:
         moved = velocity(noisy, (step / scheduler.config.num_train_timesteps).expand(len(noisy)))
         noisy = scheduler.step(moved, step, noisy, return_dict=False)[0]
     return noisy
+
+
+def schedule(steps: int, begin: float = 1.0, shift: float = 1.0) -> np.ndarray:
+    """Times (steps,) at which :func:`sample` asks for the velocity, from the noise on.
+
+    Every n-th of n times as many steps is one of these.
+    """
+    even = np.linspace(begin, begin / steps, steps)
+    return shift * even / (1 + (shift - 1) * even)
+
+
+def walked(velocity: Velocity, noisy: Tensor, times: Tensor) -> Tensor:
+    """Latents (B, 4, h, w) after Euler steps from one row of times (S + 1, B) to the next."""
+    for now, then in pairwise(times):
+        noisy = noisy + (then - now)[:, None, None, None] * velocity(noisy, now)
+    return noisy
+
+
+def own_steps(model: FaceDiffusion | StableDiffusion, otherwise: int = STEPS) -> int:
+    """Steps in which a model has learnt to draw, if it has learnt that."""
+    return model.config.steps or otherwise
+
+
+def own_guidance(model: FaceDiffusion | StableDiffusion, otherwise: float = GUIDANCE) -> float:
+    """Guidance that a model needs: 1 where it is in the velocity already."""
+    return 1.0 if model.config.guided else otherwise
 
 
 def guided(

@@ -1,5 +1,6 @@
 """Trains the face LDM's U-Net, text and mesh encoders by flow matching over the frozen autoencoder."""
 
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from talkface.diffusion.autoencoder import FaceAutoencoder
 from talkface.diffusion.captions import Attributes, caption, tokenize
 from talkface.diffusion.config import DiffusionConfig
 from talkface.diffusion.model import FaceDiffusion
-from talkface.diffusion.sampling import GUIDANCE, SHIFT, STEPS, guided, sample, spectrum
+from talkface.diffusion.sampling import SHIFT, guided, own_guidance, own_steps, sample, spectrum
 from talkface.face.attributes import described
 from talkface.face.draw import draw_mesh
 from talkface.face.model import FaceModel, estimate_pose
@@ -112,9 +113,16 @@ class DiffusionTask(Task):
 
     def training_step(self, batch: dict[str, Tensor], optimizer_index: int, step: int) -> dict[str, Tensor]:
         """Squared error of the velocity."""
-        time = torch.randn(len(batch["latents"]), device=self.device).sigmoid()
-        error = self._error(batch, time, torch.randn_like(batch["latents"]))
-        weight = 1 + self.config.face * self._faces(batch["drawing"], error.shape[2:])
+        error = self._error(batch, self._times(len(batch["latents"])), torch.randn_like(batch["latents"]))
+        return self._weighted(error, batch["drawing"])
+
+    def _times(self, count: int) -> Tensor:
+        """Random times (count,)."""
+        return torch.randn(count, device=self.device).sigmoid()
+
+    def _weighted(self, error: Tensor, drawing: Tensor) -> dict[str, Tensor]:
+        """The mean of errors (B, 4, h, w) in which faces count more, and the plain one."""
+        weight = 1 + self.config.face * self._faces(drawing, error.shape[2:])
         return {
             "loss": (error * weight).sum() / weight.sum() / error.shape[1],
             "plain": error.mean().detach(),
@@ -127,10 +135,8 @@ class DiffusionTask(Task):
 
     def _error(self, batch: dict[str, Tensor], time: Tensor, noise: Tensor) -> Tensor:
         """Squared errors (B, 4, h, w)."""
-        clean, part = batch["latents"], time[:, None, None, None]
-        mesh = self.model.see(batch["drawing"]) if self.model.mesh else None
-        velocity = self.model((1 - part) * clean + part * noise, time, self.model.read(batch["ids"]), mesh)
-        return F.mse_loss(velocity, noise - clean, reduction="none")
+        velocity = self.model(noised(batch["latents"], noise, time), time, *told(self.model, batch))
+        return F.mse_loss(velocity, noise - batch["latents"], reduction="none")
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
@@ -138,28 +144,25 @@ class DiffusionTask(Task):
         found = {}
         for time, noise in zip(_TIMES, self.noise, strict=True):
             rows = []
-            for start in range(0, len(noise), self.config.batch):
-                part = slice(start, start + self.config.batch)
-                batch = {name: values[part] for name, values in self.fixed.items()}
-                now = torch.full((len(batch["ids"]),), time, device=self.device)
-                rows.append(self._error(batch, now, noise[part]).mean((1, 2, 3)))
+            for batch, some in parts(self.fixed, noise, self.config.batch):
+                now = torch.full((len(some),), time, device=self.device)
+                rows.append(self._error(batch, now, some).mean((1, 2, 3)))
             found[f"val_loss_{time:g}"] = float(torch.cat(rows).mean())
         return {"val_loss": float(np.mean(list(found.values()))), **found}
 
     @torch.no_grad()
     def samples(self) -> np.ndarray:
-        """Imagined faces: rows of prompts, columns of meshes of held-out people, eight steps each."""
+        """Imagined faces: rows of prompts, columns of meshes of held-out people, drawn as portraits are."""
         columns = min(8, len(self.noise[0]))
         rows = []
         for number, prompt in enumerate(PROMPTS):
             ids = torch.from_numpy(tokenize(prompt).ids)[None].expand(columns, -1).to(self.device)
-            mesh = self.model.see(self.fixed["drawing"][:columns]) if self.model.mesh else None
-            velocity = guided(self.model, self.model.read(ids), mesh, 2.5)
-            latents = sample(velocity, self.noise[number % len(self.noise), :columns], 8)
+            batch = {"ids": ids, "drawing": self.fixed["drawing"][:columns]}
+            noise = self.noise[number % len(self.noise), :columns]
+            latents = draw_latents(self.model, batch, noise, self.config.batch)
             rows.append(torch.cat(list(self.autoencoder.decode(latents)), 2))
         return (torch.cat(rows, 1).permute(1, 2, 0).cpu().numpy() * 255).astype(np.uint8)
 
-    @torch.no_grad()
     def spectrum(self, count: int = 48) -> tuple[float, ...]:
         """Amplitude of samples over that of the training latents whose meshes and captions they have."""
         chosen = np.random.default_rng(0).choice(len(self.weights), count, p=self.weights)
@@ -171,23 +174,63 @@ class DiffusionTask(Task):
             )
             for k in chosen
         ]
-        batch, made = to_device(_stacked(rows), self.device), []
+        batch = to_device(_stacked(rows), self.device)
         noise = torch.randn(batch["latents"].shape, generator=torch.Generator().manual_seed(0))
-        for start in range(0, count, self.config.batch):
-            part = slice(start, start + self.config.batch)
-            mesh = self.model.see(batch["drawing"][part]) if self.model.mesh else None
-            velocity = guided(self.model, self.model.read(batch["ids"][part]), mesh, GUIDANCE)
-            made.append(sample(velocity, noise[part].to(self.device), STEPS, shift=SHIFT))
-        lacking = spectrum(torch.cat(made)) / spectrum(batch["latents"])
+        made = draw_latents(self.model, batch, noise.to(self.device), self.config.batch)
+        lacking = spectrum(made) / spectrum(batch["latents"])
         return tuple(round(float(part), 4) for part in lacking)
 
     def export(self, directory: Path, metrics: dict[str, float]) -> None:
         """Write the model as the hub reads it, with what its samples lack."""
         from talkface.hub import save_pretrained
 
-        sizes = asdict(replace(self.config.model, spectrum=self.spectrum()))
+        sizes = asdict(replace(self.model.config, spectrum=self.spectrum()))
         config = {"class": "FaceDiffusion", "model": sizes, "metrics": metrics}
         save_pretrained(directory, config, self.model.state_dict(), card=None)
+
+
+def told(model: FaceDiffusion, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor | None]:
+    """What a model reads and sees of a batch: meaning (B, LENGTH, C) and mesh (B, M, h, w)."""
+    return model.read(batch["ids"]), model.see(batch["drawing"]) if model.mesh else None
+
+
+def noised(clean: Tensor, noise: Tensor, time: Tensor) -> Tensor:
+    """Latents (B, 4, h, w) on their way to noise, at times (B,)."""
+    part = time[:, None, None, None]
+    return (1 - part) * clean + part * noise
+
+
+def parts(batch: dict[str, Tensor], noise: Tensor, size: int) -> Iterator[tuple[dict[str, Tensor], Tensor]]:
+    """A batch and its noise (N, 4, h, w) in parts of a size."""
+    for start in range(0, len(noise), size):
+        part = slice(start, start + size)
+        yield {name: values[part] for name, values in batch.items()}, noise[part]
+
+
+@torch.no_grad()
+def draw_latents(
+    model: FaceDiffusion,
+    batch: dict[str, Tensor],
+    noise: Tensor,
+    size: int,
+    steps: int | None = None,
+    guidance: float | None = None,
+) -> Tensor:
+    """Latents (N, 4, h, w) for the captions and meshes of a batch, as portraits are drawn.
+
+    Args:
+        model: that draws.
+        batch: "ids" (N, LENGTH) and "drawing" (N, 6, H/2, W/2).
+        noise: (N, 4, h, w) to begin with.
+        size: how many are drawn at once.
+        steps: of the sampler; None for the model's own.
+        guidance: how much captions count; None for as much as the model needs.
+    """
+    made = []
+    for some, begin in parts(batch, noise, size):
+        velocity = guided(model, *told(model, some), own_guidance(model) if guidance is None else guidance)
+        made.append(sample(velocity, begin, steps or own_steps(model), shift=SHIFT))
+    return torch.cat(made)
 
 
 def _stacked(rows: list[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> dict[str, np.ndarray]:

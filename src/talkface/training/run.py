@@ -31,6 +31,7 @@ TASKS = {
     "attributes": "talkface.face.attributes:AttributeTask",
     "autoencoder": "talkface.diffusion.train_autoencoder:AutoencoderTask",
     "diffusion": "talkface.diffusion.train:DiffusionTask",
+    "distilled": "talkface.diffusion.train_distilled:DistilledTask",
     "restorer": "talkface.diffusion.train_restorer:RestorerTask",
     "critic": "talkface.diffusion.train_critic:CriticTask",
     "pad_identity": "talkface.systems.imagineid.train_identity:IdentityTask",

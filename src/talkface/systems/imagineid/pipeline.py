@@ -110,8 +110,8 @@ class ImaginePipeline:
         identity_from: str | Path = "voice",
         emotion_from: str | Path | None = None,
         size: int = 256,
-        steps: int = 8,
-        guidance: float = 3.0,
+        steps: int | None = None,
+        guidance: float | None = None,
         renderer: str = "auto",
         still: bool = False,
         without: Iterable[str] = (),
@@ -129,8 +129,8 @@ class ImaginePipeline:
         takes = int(number_within("takes", takes, 1, _MOST_TAKES))
         wish = Wish(
             prompt,
-            int(number_within("steps", steps, 1, 100)),
-            number_within("guidance", guidance, 0.0, 15.0),
+            None if steps is None else int(number_within("steps", steps, 1, 100)),
+            None if guidance is None else number_within("guidance", guidance, 0.0, 15.0),
             without=frozenset(without),
         )
         chosen = one_mood(emotion) if emotion != "auto" else None

@@ -12,7 +12,16 @@ from talkface.data.faces import SIDE
 from talkface.diffusion.base import Base
 from talkface.diffusion.captions import Attributes, known_words, phrases
 from talkface.diffusion.critic import PortraitCritic, alike
-from talkface.diffusion.sampling import GUIDANCE, SHIFT, STEPS, Control, guided, in_dtype, restored, sample
+from talkface.diffusion.sampling import (
+    SHIFT,
+    Control,
+    guided,
+    in_dtype,
+    own_guidance,
+    own_steps,
+    restored,
+    sample,
+)
 from talkface.errors import NoFaceFound
 from talkface.face import topology as tp
 from talkface.face.crop import face_unit
@@ -49,15 +58,15 @@ class Wish:
 
     Attributes:
         prompt: the user's words.
-        steps: of the sampler.
-        guidance: how much the caption counts; 1 is as trained.
+        steps: of the sampler; None for the model's own.
+        guidance: how much the caption counts; 1 is as trained, None as much as the model needs.
         candidates: portraits to choose the best of.
         without: parts to leave out, of PARTS, to see what they are worth.
     """
 
     prompt: str = ""
-    steps: int = STEPS
-    guidance: float = GUIDANCE
+    steps: int | None = None
+    guidance: float | None = None
     candidates: int = 6
     without: frozenset[str] = frozenset()
 
@@ -217,8 +226,9 @@ class PortraitImaginer:
         seen = model.see(drawing)
         if seen is not None:
             seen = seen.expand(len(noise), -1, -1, -1)
-        velocity = guided(model, meaning, seen, wish.guidance, self._control(drawing, mesh))
-        latents = sample(in_dtype(velocity, self.dtype), noise, wish.steps, shift=SHIFT)
+        guidance = own_guidance(model) if wish.guidance is None else wish.guidance
+        velocity = guided(model, meaning, seen, guidance, self._control(drawing, mesh))
+        latents = sample(in_dtype(velocity, self.dtype), noise, wish.steps or own_steps(model), shift=SHIFT)
         latents = restored(latents, model.config.spectrum)
         picture = self.base.autoencoder.decode(latents).permute(0, 2, 3, 1)
         return (picture * 255).round().byte().cpu().numpy()

@@ -308,9 +308,9 @@ def _add_weights(parcel: zipfile.ZipFile, name: str) -> None:
 
     folder = bundled_directory(name)
     data = (folder / WEIGHTS).read_bytes()
-    _add(parcel, f"weights/{name}/{CONFIG}", (folder / CONFIG).read_bytes())
-    _add(parcel, f"weights/{name}/upper", data[1::2])
-    _add(parcel, f"weights/{name}/lower", data[::2], stored=True)
+    _add(parcel, f"weights/compact/{name}/{CONFIG}", (folder / CONFIG).read_bytes())
+    _add(parcel, f"weights/compact/{name}/upper", data[1::2])
+    _add(parcel, f"weights/compact/{name}/lower", data[::2], stored=True)
 
 
 def _add_wheel(parcel: zipfile.ZipFile, wheel: Path) -> None:

@@ -1,0 +1,338 @@
+"""Trainings on a machine with a GPU that is lent for minutes: what they need, and how they share the time.
+
+Nothing is waited for that can be had beforehand: :mod:`talkface.data.pack` says what travels, and
+:mod:`talkface.training.parcels` what comes back, from the first export on.
+"""
+
+import functools
+import importlib.util
+import json
+import logging
+import operator
+import os
+import shutil
+import subprocess
+import sys
+import time
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from talkface.data.pack import Contents
+from talkface.errors import InvalidOption
+
+logger = logging.getLogger(__name__)
+
+ROOT = Path(__file__).parents[3]
+SHIPPED = ROOT / "src" / "talkface" / "weights" / "compact"
+_GRACE = 8.0  # seconds after its time that a training may take to end
+_OF_DIFFUSERS = ("diffusers", "importlib_metadata")
+_OF_SOUND = ("soundfile", "cffi", "pycparser")
+_FACES = Contents(portraits=True, weights=("face", "face-autoencoder"), wheels=_OF_DIFFUSERS)
+_LDM = ("face", "face-autoencoder", "face-diffusion")
+_SMALL_LDM = (
+    "config.model={widths: [8, 16], attention: [false, true], layers: 1, heads: 2, text: 16, text_layers: 1,"
+    " mesh: 4}"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """One of the trainings.
+
+    Attributes:
+        recipe: its name in ``recipes/``.
+        model: what it trains, by the name under which it is shipped.
+        share: of the time, beside those that run with it.
+        contents: what it needs.
+        comes_back: whether its model is wanted, or only what stands on it.
+        after: what must be trained before it, in the same run.
+        settings: overrides of the recipe.
+        sizes: settings of the batch's size.
+        tiny: overrides that make it small enough for a test.
+        judged: overrides with which it is judged.
+    """
+
+    recipe: str
+    model: str
+    share: float
+    contents: Contents
+    comes_back: bool = True
+    after: tuple[str, ...] = ()
+    settings: tuple[str, ...] = ()
+    sizes: tuple[str, ...] = ("batch",)
+    tiny: tuple[str, ...] = ()
+    judged: tuple[str, ...] = ()
+
+
+#: In the order in which they run: what others stand on comes first.
+TRAININGS = {
+    "teacher": Training(
+        recipe="face-diffusion-large",
+        model="face-diffusion-teacher",
+        share=5,
+        contents=_FACES,
+        comes_back=False,
+        tiny=(_SMALL_LDM, "config.batch=2", "config.variants=2", "config.held_out=2", "config.sharpness=0"),
+    ),
+    "ldm": Training(
+        recipe="face-diffusion-distilled",
+        model="face-diffusion",
+        share=3,
+        contents=_FACES,
+        after=("teacher",),
+        settings=("config.teacher=face-diffusion-teacher",),
+        tiny=(_SMALL_LDM, "config.batch=2", "config.variants=2", "config.held_out=2", "config.sharpness=0"),
+        judged=("config.variants=1",),
+    ),
+    "sca": Training(
+        recipe="imagineid-sca-large",
+        model="imagineid-sca",
+        share=2,
+        contents=Contents(
+            density=100, silent=True, seconds=1.2, of_one=3, weights=_LDM, wheels=_OF_DIFFUSERS
+        ),
+        tiny=("config.batch=2", "config.frames=3", "config.held_out=2"),
+    ),
+    "mba": Training(
+        recipe="imagineid-mba-large",
+        model="imagineid-mba",
+        share=1,
+        contents=Contents(
+            density=100, silent=True, seconds=1.2, of_one=3, weights=_LDM, wheels=_OF_DIFFUSERS
+        ),
+        after=("sca",),
+        tiny=("config.batch=2", "config.frames=3", "config.held_out=2"),
+    ),
+    "tccp": Training(
+        recipe="tccp-video-large",
+        model="tccp-video",
+        share=3,
+        contents=Contents(
+            density=100,
+            speech=True,
+            seconds=1.2,
+            of_one=3,
+            weights=(*_LDM, "thpad-refiner"),
+            wheels=_OF_DIFFUSERS + _OF_SOUND,
+        ),
+        tiny=("config.batch=1", "config.windows=1", "config.held_out=1"),
+    ),
+    "refiner": Training(
+        recipe="thpad-refiner-large",
+        model="thpad-refiner",
+        share=3,
+        contents=Contents(density=236, silent=True, seconds=3.0, of_one=6, smallest=100, weights=("face",)),
+        sizes=("mouths", "eyes"),
+        tiny=("config.mouths=1", "config.eyes=1", "config.smallest_unit=0", "config.max_clips=2"),
+    ),
+    "prior": Training(
+        recipe="thpad-prior-large",
+        model="thpad-prior",
+        share=1,
+        contents=Contents(speech=True, weights=("face", "speech", "thpad-motion"), wheels=_OF_SOUND),
+        tiny=("config.batch=2", "config.motion.variants=1"),
+        judged=("config.motion.variants=1",),
+    ),
+    "sync": Training(
+        recipe="g4g-sync-large",
+        model="sync-training",
+        share=2,
+        contents=Contents(
+            density=90, room=1.2, speech=True, of_one=14, weights=("face", "speech"), wheels=_OF_SOUND
+        ),
+        sizes=("clips",),
+        tiny=("config.clips=2", "config.stretch=24", "config.max_clips=4", "config.half=all"),
+    ),
+}
+
+
+def chosen(names: Sequence[str]) -> list[str]:
+    """The named trainings and those that they stand on, in the order in which they run.
+
+    Raises:
+        InvalidOption: there is no such training.
+    """
+    unknown = [name for name in names if name not in TRAININGS]
+    if unknown or not names:
+        raise InvalidOption(
+            f"no training {', '.join(unknown) or 'is named'}: --for takes {', '.join(TRAININGS)}"
+        )
+    wanted = set(names)
+    for name in reversed(TRAININGS):
+        if name in wanted:
+            wanted |= set(TRAININGS[name].after)
+    return [name for name in TRAININGS if name in wanted]
+
+
+def contents_of(names: Sequence[str]) -> Contents:
+    """What trainings need together; what one of them trains for the others need not travel."""
+    trainings = [TRAININGS[name] for name in chosen(names)]
+    together = functools.reduce(operator.or_, [training.contents for training in trainings])
+    made = {training.model for training in trainings}
+    return replace(together, weights=tuple(name for name in together.weights if name not in made))
+
+
+def code_size() -> int:
+    """Bytes of the code that travels: what is tracked, shipped weights aside."""
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=False)
+    names = [name for name in listed.stdout.decode().split("\0") if name] or [
+        str(path.relative_to(ROOT))
+        for folder in ("src", "scripts", "recipes")
+        for path in (ROOT / folder).rglob("*")
+    ]
+    files = [ROOT / name for name in names if not name.startswith("src/talkface/weights/")]
+    return sum(file.stat().st_size for file in files if file.is_file())
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the trainings of a run work: a folder of their own.
+
+    Attributes:
+        folder: made if missing.
+        tiny: whether everything is small, for a test.
+        device: "auto", "cpu" or "cuda".
+        steps: of each training, in place of its time; 0 for its time.
+        sizes: batch sizes in place of the recipes'; 0 for theirs.
+    """
+
+    folder: Path
+    tiny: bool = False
+    device: str = "auto"
+    steps: int = 0
+    size: int = 0
+
+    @property
+    def prepared(self) -> Path:
+        """What the pack held."""
+        return self.folder / "prepared"
+
+    def run(self, name: str) -> Path:
+        """Checkpoints, logs and the export of a training."""
+        return self.folder / "runs" / name
+
+    def environment(self) -> dict[str, str]:
+        """Of the trainings' processes: they find this code, the pack's weights and, at last, its wheels."""
+        paths = [str(ROOT / "src"), os.environ.get("PYTHONPATH", ""), str(self.folder / "site")]
+        weights = str(self.prepared / "weights")
+        return os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths)), "TALKFACE_WEIGHTS": weights}
+
+    def install_wheels(self, pack: Path) -> None:
+        """Lay out those of a pack's wheels that this machine lacks, and find them from now on."""
+        site = self.folder / "site"
+        with zipfile.ZipFile(pack) as parcel:
+            for name in parcel.namelist():
+                package = Path(name).name.split("-")[0]
+                if name.startswith("wheels/") and not importlib.util.find_spec(package):
+                    with parcel.open(name) as file, zipfile.ZipFile(file) as wheel:
+                        wheel.extractall(site)
+        sys.path.append(str(site))
+
+
+def train(pack: Path, out: Path, names: Sequence[str], budget: float, place: Place) -> dict[str, Any]:
+    """Run trainings one after the other within a time, each in a process of its own.
+
+    Args:
+        pack: what they need.
+        out: where :mod:`talkface.training.parcels` leaves what is done so far, whenever there is more of it.
+        names: of the trainings.
+        budget: seconds in all, from now on.
+        place: where they work.
+
+    Returns:
+        The report that lies beside the models.
+    """
+    from talkface.data.unpack import unpack
+    from talkface.training.parcels import Parcel
+
+    end = time.monotonic() + budget
+    place.folder.mkdir(parents=True, exist_ok=True)
+    place.install_wheels(pack)
+    unpack(pack, place.prepared)
+    left, parcel = chosen(names), Parcel(out)
+    logger.info("unpacked, with %.0f s left for %s", end - time.monotonic(), ", ".join(left))
+    while left:
+        now, shares = time.monotonic(), [TRAININGS[name].share for name in left]
+        seconds = (end - now) * shares[0] / sum(shares)
+        name = left.pop(0)
+        _train_beside(name, seconds, place, parcel)
+        _take_over(place.run(name) / "export", place.prepared / "weights" / "compact" / TRAININGS[name].model)
+    return parcel.report
+
+
+def _train_beside(name: str, seconds: float, place: Place, parcel: Any) -> None:
+    """One training in a process of its own, ended if it does not end; its exports are sent as they come."""
+    training, run, deadline = TRAININGS[name], place.run(name), time.monotonic() + seconds
+    run.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", "talkface.training.lent", name, str(place.folder), f"{seconds:.1f}"]
+    command += [place.device, str(int(place.tiny)), str(place.steps), str(place.size)]
+    with (run / "output.log").open("w") as output:
+        process = subprocess.Popen(
+            command, env=place.environment(), stdout=output, stderr=subprocess.STDOUT, cwd=ROOT
+        )
+        while process.poll() is None:
+            if not place.steps and time.monotonic() > deadline + _GRACE:
+                process.kill()
+            time.sleep(0.2)
+            parcel.send(name, training.model, run, training.comes_back)
+    parcel.send(name, training.model, run, training.comes_back, ended=process.returncode)
+    logger.info(
+        "%s: ended with %d after %.0f s", name, process.returncode, time.monotonic() - deadline + seconds
+    )
+
+
+def _take_over(export: Path, target: Path) -> None:
+    """Let the trainings that follow find a model where they look for the shipped one."""
+    if (export / "config.json").is_file():
+        shutil.rmtree(target, ignore_errors=True)
+        shutil.copytree(export, target)
+
+
+def train_one(name: str, seconds: float, place: Place) -> None:
+    """One training within so many seconds, its task's preparation counted; writes ``figures.json``."""
+    from talkface.training.measure import figures_of, fitting, has_gpu, machine
+    from talkface.training.run import load_recipe
+    from talkface.training.trainer import fit
+
+    begin, training = time.monotonic(), TRAININGS[name]
+    settings = [*training.settings, *(training.tiny if place.tiny else ())]
+    if place.size:
+        settings += [f"config.{size}={place.size}" for size in training.sizes]
+    task_class, config, trainer = load_recipe(ROOT / "recipes" / f"{training.recipe}.yaml", settings)
+    gpu = place.device != "cpu" and has_gpu()
+    trainer = replace(
+        trainer,
+        device="cuda" if gpu else "cpu",
+        precision="bf16" if gpu else "no",
+        workers=max(0, (os.cpu_count() or 1) - 2) if gpu else 0,
+        compile=gpu and seconds >= _COMPILED,
+        export_seconds=30.0,
+        validate_seconds=max(2.0, min(40.0, seconds / 6)),
+        checkpoint_seconds=3600.0,  # a machine that goes leaves no checkpoint behind
+    )
+    run = place.run(name)
+    task = task_class(config, place.prepared, trainer.seed, trainer.device)
+    step = fitting(task, training.sizes, trainer)
+    (run / "figures.json").write_text(json.dumps({"prepared_in": round(time.monotonic() - begin, 1)} | step))
+    left = 0.93 * (seconds - (time.monotonic() - begin))  # the rest is for the last validation and export
+    steps = place.steps or None
+    trainer = replace(trainer, minutes=max(left, 1.0) / 60, max_steps=steps)
+    metrics = fit(task, trainer, run, resume=False)
+    (run / "figures.json").write_text(json.dumps(figures_of(run, step, metrics) | machine(trainer.device)))
+
+
+_COMPILED = 150.0  # seconds of a training from which compiling, a minute, pays
+
+
+def _main(arguments: Sequence[str]) -> None:
+    name, folder, seconds, device, tiny, steps, size = arguments
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    place = Place(Path(folder), tiny == "1", device, int(steps), int(size))
+    train_one(name, float(seconds), place)
+
+
+if __name__ == "__main__":
+    _main(sys.argv[1:])

@@ -1,0 +1,136 @@
+"""How much of a machine a training uses: batches that fit, operations a step, samples a second."""
+
+import csv
+import json
+import logging
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from talkface.training.task import Task
+from talkface.training.trainer import TrainerConfig
+
+logger = logging.getLogger(__name__)
+
+_SIDE = {"cuda": 8192, "cpu": 2048}  # of the matrix product that tells a machine's peak
+_TIMES = 5
+
+
+def has_gpu() -> bool:
+    """Whether there is one that torch can use."""
+    return torch.cuda.is_available()
+
+
+def fitting(task: Task, sizes: Sequence[str], trainer: TrainerConfig) -> dict[str, Any]:
+    """Try a step, with half the batch whenever it does not fit; the task keeps what fits.
+
+    Args:
+        task: on its device.
+        sizes: settings of its batch's size.
+        trainer: for the precision.
+
+    Returns:
+        ``batch``, ``gflop_per_sample`` (forward and backward, all optimizers), ``parameters`` and
+        ``first_step_seconds``.
+    """
+    while True:
+        begin = time.monotonic()
+        try:
+            flops = _flops_of_a_step(task, trainer)
+        except torch.cuda.OutOfMemoryError:
+            smaller = {name: getattr(task.config, name) // 2 for name in sizes}  # type: ignore[attr-defined]
+            if not all(smaller.values()):
+                raise
+            logger.warning("%s do not fit: %s are tried", sizes, smaller)
+            task.config = replace(task.config, **smaller)  # type: ignore[attr-defined]
+            torch.cuda.empty_cache()
+            continue
+        batch = sum(getattr(task.config, name) for name in sizes)  # type: ignore[attr-defined]
+        parameters = {n: sum(p.numel() for p in m.parameters()) for n, m in task.modules.items()}
+        return {
+            "batch": batch,
+            "gflop_per_sample": round(flops / batch / 1e9, 3),
+            "parameters": parameters,
+            "first_step_seconds": round(time.monotonic() - begin, 2),
+        }
+
+
+def _flops_of_a_step(task: Task, trainer: TrainerConfig) -> int:
+    batch = next(iter(task.batches(np.random.default_rng(trainer.seed))))
+    half = torch.autocast(task.device.type, torch.bfloat16, enabled=trainer.precision == "bf16")
+    with FlopCounterMode(display=False) as counter:
+        for index in range(len(task.optimizers_spec())):
+            with half:
+                loss = task.training_step(batch, index, 0)["loss"]
+            loss.backward()
+    for module in task.modules.values():
+        module.zero_grad(set_to_none=True)
+    return int(counter.get_total_flops())
+
+
+def figures_of(run: Path, step: dict[str, Any], metrics: dict[str, float]) -> dict[str, Any]:
+    """What a training did: speed, metrics of its best weights, and every value of its log."""
+    rows = list(csv.reader((run / "log.csv").open(newline="")))
+    steps, seconds = int(rows[-1][0]), float(rows[-1][1])
+    speed = {
+        "steps": steps,
+        "seconds": seconds,
+        "samples_per_second": round(steps * step["batch"] / seconds, 2),
+    }
+    return step | speed | {"metrics": metrics, "curve": curve(run)}
+
+
+def curve(run: Path) -> list[list[Any]]:
+    """Step, name and value of what a run has logged so far."""
+    if not (run / "log.csv").is_file():
+        return []
+    with (run / "log.csv").open(newline="") as file:
+        return [[int(step), name, float(value)] for step, _, name, value in csv.reader(file)]
+
+
+def machine(device: str) -> dict[str, Any]:
+    """Name of the card, and operations a second of a matrix product of it, in units of 1e12."""
+    name = torch.cuda.get_device_name() if device == "cuda" else "CPU"
+    return {"machine": name, "torch": torch.__version__, "peak_tflops": round(peak(device), 2)}
+
+
+def peak(device: str) -> float:
+    """The best of a few matrix products, 1e12 operations a second: bf16 on a GPU, float32 else."""
+    kind = torch.bfloat16 if device == "cuda" else torch.float32
+    side, best = _SIDE[device], float("inf")
+    a, b = (torch.randn(side, side, device=device, dtype=kind) for _ in range(2))
+    for _ in range(_TIMES):
+        _wait(device)
+        begin = time.perf_counter()
+        a @ b
+        _wait(device)
+        best = min(best, time.perf_counter() - begin)
+    return 2 * side**3 / best / 1e12
+
+
+def _wait(device: str) -> None:
+    if device == "cuda":
+        torch.cuda.synchronize()
+
+
+def peak_share(figures: dict[str, Any]) -> float | None:
+    """Share of the machine's matrix-product peak that a training's steps used."""
+    with suppress(KeyError):
+        done = figures["gflop_per_sample"] * figures["samples_per_second"] / 1e3
+        return round(float(done / figures["peak_tflops"]), 4)
+    return None
+
+
+def read_figures(run: Path) -> dict[str, Any]:
+    """What a training has written of itself so far, with the share of the peak and the log."""
+    found: dict[str, Any] = {}
+    with suppress(OSError, ValueError):
+        found = json.loads((run / "figures.json").read_text())
+    return found | {"peak_share": peak_share(found), "curve": curve(run)}

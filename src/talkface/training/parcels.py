@@ -1,0 +1,139 @@
+"""What comes back from a lent machine: models in parts, and one report; whole whenever the machine goes.
+
+The report names its parts and their SHA-256, and takes its place last: until then the older one holds.
+"""
+
+import hashlib
+import io
+import json
+import logging
+import os
+import zipfile
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from talkface.errors import InvalidOption
+from talkface.hub import CONFIG, WEIGHTS
+from talkface.training.measure import read_figures
+
+logger = logging.getLogger(__name__)
+
+PART, MOST = 15 * 2**20, 7
+"""Bytes of a part, and parts: with the report they are eight files."""
+REPORT, SHEET = "report.json", "samples.jpg"
+_OLD = (1980, 1, 1, 0, 0, 0)
+
+
+class Parcel:
+    """What a run of trainings has to show so far.
+
+    Attributes:
+        out: where it lies.
+        report: what the report says.
+    """
+
+    def __init__(self, out: Path) -> None:
+        self.out, self.report = Path(out), {"parts": [], "trainings": {}}
+        self.out.mkdir(parents=True, exist_ok=True)
+        self._models: dict[str, dict[str, bytes]] = {}
+        self._marks: dict[str, str] = {}
+
+    def send(self, name: str, model: str, run: Path, wanted: bool, ended: int | None = None) -> None:
+        """Take in what a training has exported since, and write it all anew.
+
+        Args:
+            name: of the training.
+            model: what it trains.
+            run: its folder.
+            wanted: whether the model itself is to come back.
+            ended: how the training's process ended, if it did.
+        """
+        mark = _complete(run / "export")
+        fresh = mark is not None and mark != self._marks.get(model)
+        if not fresh and ended is None:
+            return
+        if mark and wanted:
+            self._models[model] = _files(run)
+            self._marks[model] = mark
+        state = {"model": model, "mark": mark, "ended": ended} | read_figures(run)
+        if ended:
+            state["error"] = (run / "output.log").read_text(errors="replace")[-2000:]
+        self.report["trainings"][name] = state
+        self._write()
+
+    def _write(self) -> None:
+        file = io.BytesIO()
+        with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+            for model, files in self._models.items():
+                for name, data in files.items():
+                    archive.writestr(zipfile.ZipInfo(f"{model}/{name}", _OLD), data)
+        data = file.getvalue() if self._models else b""
+        pieces = [data[k : k + PART] for k in range(0, len(data), PART)]
+        if len(pieces) > MOST:
+            raise InvalidOption(f"{len(data) >> 20} MiB do not fit into {MOST} parts: name fewer trainings")
+        parts = []
+        for piece in pieces:
+            digest = hashlib.sha256(piece).hexdigest()
+            parts.append({"name": f"{digest[:16]}.part", "sha256": digest, "bytes": len(piece)})
+            _put(self.out / f"{digest[:16]}.part", piece)
+        self.report["parts"] = parts
+        _put(self.out / REPORT, json.dumps(self.report, indent=1).encode())
+        for old in set(self.out.glob("*.part")) - {self.out / str(part["name"]) for part in parts}:
+            old.unlink()
+
+
+def join(folder: Path, target: Path) -> dict[str, Any]:
+    """The report of a parcel, and its models as directories in ``target``.
+
+    Raises:
+        InvalidOption: it is no parcel, or a part is missing or damaged.
+    """
+    try:
+        report: dict[str, Any] = json.loads((folder / REPORT).read_text())
+    except (OSError, ValueError) as error:
+        raise InvalidOption(f"{folder} holds no {REPORT}: give the folder that `train` wrote") from error
+    pieces = []
+    for part in report["parts"]:
+        piece = (folder / part["name"]).read_bytes() if (folder / part["name"]).is_file() else b""
+        if hashlib.sha256(piece).hexdigest() != part["sha256"]:
+            raise InvalidOption(
+                f"{folder / part['name']} is {'damaged' if piece else 'missing'}: copy it again"
+            )
+        pieces.append(piece)
+    if pieces:
+        with zipfile.ZipFile(io.BytesIO(b"".join(pieces))) as archive:
+            archive.extractall(target)
+    return report
+
+
+def _complete(export: Path) -> str | None:
+    """SHA-256 of an export's weights, if its config tells the same: then all of it is there."""
+    with suppress(OSError, ValueError, KeyError):
+        mark = str(json.loads((export / CONFIG).read_text())["_sha256"])
+        if hashlib.sha256((export / WEIGHTS).read_bytes()).hexdigest() == mark:
+            return mark
+    return None
+
+
+def _files(run: Path) -> dict[str, bytes]:
+    """A model's files, and the last contact sheet that was drawn of it."""
+    found = {name: (run / "export" / name).read_bytes() for name in (CONFIG, WEIGHTS)}
+    sheets = sorted((run / "samples").glob("*.png"))
+    if sheets:
+        from PIL import Image
+
+        file = io.BytesIO()
+        with suppress(OSError):  # it may be being written
+            Image.open(sheets[-1]).convert("RGB").save(file, "JPEG", quality=88)
+            found[SHEET] = file.getvalue()
+    return found
+
+
+def _put(path: Path, data: bytes) -> None:
+    """A file that is there as a whole or not at all."""
+    if path.suffix == ".part" and path.is_file():
+        return
+    partial = path.with_suffix(path.suffix + ".partial")
+    partial.write_bytes(data)
+    os.replace(partial, path)

@@ -52,11 +52,11 @@ def with_looks(mouths: Tensor, looks: dict[str, Tensor]) -> Tensor:
 
     ``looks`` is what :func:`draw_looks` drew, on the device of the mouths.
     """
-    with torch.autocast(mouths.device.type, enabled=False):  # half of a float's digits misplace pixels
-        size = [len(mouths), 1, *mouths.shape[-2:]]
-        grid = F.affine_grid(looks["place"], size, align_corners=True)  # one for all frames and colours
-        planes = mouths.flatten(1, 2).float()
-        moved = F.grid_sample(planes, grid, padding_mode="border", align_corners=True).view(mouths.shape)
+    line = torch.linspace(-1, 1, MOUTH_PIXELS, device=mouths.device)
+    place = looks["place"][:, None, None]  # no product of matrices, whose half precision misplaces pixels
+    grid = place[..., 0] * line[:, None] + place[..., 1] * line[:, None, None] + place[..., 2]
+    planes = mouths.flatten(1, 2).float()  # one grid for all frames and colours
+    moved = F.grid_sample(planes, grid, padding_mode="border", align_corners=True).view(mouths.shape)
     gain, lift, noise = (looks[name] / 255 for name in ("gain", "lift", "noise"))  # in small: once a clip
     seen = torch.addcmul(lift[:, None, None, None, None], moved, gain[:, None, :, None, None])
     grain = torch.randn(len(noise), *seen.shape[1:], device=seen.device)

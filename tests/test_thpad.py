@@ -17,6 +17,7 @@ from talkface.nn.picture import gradient_loss
 from talkface.speech.features import ContentEncoder, FeatureStream
 from talkface.systems.thpad import losses
 from talkface.systems.thpad.blinks import BlinkClock
+from talkface.systems.thpad.config import PriorConfig
 from talkface.systems.thpad.lips import speech_gate
 from talkface.systems.thpad.model import DiffusionPrior, MotionModel
 from talkface.systems.thpad.motion import SpeechToMotion, Style, calmed, resample_stream
@@ -25,6 +26,8 @@ from talkface.systems.thpad.renderer import PortraitRenderer, paste
 from talkface.systems.thpad.sampler import sample, signal_level
 from talkface.systems.thpad.train import (
     MotionTrainConfig,
+    PriorTask,
+    PriorTrainConfig,
     best_lag_correlation,
     editing_mask,
     fractional_lag,
@@ -335,3 +338,19 @@ def test_lips_are_trained_anew_beside_what_stays(prepared_clips: Path, tmp_path:
         elif name != "lip_gain":
             torch.testing.assert_close(after[name], value, msg=name)
     assert after["lip_gain"] > 0
+
+
+def test_prior_overfits_one_batch(prepared_clips: Path, tmp_path: Path) -> None:
+    model = PriorConfig(width=32, layers=1, heads=2, feed_forward=32, window=60)
+    motion = MotionTrainConfig(variants=1)
+    config = PriorTrainConfig(model=model, motion=motion, batch=4, condition_dropout=0.0)
+    torch.manual_seed(0)
+    task = PriorTask(config, prepared_clips)
+    quick = TrainerConfig(max_steps=60, lr=1e-2, warmup_steps=2, device="cpu")
+    first, last = overfit_one_batch(task, quick, 25)
+    assert last < 0.8 * first
+    task.prior.eval()
+    found = task.validate()
+    assert found == task.validate(), "always under the same noise"
+    task.export(tmp_path, found)
+    assert DiffusionPrior.from_pretrained(str(tmp_path)).config == model

@@ -1,7 +1,6 @@
 """Trains the sync experts: windows of five frames against speech, InfoNCE over clips and over time."""
 
 import logging
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,11 +14,14 @@ from talkface.data.prepare import Manifest
 from talkface.face.model import FaceModel
 from talkface.systems.g4g.data import TalkingClip, read_talking, speaker_weights
 from talkface.systems.g4g.experts import MOUTH_PIXELS, WINDOW, SyncExpert, SyncExpertConfig
+from talkface.systems.g4g.looks import draw_looks, with_looks
 from talkface.training import Task
 
 logger = logging.getLogger(__name__)
 
 REACH = 15  # frames to either side among which the right one is to be found
+_APART = 3  # frames between windows of a clip from which on they are to be told apart
+_LONGEST = 100_000  # frames; no clip is as long
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +44,38 @@ class ExpertTrainConfig:
     max_clips: int = 0  # 0: all
 
 
+@dataclass(frozen=True)
+class Mouths:
+    """The mouths of all clips, on the device that trains: no crop is sent there twice.
+
+    Attributes:
+        frames: (N, 3, 96, 96) uint8, clip after clip.
+        first: (clips + 1,) where each clip begins, and the last one ends.
+    """
+
+    frames: Tensor
+    first: Tensor
+
+    @classmethod
+    def of(cls, clips: list[TalkingClip], device: torch.device) -> "Mouths":
+        """Cut them out of the clips' frames."""
+        first = np.cumsum([0, *map(len, clips)])
+        frames = torch.empty(int(first[-1]), 3, MOUTH_PIXELS, MOUTH_PIXELS, dtype=torch.uint8, device=device)
+        for clip, start in zip(clips, first, strict=False):
+            cut = torch.from_numpy(clip.mouths(MOUTH_PIXELS))
+            frames[start : start + len(clip)] = cut.movedim(-1, 1).to(device)
+        return cls(frames, torch.from_numpy(first).to(device))
+
+    def stretches(self, clip: Tensor, start: Tensor, length: int) -> Tensor:
+        """(B, length, 3, 96, 96) uint8 of clips (B,) from frames (B,) on."""
+        rows = (self.first[clip] + start)[:, None] + torch.arange(length, device=clip.device)
+        return self.frames.index_select(0, rows.flatten()).unflatten(0, rows.shape)
+
+    def clip(self, index: int) -> Tensor:
+        """All of a clip, (T, 3, 96, 96) uint8."""
+        return self.frames[int(self.first[index]) : int(self.first[index + 1])]
+
+
 class ExpertTask(Task):
     """Contrast of mouths and speech; windows of the same clip three or more frames apart are negatives."""
 
@@ -60,48 +94,49 @@ class ExpertTask(Task):
             "seed": seed,
         }
         self.clips = read_talking(data, "train", face, **args)
-        self.mouths = [clip.mouths(MOUTH_PIXELS) for clip in self.clips]
+        self.mouths = Mouths.of(self.clips, self.device)
         held_out = Manifest.load(data).choosing
         self.held_out = read_talking(data, held_out, face, shortest=2 * REACH + 25, limit=config.max_clips)
+        self.held_out_mouths = Mouths.of(self.held_out, self.device)
         self.weights = speaker_weights(self.clips, config.speaker_power)
         self.expert = SyncExpert(config.model).to(self.device)
         self.modules = {"expert": self.expert}
 
-    def batches(self, generator: np.random.Generator) -> Iterator[dict[str, Tensor]]:
-        """Endless batches of stretches: mouths (B, L, H, W, 3), content (B, 2L, C), level, beta (B, L, M)."""
-        while True:
-            picks = generator.choice(len(self.clips), self.config.clips, p=self.weights)
-            rows = [self._stretch(int(index), generator) for index in picks]
-            names = ("mouths", "content", "level", "beta", "clip", "start")
-            arrays = [np.stack([row[k] for row in rows]) for k in range(len(names))]
-            yield {n: torch.from_numpy(a).to(self.device) for n, a in zip(names, arrays, strict=True)}
+    def draw(self, generator: np.random.Generator) -> dict[str, np.ndarray]:
+        """Stretches of L frames: which they are, their speech and how their mouths are to look.
+
+        Returns:
+            "clip" and "start" (B,), content (B, 2L, C) float16, level (B, 2L), beta (B, L, M), and what
+            :func:`draw_looks` gives.
+        """
+        picks = generator.choice(len(self.clips), self.config.clips, p=self.weights)
+        rows = [self._stretch(int(index), generator) for index in picks]
+        start, content, level, beta = (np.stack(column) for column in zip(*rows, strict=True))
+        named = {"clip": picks, "start": start, "content": content, "level": level, "beta": beta}
+        return named | draw_looks(len(picks), generator)
 
     def _stretch(self, index: int, generator: np.random.Generator) -> tuple[np.ndarray, ...]:
         clip, length = self.clips[index], self.config.stretch
         start = int(generator.integers(0, len(clip) - length + 1))
-        part, double = slice(start, start + length), slice(2 * start, 2 * (start + length))
+        double = slice(2 * start, 2 * (start + length))
         variant = int(generator.integers(len(clip.content)))
         return (
-            _Look.draw(generator)(self.mouths[index][part]),
-            clip.content[variant][double].astype(np.float32),
-            clip.level[variant][double].astype(np.float32),
-            clip.beta_mouth[part].astype(np.float32),
-            np.array(index),
             np.array(start),
+            clip.content[variant][double],
+            clip.level[variant][double].astype(np.float32),
+            clip.beta_mouth[start : start + length].astype(np.float32),
         )
 
     def training_step(self, batch: dict[str, Tensor], optimizer_index: int, step: int) -> dict[str, Tensor]:
         """Symmetric cross-entropy and the coefficients of both sides."""
         every = self.config.every
-        content = batch["content"] + self.config.feature_noise * torch.randn_like(batch["content"])
-        video = self.expert.embed_video(_pixels(batch["mouths"]), every).flatten(0, 1)
+        mouths = with_looks(self.mouths.stretches(batch["clip"], batch["start"], self.config.stretch), batch)
+        content = batch["content"].float()
+        content = content + self.config.feature_noise * torch.randn_like(content)
+        video = self.expert.embed_video(mouths, every).flatten(0, 1)
         audio = self.expert.embed_audio(content, batch["level"])[:, ::every].flatten(0, 1)
         beta = batch["beta"].unfold(1, WINDOW, every).transpose(2, 3).flatten(2).flatten(0, 1)
-        count = len(video) // len(batch["clip"])
-        frame = batch["start"][:, None] + every * torch.arange(count, device=self.device)
-        place = (batch["clip"][:, None] * 100_000 + frame).flatten()
-        near = (place[:, None] - place[None]).abs() < 3
-        near.fill_diagonal_(False)
+        near = too_near(batch["clip"], batch["start"], len(video) // len(batch["clip"]), every)
         logits = self.expert.logits(video, audio).masked_fill(near, -1e4)
         target = torch.arange(len(logits), device=self.device)
         contrast = (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
@@ -115,9 +150,9 @@ class ExpertTask(Task):
     def validate(self) -> dict[str, float]:
         """Share of held-out windows, and of clips, whose offset is found within a frame among +-15."""
         scores: dict[str, list[float]] = {}
-        for clip in self.held_out:
+        for index, clip in enumerate(self.held_out):
             group = "wild" if clip.item.corpus != "GRID" else "grid"
-            windows, whole = offset_accuracy(*self._embed(clip))
+            windows, whole = offset_accuracy(*self._embed(index))
             scores.setdefault(f"val_accuracy_{group}", []).append(windows)
             scores.setdefault(f"val_clip_accuracy_{group}", []).append(whole)
         metrics = {name: float(np.mean(values)) for name, values in scores.items()}
@@ -125,11 +160,11 @@ class ExpertTask(Task):
         return {"val_accuracy": float(np.mean(groups))} | metrics
 
     @torch.no_grad()
-    def _embed(self, clip: TalkingClip) -> tuple[np.ndarray, np.ndarray]:
-        mouths = torch.from_numpy(clip.mouths(MOUTH_PIXELS)).to(self.device)
-        parts = []
+    def _embed(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """Embeddings of a held-out clip: of its windows of mouths and of its sound, (T - 4, C) each."""
+        clip, mouths, parts = self.held_out[index], self.held_out_mouths.clip(index), []
         for start in range(0, len(mouths) - WINDOW + 1, 32):  # pieces: a window is five pictures
-            piece = _pixels(mouths[None, start : start + 32 + WINDOW - 1])
+            piece = mouths[None, start : start + 32 + WINDOW - 1].float() / 255
             parts.append(self.expert.embed_video(piece)[0])
         content = torch.from_numpy(clip.content[0]).float()[None].to(self.device)
         level = torch.from_numpy(clip.level[0]).float()[None].to(self.device)
@@ -142,6 +177,23 @@ class ExpertTask(Task):
 
         config = self.expert.config_dict() | {"half": self.config.half, "metrics": metrics}
         save_pretrained(directory, config, self.expert.state_dict(), card=None)
+
+
+def too_near(clip: Tensor, start: Tensor, count: int, every: int) -> Tensor:
+    """Pairs of windows that are neither the same row nor to be told apart, (B * count, B * count).
+
+    They are of one clip and less than three frames apart, or one window drawn twice.
+
+    Args:
+        clip: (B,) which clip a stretch is of.
+        start: (B,) its first frame.
+        count: windows of each stretch.
+        every: frames from window to window.
+    """
+    frame = start[:, None] + every * torch.arange(count, device=start.device)
+    place = (clip[:, None] * _LONGEST + frame).flatten()
+    near = (place[:, None] - place).abs() < _APART
+    return near.fill_diagonal_(False)
 
 
 def offset_accuracy(video: np.ndarray, audio: np.ndarray, reach: int = REACH) -> tuple[float, float]:
@@ -162,52 +214,3 @@ def offset_accuracy(video: np.ndarray, audio: np.ndarray, reach: int = REACH) ->
     )
     windows = np.abs(apart.argmin(1) - reach) <= 1
     return float(windows.mean()), float(abs(int(apart.mean(0).argmin()) - reach) <= 1)
-
-
-def _pixels(mouths: Tensor) -> Tensor:
-    """(B, T, H, W, 3) uint8 to (B, T, 3, H, W) in [0, 1]."""
-    return mouths.movedim(-1, 2).float() / 255
-
-
-@dataclass(frozen=True)
-class _Look:
-    """How the frames of a clip are made to look: mirror, place, size, colour, alike on all of them."""
-
-    mirror: bool
-    matrix: np.ndarray
-    gain: np.ndarray
-    lift: float
-    noise: float
-    seed: int
-
-    @classmethod
-    def draw(cls, generator: np.random.Generator) -> "_Look":
-        scale, (x, y) = generator.uniform(0.9, 1.1), generator.uniform(-5, 5, 2)
-        turn = generator.normal(0, 0.05)
-        linear = scale * np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
-        middle = np.full(2, MOUTH_PIXELS / 2)
-        matrix = np.concatenate([linear, (middle - linear @ middle + (x, y))[:, None]], 1)
-        gain = generator.uniform(0.7, 1.3) * generator.uniform(0.85, 1.15, 3)
-        noise = generator.uniform(0, 6) if generator.random() < 0.3 else 0.0
-        return cls(
-            bool(generator.random() < 0.5),
-            matrix,
-            gain.astype(np.float32),
-            float(generator.uniform(-20, 20)),
-            noise,
-            int(generator.integers(2**31)),
-        )
-
-    def __call__(self, mouths: np.ndarray) -> np.ndarray:
-        import cv2
-
-        out = np.empty_like(mouths)
-        size = MOUTH_PIXELS, MOUTH_PIXELS
-        rng = np.random.default_rng(self.seed)
-        for k, mouth in enumerate(mouths):
-            moved = cv2.warpAffine(mouth, self.matrix, size, borderMode=cv2.BORDER_REPLICATE)
-            look = moved * self.gain + self.lift
-            if self.noise:
-                look = look + rng.normal(0, self.noise, look.shape)
-            out[k] = np.clip(look, 0, 255)
-        return out[:, :, ::-1] if self.mirror else out

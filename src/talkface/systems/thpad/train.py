@@ -436,6 +436,7 @@ class PriorTask(Task):
         )
         self.weights /= self.weights.sum()
         self.examples = [self._encode(e) for e in examples]
+        self.lengths = np.array([len(codes) for codes, _ in self.examples])
         self.held_out = [
             self._encode(e)
             for e in map(reader.read, reader.items(reader.manifest.choosing))
@@ -454,10 +455,9 @@ class PriorTask(Task):
         return self.motion.non_lip_code(f_ol)[0].cpu(), f_a[0].cpu()
 
     def draw(self, generator: np.random.Generator) -> dict[str, Tensor]:
-        """Windows of one length: codes (B, T, non_lip), f_a (B, T, audio), known (B, T)."""
-        lengths = np.array([len(e[0]) for e in self.examples])
+        """Windows of one length: codes (B, T, non_lip), f_a (B, T, audio), known (B, T), step, drop (B,)."""
         frames = int(generator.integers(50, self.config.model.window + 1))
-        weight = np.where(lengths >= frames, self.weights, 0.0)
+        weight = np.where(self.lengths >= frames, self.weights, 0.0)
         rows = generator.choice(len(self.examples), self.config.batch, p=weight / weight.sum())
         return self._collate([self.examples[i] for i in rows], frames, generator)
 
@@ -468,17 +468,16 @@ class PriorTask(Task):
         codes = torch.stack([r[0][s : s + frames] for r, s in zip(rows, starts, strict=True)])
         f_a = torch.stack([r[1][s : s + frames] for r, s in zip(rows, starts, strict=True)])
         known = torch.from_numpy(np.stack([editing_mask(frames, generator) for _ in rows]))
-        noise = torch.from_numpy(generator.standard_normal(codes.shape).astype(np.float32))
         step = torch.from_numpy(generator.integers(0, self.config.model.diffusion_steps, len(rows)))
         drop = torch.from_numpy(generator.random(len(rows)) < self.config.condition_dropout)
-        return {"codes": codes, "f_a": f_a, "known": known, "noise": noise, "step": step, "drop": drop}
+        return {"codes": codes, "f_a": f_a, "known": known, "step": step, "drop": drop}
 
-    def _loss(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    def _loss(self, batch: dict[str, Tensor], noise: Tensor) -> dict[str, Tensor]:
         from talkface.systems.thpad.sampler import signal_level
 
         codes, known = batch["codes"], batch["known"][..., None]
         signal = signal_level(batch["step"], self.config.model.diffusion_steps)[:, None, None]
-        noisy = signal.sqrt() * codes + (1 - signal).sqrt() * batch["noise"]
+        noisy = signal.sqrt() * codes + (1 - signal).sqrt() * noise
         x = torch.where(known > 0, codes, noisy)
         predicted = self.prior(x, batch["step"], batch["f_a"], batch["known"], batch["drop"])
         predicted = torch.where(known > 0, codes, predicted)
@@ -491,7 +490,7 @@ class PriorTask(Task):
 
     def training_step(self, batch: dict[str, Tensor], optimizer_index: int, step: int) -> dict[str, Tensor]:
         """|x0 - x0_hat|^2 + lambda_v |delta x0 - delta x0_hat|^2."""
-        return self._loss(batch)
+        return self._loss(batch, torch.randn_like(batch["codes"]))
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
@@ -502,7 +501,9 @@ class PriorTask(Task):
             frames = min(len(codes), self.config.model.window)
             for _ in range(2):
                 batch = self._collate([(codes, f_a)] * 8, frames, generator)
-                losses.append(float(self._loss(to_device(batch, self.device))["loss"]))
+                noise = generator.standard_normal(batch["codes"].shape).astype(np.float32)
+                batch, noise = to_device((batch, noise), self.device)
+                losses.append(float(self._loss(batch, noise)["loss"]))
         return {"val_loss": float(np.mean(losses))}
 
     def export(self, directory: Path, metrics: dict[str, float]) -> None:

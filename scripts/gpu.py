@@ -13,8 +13,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 
-from talkface.errors import TalkfaceError  # noqa: E402
-from talkface.training import lent  # noqa: E402
+from talkface.errors import TalkfaceError
+from talkface.training import lent
 
 MIB = 2**20
 

@@ -27,6 +27,7 @@ logger = logging.getLogger(__name__)
 
 ROOT = Path(__file__).parents[3]
 SHIPPED = ROOT / "src" / "talkface" / "weights" / "compact"
+SHIPPED = ROOT / "src" / "talkface" / "weights" / "compact"
 _GRACE = 8.0  # seconds after its time that a training may take to end
 _OF_DIFFUSERS = ("diffusers", "importlib_metadata")
 _OF_SOUND = ("soundfile", "cffi", "pycparser")
@@ -157,9 +158,8 @@ def chosen(names: Sequence[str]) -> list[str]:
     """
     unknown = [name for name in names if name not in TRAININGS]
     if unknown or not names:
-        raise InvalidOption(
-            f"no training {', '.join(unknown) or 'is named'}: --for takes {', '.join(TRAININGS)}"
-        )
+        named = ", ".join(unknown) or "is named"
+        raise InvalidOption(f"no training {named}: --for takes {', '.join(TRAININGS)}")
     wanted = set(names)
     for name in reversed(TRAININGS):
         if name in wanted:
@@ -178,13 +178,37 @@ def contents_of(names: Sequence[str]) -> Contents:
 def code_size() -> int:
     """Bytes of the code that travels: what is tracked, shipped weights aside."""
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=False)
-    names = [name for name in listed.stdout.decode().split("\0") if name] or [
-        str(path.relative_to(ROOT))
-        for folder in ("src", "scripts", "recipes")
-        for path in (ROOT / folder).rglob("*")
-    ]
-    files = [ROOT / name for name in names if not name.startswith("src/talkface/weights/")]
-    return sum(file.stat().st_size for file in files if file.is_file())
+    files = [ROOT / name for name in listed.stdout.decode().split("\0") if name]
+    if not files:  # no repository: what is needed of it
+        files = [file for folder in ("src", "scripts", "recipes") for file in (ROOT / folder).rglob("*")]
+    return sum(file.stat().st_size for file in files if file.is_file() and SHIPPED not in file.parents)
+
+
+def wheels_in(folder: Path, packages: Sequence[str]) -> list[Path]:
+    """The wheels of packages in a folder.
+
+    Raises:
+        InvalidOption: one is missing.
+    """
+    found = []
+    for package in packages:
+        wheels = sorted(folder.glob(f"{package}-*.whl"))
+        if not wheels:
+            raise InvalidOption(f"{folder} holds no wheel of {package}: see docs/gpu.md on how to get it")
+        found.append(wheels[-1])
+    return found
+
+
+def told(name: str, state: dict[str, Any]) -> str:
+    """A training's report in a line."""
+    if state["ended"]:
+        return f"{name}: failed: {state['error'].strip().splitlines()[-1]}"
+    share = f", {state['peak_share']:.0%} of the peak" if state.get("peak_share") is not None else ""
+    return (
+        f"{name}: {state.get('steps', 0)} steps of {state.get('batch', 0)} in {state.get('seconds', 0):.0f} s, "
+        f"{state.get('samples_per_second', 0):g} samples/s, {state.get('gflop_per_sample', 0):g} GFLOP "
+        f"a sample{share}: {state.get('metrics')}"
+    )
 
 
 @dataclass(frozen=True)
@@ -196,7 +220,7 @@ class Place:
         tiny: whether everything is small, for a test.
         device: "auto", "cpu" or "cuda".
         steps: of each training, in place of its time; 0 for its time.
-        sizes: batch sizes in place of the recipes'; 0 for theirs.
+        size: of a batch in place of the recipes'; 0 for theirs.
     """
 
     folder: Path

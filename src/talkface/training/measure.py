@@ -76,15 +76,11 @@ def _flops_of_a_step(task: Task, trainer: TrainerConfig) -> int:
 
 
 def figures_of(run: Path, step: dict[str, Any], metrics: dict[str, float]) -> dict[str, Any]:
-    """What a training did: speed, metrics of its best weights, and every value of its log."""
+    """What a training did: its speed, and the metrics of its best weights."""
     rows = list(csv.reader((run / "log.csv").open(newline="")))
     steps, seconds = int(rows[-1][0]), float(rows[-1][1])
-    speed = {
-        "steps": steps,
-        "seconds": seconds,
-        "samples_per_second": round(steps * step["batch"] / seconds, 2),
-    }
-    return step | speed | {"metrics": metrics, "curve": curve(run)}
+    speed = round(steps * step["batch"] / max(seconds, 1e-3), 2)
+    return step | {"steps": steps, "seconds": seconds, "samples_per_second": speed, "metrics": metrics}
 
 
 def curve(run: Path) -> list[list[Any]]:

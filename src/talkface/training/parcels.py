@@ -34,7 +34,8 @@ class Parcel:
     """
 
     def __init__(self, out: Path) -> None:
-        self.out, self.report = Path(out), {"parts": [], "trainings": {}}
+        self.out = Path(out)
+        self.report: dict[str, Any] = {"parts": [], "trainings": {}}
         self.out.mkdir(parents=True, exist_ok=True)
         self._models: dict[str, dict[str, bytes]] = {}
         self._marks: dict[str, str] = {}

@@ -248,6 +248,8 @@ class Run:
                     f"optimizer.{index}.{number}.{k}": torch.as_tensor(v).cpu() for k, v in state.items()
                 }
         tensors["random"] = torch.get_rng_state()
+        if self.accelerator.device.type == "cuda":
+            tensors["random_gpu"] = torch.cuda.get_rng_state()
         _save(self.output / "last.safetensors", tensors)
         state = {
             "step": self.step,
@@ -270,6 +272,8 @@ class Run:
         for index, optimizer in enumerate(self.optimizers):
             _restore(optimizer, {k: v for k, v in tensors.items() if k.startswith(f"optimizer.{index}.")})
         torch.set_rng_state(tensors["random"])
+        if "random_gpu" in tensors and self.accelerator.device.type == "cuda":
+            torch.cuda.set_rng_state(tensors["random_gpu"])
         self.step, self.seconds, self.best = state["step"], state["seconds"], state["best"]
         self.best_metrics = state["best_metrics"]
         self.generator.bit_generator.state = state["generator"]

@@ -1,6 +1,7 @@
 """Aligned face crops of prepared clips, cut once and kept beside the tracks.
 
-``out/crops/<key>.npz`` holds JPEG-compressed crops and the mesh in their pixels, as :class:`CropClip` does.
+``out/crops/<key>.npz`` holds JPEG-compressed crops and the mesh in their pixels, as :class:`CropClip` does;
+``out/crops-544/<key>.npz`` those of 544 pixels, and so on.
 """
 
 import logging
@@ -49,7 +50,7 @@ class CropClip:
         return len(self.images)
 
     def image(self, index: int) -> np.ndarray:
-        """RGB crop (272, 272, 3) uint8."""
+        """RGB crop (P, P, 3) uint8, 272 pixels unless it was cut finer."""
         crop = cv2.imdecode(self.images[index], cv2.IMREAD_COLOR)
         assert crop is not None  # we compressed it
         return cv2.cvtColor(crop, cv2.COLOR_BGR2RGB)
@@ -64,38 +65,40 @@ class CropClip:
         return CropClip(images, self.points[chosen], part, *place, self.speaker, self.unit)
 
 
-def face_matrix(points: np.ndarray) -> np.ndarray:
-    """Alignment (2, 3) of the crops: upright, nose tip in the middle."""
+def face_matrix(points: np.ndarray, pixels: int = FACE.pixels) -> np.ndarray:
+    """Alignment (2, 3) of crops with sides of ``pixels``: upright, nose tip in the middle."""
     axis = points[263, :2] - points[33, :2]
     axis = axis / np.linalg.norm(axis)
-    linear = (
-        FACE.pixels / (FACE.side * face_unit(points)) * np.array([[axis[0], axis[1]], [-axis[1], axis[0]]])
-    )
-    return np.concatenate([linear, (np.full(2, (FACE.pixels - 1) / 2) - linear @ points[1, :2])[:, None]], 1)
+    linear = pixels / (FACE.side * face_unit(points)) * np.array([[axis[0], axis[1]], [-axis[1], axis[0]]])
+    return np.concatenate([linear, (np.full(2, (pixels - 1) / 2) - linear @ points[1, :2])[:, None]], 1)
 
 
 def cut_clip(
-    video: Iterable[tuple[int, np.ndarray]], points: np.ndarray, frames: np.ndarray
+    video: Iterable[tuple[int, np.ndarray]],
+    points: np.ndarray,
+    frames: np.ndarray,
+    pixels: int = FACE.pixels,
 ) -> tuple[list[np.ndarray], np.ndarray]:
     """Compressed crops of the given frames of a video, and the mesh (T, 478, 3) in them."""
     place = {int(frame): k for k, frame in enumerate(frames)}
     images, cropped = [], []
     for index, image in video:
         mesh = points[place[index]]
-        matrix = face_matrix(mesh)
-        crop = cut(image, matrix, FACE.pixels)
+        matrix = face_matrix(mesh, pixels)
+        crop = cut(image, matrix, pixels)
         images.append(cv2.imencode(".jpg", crop[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])[1])
         cropped.append(transform(mesh, matrix))
     return images, np.stack(cropped)
 
 
-def crop_clip(manifest: Manifest, item: Item, model: FaceModel) -> CropClip:
-    """The crops of a prepared clip, all its tracked frames; cut on first use and kept."""
+def crop_clip(manifest: Manifest, item: Item, model: FaceModel, pixels: int = FACE.pixels) -> CropClip:
+    """The crops of a prepared clip, all its tracked frames; cut on first use and kept by their size."""
     track = manifest.track(item)
-    path = manifest.directory / "crops" / f"{item.key}.npz"
+    folder = "crops" if pixels == FACE.pixels else f"crops-{pixels}"
+    path = manifest.directory / folder / f"{item.key}.npz"
     if not path.is_file():
         video = manifest.frames(item, set(track.frames.tolist()))
-        _keep(path, *cut_clip(video, track.points, track.frames))
+        _keep(path, *cut_clip(video, track.points, track.frames, pixels))
     with np.load(path) as arrays:
         ends = np.cumsum(arrays["lengths"])[:-1]
         images, points = np.split(arrays["jpeg"], ends), arrays["points"]

@@ -1,6 +1,6 @@
 """Aligned crops of the parts of a face that a network redraws, and how they are put back."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -24,6 +24,16 @@ LEFT_EYE = Part("left eye", 2, 0.55, 64)
 PARTS = (MOUTH, RIGHT_EYE, LEFT_EYE)
 
 
+def parts(pixels: int) -> tuple[Part, ...]:
+    """:data:`PARTS` with crops of other sizes: the mouth's of ``pixels``, the eyes' of half of that."""
+    return tuple(replace(part, pixels=part.pixels * pixels // MOUTH.pixels) for part in PARTS)
+
+
+def fineness(pixels: int) -> int:
+    """Whole times, rounded up, that a mouth's crop of ``pixels`` is as fine as :data:`MOUTH`; at least 1."""
+    return max(1, -(-pixels // MOUTH.pixels))
+
+
 def face_unit(points: np.ndarray) -> float:
     """Size of a face in pixels that does not shrink when it turns: inter-ocular distance from the front."""
     eyes = float(tp.inter_ocular(points))
@@ -33,11 +43,11 @@ def face_unit(points: np.ndarray) -> float:
 
 def part_center(points: np.ndarray, part: Part) -> np.ndarray:
     """Middle (x, y) of a part in pixels."""
-    if part is MOUTH:
+    if part.code == MOUTH.code:  # of whatever size
         corners = points[list(tp.MOUTH_CORNERS), :2].mean(0)
         axis = _down(points)
         return corners + 0.1 * face_unit(points) * axis
-    ring = tp.RIGHT_EYE if part is RIGHT_EYE else tp.LEFT_EYE
+    ring = tp.RIGHT_EYE if part.code == RIGHT_EYE.code else tp.LEFT_EYE
     return points[ring[[0, 8]], :2].mean(0)
 
 
@@ -56,7 +66,7 @@ def part_matrix(points: np.ndarray, part: Part) -> np.ndarray:
     right = np.array([down[1], -down[0]])
     scale = part.pixels / (part.side * face_unit(points))
     linear = scale * np.stack([right, down])
-    if part is LEFT_EYE:
+    if part.code == LEFT_EYE.code:
         linear[0] = -linear[0]
     offset = np.full(2, (part.pixels - 1) / 2) - linear @ part_center(points, part)
     return np.concatenate([linear, offset[:, None]], 1)

@@ -1,5 +1,7 @@
 """Discriminators of crops: a PatchGAN with mesh maps, and whole ones; hinge losses, feature matching."""
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -20,21 +22,32 @@ def _mean(values: Tensor, weight: Tensor) -> Tensor:
 
 
 class PatchDiscriminator(nn.Module):
-    """PatchGAN on crops (B, C, H, W) with their mesh maps; gives scores (B, 1, H/8, W/8) and its features."""
+    """PatchGAN on crops (B, C, H, W) with their mesh maps; gives scores (B, 1, h, w) and its features.
 
-    def __init__(self, maps: int, width: int = 32, channels: int = 3, normalised: bool = True) -> None:
+    Args:
+        maps: channels of the mesh maps (B, maps, H/2, W/2).
+        width: of the first layer.
+        channels: C.
+        normalised: spectrally.
+        levels: layers that halve the sides. Two judge patches of 56 pixels and give h = H/8; with each more
+            both double, so that crops twice as fine are judged by as much of the face.
+    """
+
+    def __init__(
+        self, maps: int, width: int = 32, channels: int = 3, normalised: bool = True, levels: int = 2
+    ) -> None:
         super().__init__()
         norm = nn.utils.parametrizations.spectral_norm if normalised else nn.Identity()
+        widths = [width * min(2**level, 4) for level in range(levels + 1)]
         self.layers = nn.ModuleList(
             [
                 norm(nn.Conv2d(4 * channels + maps, width, 3, padding=1)),
-                norm(nn.Conv2d(width, 2 * width, 4, stride=2, padding=1)),
-                norm(nn.Conv2d(2 * width, 4 * width, 4, stride=2, padding=1)),
-                norm(nn.Conv2d(4 * width, 4 * width, 3, padding=1)),
+                *(norm(nn.Conv2d(a, b, 4, stride=2, padding=1)) for a, b in pairwise(widths)),
+                norm(nn.Conv2d(widths[-1], widths[-1], 3, padding=1)),
             ]
         )
         self.head = nn.Conv2d(
-            4 * width, 1, 3, padding=1
+            widths[-1], 1, 3, padding=1
         )  # not normalised: scores must be able to reach the hinge
 
     def forward(self, image: Tensor, maps: Tensor) -> tuple[Tensor, list[Tensor]]:

@@ -133,7 +133,9 @@ TRAININGS = {
         recipe="thpad-prior-large",
         model="thpad-prior",
         share=1,
-        contents=Contents(speech=True, weights=("face", "speech", "thpad-motion"), wheels=_OF_SOUND),
+        contents=Contents(
+            speech=True, of_one=10, weights=("face", "speech", "thpad-motion"), wheels=_OF_SOUND
+        ),
         tiny=("config.batch=2", "config.motion.variants=1"),
         judged=("config.motion.variants=1",),
     ),
@@ -176,12 +178,10 @@ def contents_of(names: Sequence[str]) -> Contents:
 
 
 def code_size() -> int:
-    """Bytes of the code that travels: what is tracked, shipped weights aside."""
-    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=False)
-    files = [ROOT / name for name in listed.stdout.decode().split("\0") if name]
-    if not files:  # no repository: what is needed of it
-        files = [file for folder in ("src", "scripts", "recipes") for file in (ROOT / folder).rglob("*")]
-    return sum(file.stat().st_size for file in files if file.is_file() and SHIPPED not in file.parents)
+    """Bytes of the code that is needed there: the package without its weights, recipes and scripts."""
+    files = [file for folder in ("src", "scripts", "recipes") for file in (ROOT / folder).rglob("*")]
+    kept = [file for file in files if file.is_file() and "__pycache__" not in file.parts]
+    return sum(file.stat().st_size for file in kept if SHIPPED not in file.parents)
 
 
 def wheels_in(folder: Path, packages: Sequence[str]) -> list[Path]:
@@ -205,9 +205,9 @@ def told(name: str, state: dict[str, Any]) -> str:
         return f"{name}: failed: {state['error'].strip().splitlines()[-1]}"
     share = f", {state['peak_share']:.0%} of the peak" if state.get("peak_share") is not None else ""
     return (
-        f"{name}: {state.get('steps', 0)} steps of {state.get('batch', 0)} in {state.get('seconds', 0):.0f} s, "
-        f"{state.get('samples_per_second', 0):g} samples/s, {state.get('gflop_per_sample', 0):g} GFLOP "
-        f"a sample{share}: {state.get('metrics')}"
+        f"{name}: {state.get('steps', 0)} steps of {state.get('batch', 0)} in "
+        f"{state.get('seconds', 0):.0f} s, {state.get('samples_per_second', 0):g} samples/s, "
+        f"{state.get('gflop_per_sample', 0):g} GFLOP a sample{share}: {state.get('metrics')}"
     )
 
 

@@ -3,6 +3,10 @@
 Warped lips tell nothing about teeth. Behind them hangs a plate: what the portrait shows of its own mouth and,
 where it shows nothing, the mean mouth of the training people in the portrait's light. It turns with the head
 and stays where it is when the lips open; the refiner draws the mouth from it.
+
+The mean mouth always has the density of the usual crop: a mean of people is blurred, enlarging it loses
+nothing, and a refiner's weights hold it in one shape. The plate of a finer refiner is as fine as its crop, so
+that the portrait's own teeth on it stay sharp.
 """
 
 from dataclasses import dataclass
@@ -13,7 +17,7 @@ import numpy as np
 from talkface.face import topology as tp
 from talkface.face.crop import MOUTH
 
-HEIGHT, WIDTH = 64, 96  # pixels of a plate, as dense as the mouth's crop
+HEIGHT, WIDTH = 64, 96  # pixels of a plate, as dense as the mouth's usual crop
 _DENSITY = MOUTH.pixels / MOUTH.side  # pixels per canonical unit
 _ABOVE = 0.14  # canonical units from the plate's top to the line where the lips meet
 _BEHIND = 0.05  # and from the lips back to the teeth
@@ -33,9 +37,12 @@ def plate_corners(neutral: np.ndarray) -> np.ndarray:
     return (start + np.pad(_CORNERS / _DENSITY, ((0, 0), (0, 1)))).astype(np.float32)
 
 
-def plate_matrix(corners: np.ndarray) -> np.ndarray:
-    """Affine map (2, 3) from plate pixels to the picture in which its ``corners`` (3, 2 or 3) are."""
-    return cv2.getAffineTransform(_CORNERS, np.ascontiguousarray(corners[:, :2], np.float32))
+def plate_matrix(corners: np.ndarray, finer: int = 1) -> np.ndarray:
+    """Affine map (2, 3) from plate pixels to the picture in which its ``corners`` (3, 2 or 3) are.
+
+    ``finer`` is how many times the plate's HEIGHT and WIDTH are taken.
+    """
+    return cv2.getAffineTransform(finer * _CORNERS, np.ascontiguousarray(corners[:, :2], np.float32))
 
 
 def skin_tone(image: np.ndarray, points: np.ndarray) -> np.ndarray:
@@ -45,27 +52,31 @@ def skin_tone(image: np.ndarray, points: np.ndarray) -> np.ndarray:
     return np.maximum(8.0, image[y, x].astype(np.float32).mean(0))
 
 
-def look_inside(image: np.ndarray, points: np.ndarray, corners: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def look_inside(
+    image: np.ndarray, points: np.ndarray, corners: np.ndarray, finer: int = 1
+) -> tuple[np.ndarray, np.ndarray]:
     """What a picture shows of the inside of a mouth, on its plate.
 
     Args:
         image: (H, W, 3) uint8.
         points: (478, 3) its mesh, pixels.
         corners: (3, 3) of the plate in the picture.
+        finer: how many times as fine as usual the plate is.
 
     Returns:
-        The picture on the plate (HEIGHT, WIDTH, 3) float32, 0 to 255, and a soft mask (HEIGHT, WIDTH, 1) of
-        where that is inside the lips.
+        The picture on the plate (h, w, 3) float32, 0 to 255, and a soft mask (h, w, 1) of where that is
+        inside the lips; h and w are ``finer`` times HEIGHT and WIDTH.
     """
-    matrix = plate_matrix(corners)
+    matrix, height, width = plate_matrix(corners, finer), finer * HEIGHT, finer * WIDTH
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    seen = cv2.warpAffine(image, matrix, (WIDTH, HEIGHT), flags=flags, borderMode=cv2.BORDER_REPLICATE)
-    mask = np.zeros((HEIGHT, WIDTH), np.float32)
+    seen = cv2.warpAffine(image, matrix, (width, height), flags=flags, borderMode=cv2.BORDER_REPLICATE)
+    mask = np.zeros((height, width), np.float32)
     if tp.aperture(points) > _SHOWS:
         back = cv2.invertAffineTransform(matrix)
         contour = points[tp.LIPS_INNER, :2] @ back[:, :2].T + back[:, 2]
         cv2.fillPoly(mask, [np.round(contour * 16).astype(np.int32)], 1.0, cv2.LINE_8, 4)
-        mask[:] = cv2.GaussianBlur(cv2.erode(mask, np.ones((3, 3), np.uint8)), (0, 0), 1.0)
+        edge = np.ones((2 * finer + 1, 2 * finer + 1), np.uint8)
+        mask[:] = cv2.GaussianBlur(cv2.erode(mask, edge), (0, 0), float(finer))
     return seen.astype(np.float32), mask[..., None]
 
 
@@ -105,19 +116,30 @@ class MeanMouth:
 
 
 def hang_plate(
-    image: np.ndarray, points: np.ndarray, corners: np.ndarray, mean_mouth: np.ndarray
+    image: np.ndarray, points: np.ndarray, corners: np.ndarray, mean_mouth: np.ndarray, finer: int = 1
 ) -> np.ndarray:
-    """The plate (HEIGHT, WIDTH, 3) uint8 of a portrait.
+    """The plate (finer HEIGHT, finer WIDTH, 3) uint8 of a portrait.
 
     Args:
         image: (H, W, 3) uint8.
         points: (478, 3) its mesh, pixels.
         corners: (3, 3) of the plate in the picture.
         mean_mouth: (HEIGHT, WIDTH, 3) relative to the skin's colour.
+        finer: how many times as fine as usual the plate is.
     """
-    seen, mask = look_inside(image, points, corners)
-    guess = mean_mouth * skin_tone(image, points)
+    seen, mask = look_inside(image, points, corners, finer)
+    guess = _enlarged(mean_mouth, finer) * skin_tone(image, points)
     return np.clip(mask * seen + (1 - mask) * guess + 0.5, 0, 255).astype(np.uint8)
+
+
+def _enlarged(mean_mouth: np.ndarray, finer: int) -> np.ndarray:
+    """The mean mouth (h, w, 3) on a plate ``finer`` times as fine: their first pixels' centres coincide."""
+    if finer == 1:
+        return mean_mouth
+    height, width = mean_mouth.shape[:2]
+    return cv2.warpAffine(
+        mean_mouth, finer * np.eye(2, 3), (finer * width, finer * height), borderMode=cv2.BORDER_REPLICATE
+    )
 
 
 def show_plate(crop: np.ndarray, plate: np.ndarray, corners: np.ndarray, inside: np.ndarray) -> np.ndarray:
@@ -125,7 +147,7 @@ def show_plate(crop: np.ndarray, plate: np.ndarray, corners: np.ndarray, inside:
 
     Args:
         crop: (P, P, 3) uint8.
-        plate: (HEIGHT, WIDTH, 3) uint8.
+        plate: (h, w, 3) uint8 from :func:`hang_plate`.
         corners: (3, 3) of the plate in the crop.
         inside: (h, w) float32, 1 inside the lips.
 
@@ -133,8 +155,7 @@ def show_plate(crop: np.ndarray, plate: np.ndarray, corners: np.ndarray, inside:
         (P, P, 3) uint8.
     """
     size = crop.shape[1], crop.shape[0]
-    drawn = cv2.warpAffine(
-        plate, plate_matrix(corners), size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
-    )
+    matrix = plate_matrix(corners, len(plate) // HEIGHT)
+    drawn = cv2.warpAffine(plate, matrix, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     alpha = cv2.resize(inside, size, interpolation=cv2.INTER_LINEAR)[..., None]
     return (crop * (1 - alpha) + drawn * alpha + 0.5).astype(np.uint8)

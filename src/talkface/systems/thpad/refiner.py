@@ -7,13 +7,15 @@ the same way; the split into warp and refiner is ours).
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from talkface.face.crop import PARTS
+from talkface.errors import InvalidOption
+from talkface.face.crop import MOUTH, PARTS
 from talkface.face.draw import MAP_CHANNELS
 from talkface.nn.blocks import Stage, pixel_shuffle
 from talkface.systems.thpad.mouth import HEIGHT, WIDTH
@@ -21,13 +23,32 @@ from talkface.systems.thpad.mouth import HEIGHT, WIDTH
 
 @dataclass(frozen=True, kw_only=True)
 class RefinerConfig:
-    """Architecture of :class:`Refiner`. ``motion`` is the size of the code from :func:`motion_code`."""
+    """Architecture of :class:`Refiner`.
+
+    Attributes:
+        motion: size of the code from :func:`motion_code`.
+        identity, code: sizes of f_id and of the code that modulates.
+        widths, blocks: of each scale, from fine to coarse; each has half of the sides of the one before.
+        pixels: side of the mouth's crop; the eyes' are half of it (:func:`talkface.face.crop.parts`).
+    """
 
     motion: int = 51
     identity: int = 64
     code: int = 128
-    widths: tuple[int, int, int] = (32, 64, 128)
-    blocks: tuple[int, int, int] = (1, 1, 3)
+    widths: tuple[int, ...] = (32, 64, 128)
+    blocks: tuple[int, ...] = (1, 1, 3)
+    pixels: int = MOUTH.pixels
+
+    def __post_init__(self) -> None:
+        if not 2 <= len(self.widths) == len(self.blocks):
+            raise InvalidOption(
+                f"a refiner has two or more scales, not {self.widths} with {self.blocks} blocks"
+            )
+        step = 4 << (len(self.widths) - 1)  # half for the eyes, half for the stem, half for each scale more
+        if self.pixels <= 0 or self.pixels % step:
+            raise InvalidOption(
+                f"a refiner of {len(self.widths)} scales takes crops of multiples of {step} px"
+            )
 
 
 @dataclass(frozen=True)
@@ -74,7 +95,7 @@ class Refiner(nn.Module):
         self.config = config
         self.mean_mouth: Tensor  # of the training people, relative to their skin's colour
         self.register_buffer("mean_mouth", torch.full((HEIGHT, WIDTH, 3), 0.5))
-        small, middle, large = config.widths
+        small, upwards = config.widths[0], config.widths[::-1]
         self.identity = IdentityEncoder(config.identity)
         self.code = nn.Sequential(
             nn.Linear(config.motion + len(PARTS) + config.identity, config.code),
@@ -84,22 +105,17 @@ class Refiner(nn.Module):
         )
         self.stem = nn.Conv2d(4 * 6 + MAP_CHANNELS, small, 3, padding=1)
         self.down = nn.ModuleList(
-            [
-                nn.Conv2d(small, middle, 3, stride=2, padding=1),
-                nn.Conv2d(middle, large, 3, stride=2, padding=1),
-            ]
+            nn.Conv2d(fine, coarse, 3, stride=2, padding=1) for fine, coarse in pairwise(config.widths)
         )
         self.encode = nn.ModuleList(
             Stage(width, config.code, count)
             for width, count in zip(config.widths, config.blocks, strict=True)
         )
-        self.up = nn.ModuleList([nn.Conv2d(large, middle, 1), nn.Conv2d(middle, small, 1)])
-        self.merge = nn.ModuleList([nn.Conv2d(2 * middle, middle, 1), nn.Conv2d(2 * small, small, 1)])
+        self.up = nn.ModuleList(nn.Conv2d(coarse, fine, 1) for coarse, fine in pairwise(upwards))
+        self.merge = nn.ModuleList(nn.Conv2d(2 * width, width, 1) for width in upwards[1:])
+        counts = config.blocks[0] + 1, *config.blocks[1:-1]  # the last stage before the picture has one more
         self.decode = nn.ModuleList(
-            [
-                Stage(middle, config.code, config.blocks[1]),
-                Stage(small, config.code, config.blocks[0] + 1),
-            ]
+            Stage(width, config.code, count) for width, count in zip(upwards[1:], counts[::-1], strict=True)
         )
         self.head = nn.Conv2d(small, 4 * 7, 3, padding=1)
         nn.init.normal_(self.head.weight, std=1e-3)
@@ -113,9 +129,10 @@ class Refiner(nn.Module):
         return build_pretrained(cls, RefinerConfig, name_or_path)
 
     @classmethod
-    def debug(cls) -> "Refiner":
+    def debug(cls, pixels: int = MOUTH.pixels) -> "Refiner":
         """A tiny random network for tests."""
-        return cls(RefinerConfig(identity=8, code=16, widths=(8, 16, 16), blocks=(1, 1, 1))).eval()
+        widths, blocks = (8, 16, 16), (1, 1, 1)
+        return cls(RefinerConfig(identity=8, code=16, widths=widths, blocks=blocks, pixels=pixels)).eval()
 
     def forward(
         self,
@@ -129,7 +146,7 @@ class Refiner(nn.Module):
         """Refine crops.
 
         Args:
-            warped: (B, 3, H, W) warped crop in [0, 1]; H and W are multiples of 8.
+            warped: (B, 3, H, W) warped crop in [0, 1]; H and W are multiples of 2 to the number of scales.
             reference: (B, 3, H, W) the same part of the portrait.
             maps: (B, MAP_CHANNELS, H/2, W/2) from :func:`talkface.face.draw.mesh_maps`.
             motion: (B, motion) from :func:`motion_code`.
@@ -143,12 +160,12 @@ class Refiner(nn.Module):
         skips = []
         for level, stage in enumerate(self.encode):
             h = stage(h, code)
-            if level < 2:
+            if level < len(self.down):
                 skips.append(h)
                 h = self.down[level](h)
-        for level, stage in enumerate(self.decode):
-            h = F.interpolate(self.up[level](h), scale_factor=2.0, mode="nearest")
-            h = self.merge[level](torch.cat([h, skips[1 - level]], 1))
+        for up, merge, stage in zip(self.up, self.merge, self.decode, strict=True):
+            h = F.interpolate(up(h), scale_factor=2.0, mode="nearest")
+            h = merge(torch.cat([h, skips.pop()], 1))
             h = stage(h, code)
         residual, color, mask = pixel_shuffle(self.head(F.silu(h)), 2).split([3, 3, 1], 1)
         inside = F.interpolate(maps[:, 3:4], scale_factor=2.0, mode="bilinear")

@@ -15,11 +15,12 @@ from talkface.face import topology as tp
 from talkface.face.crop import (
     LEFT_EYE,
     MOUTH,
-    PARTS,
     RIGHT_EYE,
     cut,
     face_unit,
+    fineness,
     part_matrix,
+    parts,
     paste,
     transform,
 )
@@ -102,15 +103,17 @@ class PortraitRenderer:
 
     @torch.inference_mode()
     def _prepare_references(self, refiner: Refiner, points: np.ndarray) -> None:
-        self._references: dict[str, Tensor] = {}
-        self._identity: dict[str, Tensor] = {}
-        for part in PARTS:
-            crop = self._to_tensor([cut(self.image, part_matrix(points, part), part.pixels)])
-            self._references[part.name] = crop
-            self._identity[part.name] = refiner.identity(crop)
-        self._tone = _single_tone(self._references[MOUTH.name])
+        self._parts = parts(refiner.config.pixels)  # their codes are their places
+        self._finer = fineness(refiner.config.pixels)
+        density = refiner.config.pixels / (MOUTH.side * face_unit(points))
+        self._shrink = min(self._finer, max(1, int(density)))
+        crops = (cut(self.image, part_matrix(points, part), part.pixels) for part in self._parts)
+        self._references = [self._to_tensor([crop]) for crop in crops]
+        self._identity = [refiner.identity(crop) for crop in self._references]
+        self._tone = _single_tone(self._references[MOUTH.code])
         corners = self._scale * (self._corners @ self._rotation.T) + self._translation
-        self._plate = hang_plate(self.image, points, corners, refiner.mean_mouth.cpu().numpy())
+        mean_mouth = refiner.mean_mouth.cpu().numpy()
+        self._plate = hang_plate(self.image, points, corners, mean_mouth, self._finer)
 
     def _to_tensor(self, crops: list[np.ndarray]) -> Tensor:
         stacked = torch.from_numpy(np.stack(crops)).to(self.device)
@@ -228,14 +231,14 @@ class PortraitRenderer:
 
     def _cut_parts(self, drawn: Drawn, plate: np.ndarray) -> None:
         """Add each part's crop, mesh maps and place to a frame; ``plate`` (3, 3) hangs in the mouth."""
-        for part in PARTS:
+        for part in self._parts:
             matrix = part_matrix(drawn.moved, part)
             goal = transform(drawn.moved, matrix)
             half = part.pixels // 2
             field = self.warp.field(self.resting, goal, (half, half), 2.0)
             maps = mesh_maps(self.warp, field, self.resting, goal)
             crop = cut(drawn.image, matrix, part.pixels)
-            if part is MOUTH:
+            if part.code == MOUTH.code:
                 crop = show_plate(crop, self._plate, transform(plate, matrix), maps[3])
             drawn.matrices.append(matrix)
             drawn.crops.append(crop)
@@ -249,27 +252,35 @@ class PortraitRenderer:
     @torch.inference_mode()
     def _refine(self, refiner: Refiner, drawn: list[Drawn]) -> None:
         """Refine all mouths of a batch, then all eyes, and paste them into the frames."""
-        for parts in ((MOUTH,), (RIGHT_EYE, LEFT_EYE)):
-            indices = [PARTS.index(part) for part in parts]
-            rows = [(d, i) for d in drawn for i in indices]
+        for codes in ([MOUTH.code], [RIGHT_EYE.code, LEFT_EYE.code]):
+            rows = [(d, i) for d in drawn for i in codes]
             warped = self._to_tensor([d.crops[i] for d, i in rows])
             maps = torch.from_numpy(np.stack([d.maps[i] for d, i in rows])).to(self.device)
             given = (
                 warped,
-                torch.cat([self._references[PARTS[i].name] for _, i in rows]),
+                torch.cat([self._references[i] for _, i in rows]),
                 maps,
                 torch.from_numpy(np.stack([d.code for d, _ in rows])).to(self.device),
-                torch.tensor([PARTS[i].code for _, i in rows], device=self.device),
-                torch.cat([self._identity[PARTS[i].name] for _, i in rows]),
+                torch.tensor([i for _, i in rows], device=self.device),
+                torch.cat([self._identity[i] for _, i in rows]),
             )
             with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
                 made = refiner(*given)
             refined = Refined(made.residual.float(), made.color.float(), made.mask.float())
             if self._tone is not None:
                 refined = _toned(refined, *self._tone)
-            layer = _layer(refined, warped, maps).permute(0, 2, 3, 1).cpu().numpy()
-            for (d, i), row in zip(rows, layer, strict=True):
-                paste(d.image, row, d.matrices[i])
+            layer = _layer(refined, warped, maps, self._finer)
+            if self._shrink > 1:  # much finer than the picture: pasted as it is, it would alias
+                layer = torch.nn.functional.avg_pool2d(layer, self._shrink)
+            for (d, i), row in zip(rows, layer.permute(0, 2, 3, 1).cpu().numpy(), strict=True):
+                paste(d.image, row, _shrunk(d.matrices[i], self._shrink))
+
+
+def _shrunk(matrix: np.ndarray, by: int) -> np.ndarray:
+    """Map (2, 3) to the pixels of a crop of which each is the mean of ``by`` x ``by``."""
+    smaller = matrix / by
+    smaller[:, 2] -= (by - 1) / (2 * by)
+    return smaller
 
 
 def _single_tone(crop: Tensor, tolerance: float = 3.5 / 255) -> tuple[Tensor, Tensor] | None:
@@ -288,19 +299,19 @@ def _toned(refined: Refined, slope: Tensor, offset: Tensor) -> Refined:
     return Refined(residual, refined.color.mean(1, keepdim=True) * slope + offset, refined.mask)
 
 
-def _layer(refined: Refined, warped: Tensor, maps: Tensor) -> Tensor:
+def _layer(refined: Refined, warped: Tensor, maps: Tensor, finer: int) -> Tensor:
     """What is added to the picture (0 to 255) and how much of the picture it replaces, (B, 4, H, W)."""
     between = torch.nn.functional.interpolate(maps[:, 3:4], scale_factor=2.0, mode="bilinear")
     plate = (1 - refined.mask) * between  # between the lips the crop holds it, the picture does not
     add = (1 - refined.mask) * refined.residual + refined.mask * refined.color + plate * warped
-    return _feather(maps[:, 6:7]) * torch.cat([add * 255, refined.mask + plate], 1)
+    return _feather(maps[:, 6:7], finer) * torch.cat([add * 255, refined.mask + plate], 1)
 
 
-def _feather(face: Tensor) -> Tensor:
+def _feather(face: Tensor, finer: int) -> Tensor:
     """Soft weight (B, 1, 2H, 2W) that is 0 at the crop's border and off the face (B, 1, H, W)."""
-    size = face.shape[-1]
-    inner = -torch.nn.functional.max_pool2d(-face, 5, 1, 2)
-    soft = torch.nn.functional.avg_pool2d(inner, 5, 1, 2)
+    size, reach = face.shape[-1], 2 * finer
+    inner = -torch.nn.functional.max_pool2d(-face, 2 * reach + 1, 1, reach)
+    soft = torch.nn.functional.avg_pool2d(inner, 2 * reach + 1, 1, reach)
     ramp = torch.linspace(0, size - 1, size, device=face.device)
     ramp = (torch.minimum(ramp, size - 1 - ramp) / (size * 0.12)).clamp(0, 1)
     window = ramp[:, None] * ramp[None]

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from talkface.data.crops import CropClip, crop_clip
+from talkface.data.crops import FACE, CropClip, crop_clip
 from talkface.data.prepare import Manifest
 from talkface.face import topology as tp
-from talkface.face.crop import LEFT_EYE, MOUTH, RIGHT_EYE, Part, cut, part_matrix, transform
+from talkface.face.crop import MOUTH, Part, cut, fineness, part_matrix, parts, transform
 from talkface.face.draw import MAP_CHANNELS, mesh_maps
 from talkface.face.model import FaceModel, estimate_pose
 from talkface.face.warp import MeshWarp, move_ring, with_ring
@@ -47,7 +47,7 @@ class RefinerTrainConfig:
     model: RefinerConfig = field(default_factory=RefinerConfig)
     face_model: str = "face"
     frames_per_clip: int = 60
-    smallest_unit: float = 64.0  # inter-ocular pixels; smaller faces would teach blur
+    smallest_unit: float = 64.0  # inter-ocular pixels; smaller faces would teach blur, and finer crops sooner
     mouths: int = 8
     eyes: int = 8
     adversarial_start: int = 1200  # steps of plain reconstruction first
@@ -112,12 +112,12 @@ class PairMaker:
         x, y = field.dense(part.pixels, part.pixels)
         warped = cv2.remap(image, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         maps = mesh_maps(self.warp, field, resting, goal)
-        if part is MOUTH:
+        if part.code == MOUTH.code:
             anchors = plate_corners(clip.fit.neutral)
             here, there = (
                 poses.scale[k] * anchors @ poses.rotation[k].T + poses.translation[k] for k in (0, 1)
             )
-            plate = hang_plate(image, points_source, here, self.mean_mouth)
+            plate = hang_plate(image, points_source, here, self.mean_mouth, fineness(part.pixels))
             warped = show_plate(warped, plate, transform(there, matrix), maps[3])
         reference = cut(image, part_matrix(points_source, part), part.pixels)
         truth = cut(clip.image(target), matrix, part.pixels)
@@ -138,9 +138,12 @@ class RefinerTask(Task):
 
     def __init__(self, config: RefinerTrainConfig, data: Path, seed: int = 0, device: str = "cpu") -> None:
         self.config, self.device = config, torch.device(device)
+        self.mouth, *self.eyes = parts(config.model.pixels)
+        self.finer = fineness(config.model.pixels)
         self.model = FaceModel.from_pretrained(config.face_model)
         self.refiner = Refiner(config.model).to(self.device)
-        self.discriminator = PatchDiscriminator(MAP_CHANNELS).to(self.device)
+        levels = 1 + self.finer.bit_length()  # as much of the face is judged, however fine the crop
+        self.discriminator = PatchDiscriminator(MAP_CHANNELS, levels=levels).to(self.device)
         self.modules = {"refiner": self.refiner, "discriminator": self.discriminator}
         manifest = Manifest.load(data)
         self.clips = self._load(manifest, "train")
@@ -164,7 +167,7 @@ class RefinerTask(Task):
                 continue
             few = item.corpus == "GRID"  # 294 clips of nine people
             count = frames or (12 if few else self.config.frames_per_clip)
-            clip = crop_clip(manifest, item, self.model)
+            clip = crop_clip(manifest, item, self.model, self.finer * FACE.pixels)
             clips.append(clip.only(np.linspace(0, len(clip) - 1, min(count, len(clip))).astype(int)))
             if self.config.max_clips and len(clips) >= self.config.max_clips:
                 break
@@ -172,9 +175,9 @@ class RefinerTask(Task):
         return clips
 
     def _clip_weights(self) -> np.ndarray:
-        """Speakers count alike, sharp faces more."""
-        speakers = [clip.speaker for clip in self.clips]
-        weight = np.array([min(c.unit, 130) / 130 / speakers.count(c.speaker) ** 0.7 for c in self.clips])
+        """Speakers count alike, sharp faces more, up to those that fill the crops' pixels."""
+        speakers, sharp = [clip.speaker for clip in self.clips], 130 * self.finer
+        weight = np.array([min(c.unit, sharp) / sharp / speakers.count(c.speaker) ** 0.7 for c in self.clips])
         return weight / weight.sum()
 
     def _pick(self, clip: CropClip, part: Part, generator: np.random.Generator) -> tuple[int, int]:
@@ -182,7 +185,8 @@ class RefinerTask(Task):
         count = len(clip.images)
         source, target = (int(v) for v in generator.integers(0, count, 2))
         if generator.random() < 0.5:
-            state = tp.aperture(clip.points) if part is MOUTH else -tp.eye_openness(clip.points).mean(-1)
+            of_mouth = part.code == MOUTH.code
+            state = tp.aperture(clip.points) if of_mouth else -tp.eye_openness(clip.points).mean(-1)
             order = np.argsort(state)
             source = int(order[int(generator.integers(0, max(1, count // 4)))])
             if generator.random() < 0.5:
@@ -196,11 +200,8 @@ class RefinerTask(Task):
 
     def draw(self, generator: np.random.Generator) -> list[dict[str, np.ndarray]]:
         """A list of [mouths, eyes], each a dict of stacked arrays."""
-        mouths = [self._pair(MOUTH, generator) for _ in range(self.config.mouths)]
-        eyes = [
-            self._pair((RIGHT_EYE, LEFT_EYE)[int(generator.integers(2))], generator)
-            for _ in range(self.config.eyes)
-        ]
+        mouths = [self._pair(self.mouth, generator) for _ in range(self.config.mouths)]
+        eyes = [self._pair(self.eyes[int(generator.integers(2))], generator) for _ in range(self.config.eyes)]
         return [_stacked(mouths), _stacked(eyes)]
 
     def _generate(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
@@ -208,7 +209,7 @@ class RefinerTask(Task):
         inputs = [batch[name] for name in ("warped", "reference", "maps", "motion", "part")]
         image = self.refiner(*inputs).compose(batch["warped"])
         face, inner = batch["maps"][:, 6:7], batch["maps"][:, 3:4] + batch["maps"][:, 4:5]
-        inner = F.max_pool2d(inner, 5, 1, 2)
+        inner = F.max_pool2d(inner, 4 * self.finer + 1, 1, 2 * self.finer)
         weight = F.interpolate(face * (1 + self.config.inner * inner), scale_factor=2.0, mode="nearest")
         return image, weight
 
@@ -232,7 +233,11 @@ class RefinerTask(Task):
             fake_score, _ = self.discriminator(fake * seen, batch["maps"])
             return {"loss": hinge_discriminator(real_score, fake_score, _patch_weight(weight, real_score))}
         fake, weight = self._generate(batch)
-        out = {"l1": weighted_l1(fake, target, weight), "gradient": gradient_loss(fake, target, weight)}
+        scales = 2 + self.finer.bit_length()  # to the same size on the face, however fine the crop
+        out = {
+            "l1": weighted_l1(fake, target, weight),
+            "gradient": gradient_loss(fake, target, weight, scales),
+        }
         loss = out["l1"] + config.gradient * out["gradient"]
         if adversarial:
             seen = (weight > 0).float()
@@ -256,9 +261,9 @@ class RefinerTask(Task):
                 continue
             openings = np.argsort(-tp.aperture(clip.points))
             for target in {int(openings[0]), int(openings[len(openings) // 3])} - {0}:
-                yield make(clip, 0, target, MOUTH)
+                yield make(clip, 0, target, self.mouth)
             lids = np.argsort(tp.eye_openness(clip.points).mean(-1))
-            yield make(clip, int(lids[-1]), int(lids[0]), RIGHT_EYE)
+            yield make(clip, int(lids[-1]), int(lids[0]), self.eyes[0])
 
     @torch.no_grad()
     def _held_out_crops(self) -> Iterator[tuple[Pair, np.ndarray, np.ndarray]]:
@@ -290,11 +295,11 @@ class RefinerTask(Task):
 
     def samples(self) -> np.ndarray:
         """Rows of reference, warped, refined, real for held-out mouths and eyes."""
-        cells = []
+        cells, size = [], (4 * self.mouth.pixels, self.mouth.pixels)
         whole = list(self._held_out_crops())
         for pair, image, _ in whole[:: max(1, len(whole) // 40)]:
             row = np.concatenate([pair.reference, pair.warped, image, pair.target], 2).transpose(1, 2, 0)
-            row = cv2.resize(row, (512, 128), interpolation=cv2.INTER_LINEAR)
+            row = cv2.resize(row, size, interpolation=cv2.INTER_LINEAR)
             cells.append((row.clip(0, 1) * 255).astype(np.uint8))
         cells = cells[: len(cells) // 3 * 3]
         return np.concatenate([np.concatenate(cells[i::3], 0) for i in range(3)], 1)

@@ -63,7 +63,7 @@ def _train(given: argparse.Namespace) -> int:
 def _collect(given: argparse.Namespace) -> int:
     from talkface.training.collect import collect
 
-    for verdict in collect(given.out, given.pack, given.weights, given.tiny, given.install):
+    for verdict in collect(given.out, given.pack, given.weights, given.tiny, given.install, given.also):
         print(verdict)
     return 0
 
@@ -100,6 +100,9 @@ def _parser() -> argparse.ArgumentParser:
     collect.add_argument("out", type=Path, help="what `train` left")
     collect.add_argument("--pack", type=Path, required=True, help="what it trained on: its split dev judges")
     collect.add_argument("--weights", type=Path, default=lent.SHIPPED, help="folder of the shipped models")
+    collect.add_argument(
+        "--also", type=Path, nargs="*", default=[], help="models trained here over those that came back"
+    )
     collect.add_argument("--no-install", dest="install", action="store_false", help="judge only")
     collect.set_defaults(step=_collect)
     for step in (train, collect):

@@ -1,0 +1,274 @@
+"""What a lent machine has trained, against what is shipped: by split "dev", here, on the CPU.
+
+A model takes the shipped one's place when it is better and when what it stands on is in place; nothing is
+half replaced: with another face LDM, adapters that were trained over the old one must come along.
+"""
+
+import logging
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from talkface.errors import InvalidOption
+from talkface.hub import CARD, CONFIG, load_pretrained, save_pretrained
+from talkface.training.lent import ROOT, TRAININGS, Training
+from talkface.training.parcels import join
+
+logger = logging.getLogger(__name__)
+
+_OTHERS = 12  # clips and portraits beside those of split "dev": trainings want some, to be set up
+_FACES = 64  # that are drawn to judge a face LDM
+_ON_LDM = ("imagineid-tia", "imagineid-sca", "tccp-video")
+_PARTS = ("face-autoencoder", "face-restorer", "face-texture")
+
+
+@dataclass
+class Verdict:
+    """How a new model did against the shipped one.
+
+    Attributes:
+        model: its name.
+        new, shipped: figures of both; the shipped one's are empty where there is none to compare.
+        better: whether the new one is.
+        missing: what would have to come along.
+        installed: whether it took the place.
+    """
+
+    model: str
+    new: dict[str, float]
+    shipped: dict[str, float]
+    better: bool
+    missing: list[str] = field(default_factory=list)
+    installed: bool = False
+
+    def __str__(self) -> str:
+        rows = [
+            f"  {name}: {value:.5g}, shipped {self.shipped.get(name, float('nan')):.5g}"
+            for name, value in self.new.items()
+        ]
+        state = "installed" if self.installed else "better" if self.better else "not better"
+        needed = f"; train anew over it, in the same run: {', '.join(self.missing)}" if self.missing else ""
+        return "\n".join([f"{self.model}: {state}{needed}", *rows])
+
+
+def collect(
+    out: Path,
+    pack: Path,
+    weights: Path,
+    tiny: bool = False,
+    install: bool = True,
+    also: Sequence[Path] = (),
+) -> list[Verdict]:
+    """Join, check, judge and install.
+
+    Args:
+        out: what ``train`` left.
+        pack: what it trained on.
+        weights: folder of the shipped models.
+        tiny: whether it was a test: the same, with fewer pictures.
+        install: whether what is better takes the shipped model's place.
+        also: models that were trained here over the new ones and come along, in folders of their names.
+
+    Raises:
+        InvalidOption: a part or a model is missing or damaged.
+    """
+    from talkface.data.unpack import unpack
+
+    with tempfile.TemporaryDirectory() as folder:
+        models, prepared = Path(folder) / "models", Path(folder) / "prepared"
+        report = join(out, models)
+        for model in also:
+            shutil.copytree(model, models / model.name)
+        unpack(pack, prepared, only="dev", most=_OTHERS)
+        verdicts = []
+        for name, training in TRAININGS.items():
+            if (models / training.model).is_dir() and name in report["trainings"]:
+                logger.info("judging %s", training.model)
+                verdicts.append(_judge(training, models, prepared, weights, tiny, out))
+        verdicts += [_follower(model, models) for model in also]
+        _find_missing(verdicts, weights)
+        for verdict in verdicts if install else ():
+            if verdict.better and not verdict.missing:
+                _install(verdict, models, weights, report)
+        return verdicts
+
+
+# -- judging -----------------------------------------------------------------------------------------
+
+
+def _judge(training: Training, models: Path, prepared: Path, weights: Path, tiny: bool, out: Path) -> Verdict:
+    new, shipped = models / training.model, weights / training.model
+    _check(new)
+    if training.model == "face-diffusion":
+        return _judge_faces(new, shipped, prepared, weights, 4 if tiny else _FACES, out)
+    task_class, found = score(training, new, prepared, _base(models, weights, prepared), tiny)
+    if not (shipped / CONFIG).is_file():
+        return Verdict(training.model, found, {}, better=True)
+    _, before = score(training, shipped, prepared, _base(weights, weights, prepared), tiny)
+    gain = found[task_class.metric] - before[task_class.metric]
+    better = gain > 0 if task_class.mode == "max" else gain < 0
+    return Verdict(training.model, found, before, better)
+
+
+def score(
+    training: Training, model: Path, prepared: Path, base: Path, tiny: bool
+) -> tuple[Any, dict[str, float]]:
+    """The task of a training, and what it measures of a model's weights on held-out people.
+
+    Args:
+        training: which.
+        model: directory of the weights.
+        prepared: the data.
+        base: directory of the face LDM that it stands on.
+        tiny: whether to take few pictures.
+    """
+    from talkface.training.run import from_dict, load_recipe
+
+    few = tuple(s for s in training.tiny if not s.startswith("config.model")) if tiny else ()
+    recipe = ROOT / "recipes" / f"{training.recipe}.yaml"
+    task_class, config, trainer = load_recipe(recipe, [*training.settings, *few, *training.judged])
+    told, state = load_pretrained(model)
+    kind = type(config.model)
+    sizes = told.get("model") or {f.name: told[f.name] for f in fields(kind) if f.name in told}
+    config = replace(config, model=from_dict(kind, sizes, "model"))
+    config = replace(config, base=str(base)) if hasattr(config, "base") else config
+    task = task_class(config, prepared, trainer.seed, "cpu")
+    name = next(iter(task.modules))
+    try:
+        task.modules[name].load_state_dict(state)
+    except RuntimeError as error:
+        raise InvalidOption(
+            f"{model.name} does not have the shapes that its config tells: {error}"
+        ) from error
+    for module in task.modules.values():
+        module.eval()
+    return task_class, {key: float(value) for key, value in task.validate().items()}
+
+
+def _base(first: Path, weights: Path, prepared: Path) -> Path:
+    """A directory with the face LDM of a folder, or else the shipped one, and its other parts."""
+    folder = prepared / f"base-{(first / 'face-diffusion').is_dir()}"
+    folder.mkdir(exist_ok=True)
+    own = first if (first / "face-diffusion").is_dir() else weights
+    for name, place in [("face-diffusion", own), *((part, weights) for part in _PARTS)]:
+        if (place / name).is_dir() and not (folder / name).exists():
+            (folder / name).symlink_to((place / name).resolve())
+    return folder
+
+
+def _judge_faces(new: Path, shipped: Path, prepared: Path, weights: Path, count: int, out: Path) -> Verdict:
+    """By the distance of faces that are drawn from people's, by two extractors; sheets are for the eyes."""
+    from talkface.data.faces import held_out, portraits
+    from talkface.data.prepare import Manifest
+    from talkface.diffusion.base import Base
+    from talkface.diffusion.model import FaceDiffusion
+    from talkface.evaluation.portraits import distances, draw_faces, sheet
+    from talkface.face.attributes import described
+    from talkface.face.model import FaceModel
+
+    manifest = Manifest.load(prepared)
+    album = portraits(manifest)
+    real, known = held_out(album, len(album), "dev"), described(manifest, album)
+    people = held_out(album, count, "dev")
+    base, warp = (
+        Base.from_pretrained(str(_base(weights, weights, prepared))),
+        FaceModel.from_pretrained().mesh_warp(),
+    )
+    found = []
+    for name, place in (("new", new), ("shipped", shipped)):
+        drafts, finished = draw_faces(FaceDiffusion.from_pretrained(str(place)), base, people, known, warp)
+        figures = distances(finished, people, real)
+        figures |= {f"{key}_drafts": value for key, value in distances(drafts, people, real).items()}
+        found.append(figures)
+        _save(out / f"faces-{name}.png", sheet(finished))
+    told = [key for key in found[0] if not key.endswith("_drafts")]
+    better = bool(told) and all(found[0][key] < found[1][key] for key in told)
+    return Verdict("face-diffusion", found[0], found[1], better)
+
+
+def _save(path: Path, image: np.ndarray) -> None:
+    from PIL import Image
+
+    Image.fromarray(image).save(path)
+
+
+def _check(model: Path) -> None:
+    """Load a model: its SHA-256 is its config's, and its numbers are finite."""
+    _, state = load_pretrained(model)
+    broken = [name for name, tensor in state.items() if not bool(tensor.isfinite().all())]
+    if broken:
+        raise InvalidOption(f"{model.name} holds numbers that are not finite, in {broken[0]}")
+
+
+def _follower(model: Path, models: Path) -> Verdict:
+    """A model that was trained here over the new face LDM: it goes where that goes."""
+    from talkface.diffusion.album import weights_mark
+    from talkface.diffusion.model import FaceDiffusion
+
+    told, _ = load_pretrained(model)
+    mark = weights_mark(FaceDiffusion.from_pretrained(str(models / "face-diffusion")))
+    if told.get("built_on", {}).get("base") != mark:
+        raise InvalidOption(f"{model} was not trained over the face-diffusion that came back")
+    return Verdict(model.name, told["metrics"], {}, better=True)
+
+
+def _find_missing(verdicts: list[Verdict], weights: Path) -> None:
+    """What each better model would need beside it, to take its place."""
+    by_name = {verdict.model: verdict for verdict in verdicts}
+    ldm = by_name.get("face-diffusion")
+    for verdict in verdicts:
+        if not verdict.better:
+            continue
+        if verdict is ldm:
+            standing = [name for name in _ON_LDM if (weights / name).is_dir()]
+            verdict.missing = [name for name in standing if name not in by_name]
+        elif ldm and verdict.model in _ON_LDM and not ldm.better:
+            verdict.missing = ["face-diffusion"]
+    if ldm and ldm.missing:
+        for verdict in verdicts:
+            if verdict.model in _ON_LDM and verdict.better:
+                verdict.missing = ["face-diffusion"]
+
+
+# -- installing --------------------------------------------------------------------------------------
+
+
+def _install(verdict: Verdict, models: Path, weights: Path, report: dict[str, Any]) -> None:
+    config, state = load_pretrained(models / verdict.model)
+    config["metrics"] = verdict.new
+    target = weights / verdict.model
+    old = (target / CARD).read_text() if (target / CARD).is_file() else f"---\n---\n# {verdict.model}\n"
+    save_pretrained(target, config, state, renewed_card(old, report, verdict))
+    verdict.installed = True
+
+
+def renewed_card(old: str, report: dict[str, Any], verdict: Verdict) -> str:
+    """A model's card with its new training and metrics; what it says of data and limits stays."""
+    told: dict[str, Any] = next((t for t in report["trainings"].values() if t["model"] == verdict.model), {})
+    recipe = next((t.recipe for t in TRAININGS.values() if t.model == verdict.model), verdict.model)
+    where = f"On {told['machine']}" if "machine" in told else "Here, over the face LDM that came back"
+    how = (
+        f"## Training\n{where}, {told.get('seconds', 0):.0f} s, "
+        f"{told.get('steps', 0)} steps of {told.get('batch', 0)}:\n\n```\n"
+        f"talkface train recipes/{recipe}.yaml --data prepared\n```\n\n"
+        "by `scripts/gpu.py`, as docs/gpu.md tells.\n"
+    )
+    rows = [
+        f"| {name} | {value:.4g} | {verdict.shipped.get(name, float('nan')):.4g} |"
+        for name, value in verdict.new.items()
+    ]
+    table = "\n".join(["| figure | value | of the one before |", "|---|---|---|", *rows])
+    measured = (
+        "## Metrics\nPeople of split `dev`, who also chose the checkpoint; the one before may have seen "
+        f"some of them.\n\n{table}\n"
+    )
+    for title, text in (("Training", how), ("Metrics", measured)):
+        before, found, after = old.partition(f"## {title}\n")
+        rest = after[after.index("\n## ") :] if "\n## " in after else ""
+        old = f"{before}{text}{rest}" if found else f"{old.rstrip()}\n\n{text}"
+    return old

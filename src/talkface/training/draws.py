@@ -25,16 +25,23 @@ def drawn(draw: Draw, generator: np.random.Generator, workers: int = 0) -> Itera
     """
     if not workers:
         return prefetched(_endless(draw, generator))
-    batches = _Batches(draw, generator.spawn(workers))
-    return iter(
-        DataLoader(
-            batches,
-            batch_size=None,
-            num_workers=workers,
-            prefetch_factor=_AHEAD,
-            multiprocessing_context="fork",  # what a task has loaded is shared, not copied
-        )
+    loader = DataLoader(
+        _Batches(draw, generator.spawn(workers)),
+        batch_size=None,
+        num_workers=workers,
+        prefetch_factor=_AHEAD,
+        multiprocessing_context="fork",  # what a task has loaded is shared, not copied
     )
+    import cv2
+
+    # The processes share the processors. Were OpenCV told so after the fork, it would wait forever for threads
+    # that did not come along.
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        return iter(loader)
+    finally:
+        cv2.setNumThreads(threads)
 
 
 def to_device(batch: Any, device: torch.device) -> Any:
@@ -59,9 +66,6 @@ class _Batches(IterableDataset[Any]):
         self.draw, self.generators = draw, generators
 
     def __iter__(self) -> Iterator[Any]:
-        import cv2
-
-        cv2.setNumThreads(1)  # the processes share the processors
         worker = get_worker_info()
         assert worker is not None  # it is only read by workers
         return _endless(self.draw, self.generators[worker.id])

@@ -34,8 +34,8 @@ def drawn(draw: Draw, generator: np.random.Generator, workers: int = 0) -> Itera
     )
     import cv2
 
-    # The processes share the processors. Were OpenCV told so after the fork, it would wait forever for threads
-    # that did not come along.
+    # The processes share the processors. Were OpenCV told so after the fork, it would wait forever for the
+    # threads that stayed behind.
     threads = cv2.getNumThreads()
     cv2.setNumThreads(1)
     try:

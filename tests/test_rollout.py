@@ -108,6 +108,8 @@ def test_without_rollouts_sca_s_loss_is_as_ever(make: Make):
     task = make(ScaTask)
     batch = a_batch(task)
     assert not {"moved_before", "drawing_before"} & batch.keys()
+    seen: list[Hint] = []
+    task.modules["sca"].register_forward_hook(lambda _, given, out: seen.append(given[3]))
     torch.manual_seed(5)
     known = (torch.rand(2, 2) > torch.tensor([0.15, 0.2])).float()
     time, noise = torch.randn(2).sigmoid(), torch.randn_like(batch["target"])
@@ -123,6 +125,8 @@ def test_without_rollouts_sca_s_loss_is_as_ever(make: Make):
     weight = (1 + 2 * batch["hidden"]).expand_as(error)
     by_hand = (error * weight).sum((1, 2, 3)) / weight.sum((1, 2, 3))
     torch.testing.assert_close(step(task, batch), by_hand.mean())
+    assert len(seen) == 2, "by hand, and once in the step"
+    torch.testing.assert_close(vars(seen[1]), vars(seen[0]))
     assert task.metric == "val_loss"
 
 
@@ -208,7 +212,9 @@ def test_sca_sees_the_rolled_frame_in_its_step(make: Make):
     assert (seen[1][:2] != real[:2]).any()
 
 
-def test_mba_blends_the_face_that_the_renderer_draws(make: Make, renderer: Callable[..., DiffusionRenderer]):
+def test_mba_blends_the_face_that_the_renderer_draws(
+    make: Make, renderer: Callable[..., DiffusionRenderer], monkeypatch: pytest.MonkeyPatch
+):
     """In the midst of a video: the frame before is known, and around its face is the reference."""
     task = make(MbaTask, rollout=1.0)
     batch = a_batch(task)
@@ -217,12 +223,20 @@ def test_mba_blends_the_face_that_the_renderer_draws(make: Make, renderer: Calla
     pictures, goal = task._draw(batch, rolled)
     made = renderer(task.sca)
     made.adapters = Adapters(sca=task.sca, mba=task.modules["mba"])
+    blended: list[torch.Tensor] = []
+
+    def spied(autoencoder: Any, adapter: Any, latents: torch.Tensor, *given: torch.Tensor) -> torch.Tensor:
+        blended.append(latents)
+        return decode_blended(autoencoder, adapter, latents, *given)
+
+    monkeypatch.setattr("talkface.systems.imagineid.renderer.decode_blended", spied)
     chosen = np.random.default_rng(0).choice(len(task.footage), 2, p=task.footage.weight)
     for row, index in enumerate(chosen):
         points = task.footage.before_points[index], task.footage.points[index]
         before, _ = drawn_by(made, batch["moved_before"][row], noise[row], points[0])
         _, image = drawn_by(made, batch["moved"][row], noise[row], points[1], before=before)
         found = (pictures[row].permute(1, 2, 0) * 255).round().byte().numpy()
+        torch.testing.assert_close(rolled[row], blended[-1][0], atol=1e-5, rtol=1e-4)
         assert np.abs(found.astype(int) - image).max() <= 1
     inside, beside = (batch["mask"] == 1).expand_as(goal), (batch["mask"] == 0).expand_as(goal)
     real, drawn = task.autoencoder.decode(batch["target"]), task.autoencoder.decode(rolled)
@@ -237,7 +251,7 @@ def test_mba_blends_the_face_that_the_renderer_draws(make: Make, renderer: Calla
 def test_no_gradient_flows_into_what_is_rolled_and_all_others_flow(
     precision: torch.dtype | None, make: Make, monkeypatch: pytest.MonkeyPatch
 ):
-    """The adapter that draws is the one that is trained: in bf16, autocast must not mix up their weights."""
+    """The adapter that draws is the one that is trained; in bf16, autocast casts its weights for both."""
     task = make(ScaTask, rollout=1.0, no_before=0.0)
     batch = a_batch(task)
 

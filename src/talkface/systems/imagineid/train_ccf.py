@@ -283,8 +283,8 @@ class FootageTask(CcfTask):
         kind = self.device.type
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else torch.float32
         steps = self.config.rollout_steps
-        # Weights that autocast casts here have no gradient; were they kept, the training step would use them.
-        with torch.no_grad(), torch.autocast(kind, enabled=False, cache_enabled=False):
+        # The renderer says by itself what is computed in that type.
+        with torch.no_grad(), torch.autocast(kind, enabled=False):
             meaning = self.base.read(self.nothing)
             return draw_latents(self.base, sca, meaning, hint, noise, steps, dtype=dtype)
 

@@ -2,13 +2,14 @@
 
 import wave
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
+import torch
 from hypothesis import settings
 from PIL import Image
 
@@ -16,8 +17,14 @@ import talkface
 from talkface import cli
 from talkface.data.faces import portraits
 from talkface.data.prepare import Item, Manifest
+from talkface.diffusion.autoencoder import FaceAutoencoder
+from talkface.diffusion.config import AutoencoderConfig
+from talkface.diffusion.model import FaceDiffusion
 from talkface.face.tracker import FaceTracker
+from talkface.hub import save_pretrained
 from talkface.media.video import VideoReader
+from talkface.systems.imagineid.config import PadConfig
+from talkface.systems.imagineid.pad import Pad
 
 # How long an example takes says how busy the machine is, not whether it is right.
 settings.register_profile("talkface", deadline=None)
@@ -200,6 +207,29 @@ def prepared_clips(talking: Path, tmp_path_factory: pytest.TempPathFactory) -> P
         np.savez(folder / "speech" / f"{split}.npz", audio=audio, features=features)
     Manifest(folder, talking.parent, items).save()
     return folder
+
+
+@pytest.fixture(scope="session")
+def frozen(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """A tiny LDM, random and loud, and a tiny random PAD, as the hub reads them."""
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("frozen")
+    small = AutoencoderConfig(encoder=(8, 16), decoder=(16, 8, 8), blocks=(1, 1, 1))
+    pad = PadConfig(width=16, layers=1, heads=2, semantic=8)
+    model = FaceDiffusion.debug()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "attn2.to_v" in name or "attn2.to_out.0.weight" in name:  # words are heard
+                parameter.mul_(50)
+            if name.endswith("conv_out.weight"):  # and there is much to put right
+                parameter.mul_(8)
+    for name, module, config in (
+        ("face-autoencoder", FaceAutoencoder(small), small),
+        ("face-diffusion", model, model.config),
+        ("pad", Pad(pad), pad),
+    ):
+        save_pretrained(folder / name, {"model": asdict(config), "metrics": {}}, module.state_dict())
+    return {"base": str(folder), "pad": str(folder / "pad")}
 
 
 @pytest.fixture

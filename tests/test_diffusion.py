@@ -2,8 +2,6 @@
 
 import base64
 import json
-import subprocess
-import sys
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -652,17 +650,6 @@ def test_graphs_of_tensorflow_js_pool_and_grow(tmp_path: Path):
     # Strides as wide as the kernel: each value of what is given becomes a square of its own.
     squares = torch.einsum("bhwc,uvoc->bhuwvo", total, torch.from_numpy(kernel))
     torch.testing.assert_close(found, squares.flatten(3, 4).flatten(1, 2))
-
-
-def test_packed_portraits_train_as_well(prepared: Path, tmp_path: Path):
-    script = Path(__file__).parents[1] / "scripts" / "pack_faces.py"
-    subprocess.run([sys.executable, str(script), str(prepared), str(tmp_path / "pack")], check=True)
-    packed, whole = (portraits(Manifest.load(folder)) for folder in (tmp_path / "pack", prepared))
-    assert packed
-    assert {portrait.key for portrait in packed} <= {portrait.key for portrait in whole}
-    config = AutoencoderTrainConfig(model=SMALL_AUTOENCODER, patch=64, batch=1, held_out=1)
-    task = AutoencoderTask(config, tmp_path / "pack")
-    assert next(task.batches(np.random.default_rng(0))).shape == (1, 3, 64, 64)
 
 
 def test_restored_gives_back_what_samples_lack():

@@ -1,4 +1,4 @@
-"""Minutes of a GPU: packs, trainings that end in time, parcels that survive a kill, models that are judged."""
+"""Minutes of a GPU: packs, trainings that end in time, parcels that survive a kill, and judging."""
 
 import hashlib
 import json
@@ -238,7 +238,9 @@ def test_what_a_training_stands_on_runs_before_it():
     assert "face-diffusion" in lent.contents_of(["sca"]).weights
     assert "face-diffusion" not in lent.contents_of(["ldm", "sca"]).weights  # it is trained on the way
     together = lent.contents_of(["refiner", "prior"])
-    assert together.density == 236 and together.speech and together.seconds == 60
+    assert together.density == 236
+    assert together.speech
+    assert together.seconds == 60
 
 
 def test_code_is_counted_without_weights():
@@ -261,7 +263,8 @@ def test_parcel_holds_parts_of_a_size_and_gives_models_back(tmp_path):
     parcel = Parcel(tmp_path / "out")
     parcel.send("prior", "thpad-prior", tmp_path / "run", wanted=True)
     parts = sorted((tmp_path / "out").glob("*.part"))
-    assert len(parts) == 2 and all(p.stat().st_size <= PART for p in parts)
+    assert len(parts) == 2
+    assert all(p.stat().st_size <= PART for p in parts)
     report = join(tmp_path / "out", tmp_path / "models")
     assert report["trainings"]["prior"]["ended"] is None
     for name in ("config.json", "model.safetensors"):
@@ -310,7 +313,8 @@ def test_what_is_broken_is_told_in_a_line(tmp_path, harm):
 
 
 def test_card_keeps_data_and_limits():
-    old = "---\nlicense: x\n---\n# A\n\n## Data\nours\n\n## Training\nold\n\n## Metrics\nold\n\n## Limits\nmany\n"
+    old = "---\nlicense: x\n---\n# A\n\n## Data\nours\n\n## Training\nold\n\n## Metrics\nold\n"
+    old += "\n## Limits\nmany\n"
     report = {"trainings": {"prior": {"model": "thpad-prior", "machine": "a card", "seconds": 9, "steps": 7}}}
     card = renewed_card(
         old, report, Verdict("thpad-prior", {"val_loss": 0.1}, {"val_loss": 0.2}, better=True)
@@ -357,8 +361,11 @@ def digest(model: Path) -> str:
 def test_the_whole_way_with_a_prior(prepared, tmp_path):
     report, printed, weights = whole_way(prepared, tmp_path, "prior")
     told = report["trainings"]["prior"]
-    assert told["ended"] == 0 and told["steps"] == 2 and told["batch"] == 2
-    assert told["gflop_per_sample"] > 0 and 0 < told["peak_share"] < 1
+    assert told["ended"] == 0
+    assert told["steps"] == 2
+    assert told["batch"] == 2
+    assert told["gflop_per_sample"] > 0
+    assert 0 < told["peak_share"] < 1
     assert any(name == "val_loss" for _, name, _ in told["curve"])
     assert "thpad-prior: not better" in printed  # two steps of a network do not beat the shipped one
     assert not unlike(weights, "thpad-prior")
@@ -383,7 +390,8 @@ def test_a_kill_leaves_the_last_export(prepared, tmp_path):
     try:
         end = time.monotonic() + 120
         while not (tmp_path / "out" / REPORT).is_file():
-            assert process.poll() is None and time.monotonic() < end
+            assert process.poll() is None
+            assert time.monotonic() < end
             time.sleep(0.05)
     finally:
         subprocess.run(["pkill", "-9", "-s", str(process.pid)], check=False)
@@ -394,9 +402,10 @@ def test_a_kill_leaves_the_last_export(prepared, tmp_path):
 
 BLOCKED = """
 import sys
+MISSING = {"av", "ai_edge_litert", "rich", "typer", "tensorflow", "dlib", "silero_vad", "skimage"}
 class Blocked:
     def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in {"av", "ai_edge_litert", "rich", "typer", "tensorflow", "dlib", "silero_vad"}:
+        if name.split(".")[0] in MISSING:
             raise ImportError(name + " is not on the machine")
 sys.meta_path.insert(0, Blocked())
 sys.argv = ["lent", *sys.argv[1:]]
@@ -438,5 +447,6 @@ def test_bad_input_gets_one_line(arguments, said, tmp_path):
         [sys.executable, str(SCRIPT), *arguments], cwd=tmp_path, capture_output=True, text=True
     )
     assert done.returncode == 2
-    assert said in done.stderr and len(done.stderr.strip().splitlines()) == 1
+    assert said in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
     assert "Traceback" not in done.stderr

@@ -1,7 +1,7 @@
 """ImagineID: what is heard, the stages of PAD, the adapters of CCF, and their trainings, on tiny models."""
 
 import json
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -16,12 +16,10 @@ from talkface.data.prepare import Manifest, list_items
 from talkface.diffusion.album import weights_mark
 from talkface.diffusion.autoencoder import FaceAutoencoder
 from talkface.diffusion.captions import PSEUDO_WORDS, tokenize
-from talkface.diffusion.config import AutoencoderConfig
 from talkface.diffusion.model import FaceDiffusion
 from talkface.face.draw import MESH_CHANNELS, MESH_PIXELS
 from talkface.face.model import FaceModel
 from talkface.face.tracker import FaceTracker
-from talkface.hub import save_pretrained
 from talkface.media.video import VideoReader
 from talkface.speech.features import SAMPLES_PER_FEATURE, ContentEncoder, FeatureStream
 from talkface.speech.pitch import HIGHEST, LOWEST, pitch
@@ -292,29 +290,6 @@ def test_blending_adapter_keeps_the_background():
         torch.testing.assert_close(
             decode_blended(autoencoder, adapter, face, background, torch.ones_like(mask)), own
         )
-
-
-@pytest.fixture(scope="module")
-def frozen(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """A tiny LDM, random and loud, and a tiny random PAD, as the hub reads them."""
-    torch.manual_seed(0)
-    folder = tmp_path_factory.mktemp("frozen")
-    small = AutoencoderConfig(encoder=(8, 16), decoder=(16, 8, 8), blocks=(1, 1, 1))
-    pad = PadConfig(width=16, layers=1, heads=2, semantic=8)
-    model = FaceDiffusion.debug()
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if "attn2.to_v" in name or "attn2.to_out.0.weight" in name:  # words are heard
-                parameter.mul_(50)
-            if name.endswith("conv_out.weight"):  # and there is much to put right
-                parameter.mul_(8)
-    for name, module, config in (
-        ("face-autoencoder", FaceAutoencoder(small), small),
-        ("face-diffusion", model, model.config),
-        ("pad", Pad(pad), pad),
-    ):
-        save_pretrained(folder / name, {"model": asdict(config), "metrics": {}}, module.state_dict())
-    return {"base": str(folder), "pad": str(folder / "pad")}
 
 
 @pytest.mark.parametrize(("task_class", "bound"), [(TiaTask, 0.95), (ScaTask, 0.8), (MbaTask, 0.6)])

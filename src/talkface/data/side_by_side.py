@@ -27,17 +27,27 @@ def side_by_side(
         workers = min(processors - 1, _MOST) if processors >= _FEW else 0
     if not workers:
         return map(function, items)
-    made = _Made(function, items)
-    return iter(
-        DataLoader(
-            made,
-            batch_size=None,
-            shuffle=False,
-            num_workers=min(workers, max(1, len(items))),
-            collate_fn=_as_it_is,
-            multiprocessing_context="fork",  # what the function reads is shared, not copied
-        )
-    )
+    count = min(workers, max(1, len(items)))
+    return forked(DataLoader(_Made(function, items), num_workers=count, collate_fn=_as_it_is, **FORKED))
+
+
+FORKED: dict[str, Any] = {"batch_size": None, "multiprocessing_context": "fork"}
+"""Of a loader whose processes share what its data set has loaded."""
+
+
+def forked(loader: DataLoader[Any]) -> Iterator[Any]:
+    """Begin with a loader, whose processes find OpenCV without threads.
+
+    A process that is forked has no threads but one, and waits for ever for OpenCV's others.
+    """
+    import cv2
+
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        return iter(loader)
+    finally:
+        cv2.setNumThreads(threads)
 
 
 class _Made(Dataset[Any]):

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
+from talkface.data.side_by_side import FORKED, forked
 from talkface.prefetch import prefetched
 
 _AHEAD = 4  # batches of each process
@@ -26,15 +27,7 @@ def drawn(draw: Draw, generator: np.random.Generator, workers: int = 0) -> Itera
     if not workers:
         return prefetched(_endless(draw, generator))
     batches = _Batches(draw, generator.spawn(workers))
-    return iter(
-        DataLoader(
-            batches,
-            batch_size=None,
-            num_workers=workers,
-            prefetch_factor=_AHEAD,
-            multiprocessing_context="fork",  # what a task has loaded is shared, not copied
-        )
-    )
+    return forked(DataLoader(batches, num_workers=workers, prefetch_factor=_AHEAD, **FORKED))
 
 
 def to_device(batch: Any, device: torch.device) -> Any:
@@ -59,9 +52,6 @@ class _Batches(IterableDataset[Any]):
         self.draw, self.generators = draw, generators
 
     def __iter__(self) -> Iterator[Any]:
-        import cv2
-
-        cv2.setNumThreads(1)  # the processes share the processors
         worker = get_worker_info()
         assert worker is not None  # it is only read by workers
         return _endless(self.draw, self.generators[worker.id])

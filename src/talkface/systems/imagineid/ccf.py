@@ -91,6 +91,15 @@ class SpatialConditionalAdapter(nn.Module):
             own = {k: v for k, v in base.unet.state_dict().items() if k in self.control.state_dict()}
             self.control.load_state_dict(own, strict=False)
 
+    @classmethod
+    def from_pretrained(
+        cls, base: FaceDiffusion | StableDiffusion, name_or_path: str = "imagineid-sca"
+    ) -> "SpatialConditionalAdapter":
+        """Load the shipped adapter, or one from a directory or hub id, over its LDM."""
+        from talkface.diffusion.adapter import load_adapter
+
+        return load_adapter(name_or_path, lambda _: cls(base.config), {"base": base})
+
     def forward(self, given: Tensor, step: Tensor, meaning: Tensor, hint: Hint) -> dict[str, Any]:
         """Residuals for the base's forward; ``given`` and ``step`` are its ``inputs``."""
         known = hint.known[..., None, None].expand(-1, -1, *hint.hidden.shape[2:])

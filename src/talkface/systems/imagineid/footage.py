@@ -1,5 +1,7 @@
 """Frames of clips for the adapters: a reference moved to another frame's mesh, that frame, the one before.
 
+The reference is moved to the mesh of the frame before, too: from that a video draws the frame before.
+
 All frames of a clip are seen through the same window, so that what is around the head stays still.
 """
 
@@ -14,6 +16,8 @@ import torch
 from talkface.data.arrays import kept_arrays
 from talkface.data.faces import PIXELS, portrait_matrix
 from talkface.data.prepare import Item, Manifest, Track
+from talkface.data.side_by_side import side_by_side
+from talkface.diffusion.album import marked
 from talkface.diffusion.autoencoder import FaceAutoencoder
 from talkface.diffusion.stable import StableAutoencoder
 from talkface.face.crop import cut, transform
@@ -24,6 +28,9 @@ from talkface.nn.picture import enlarged, pictures
 
 logger = logging.getLogger(__name__)
 
+_MESHES = "points", "before_points"
+_ROW = "target", "moved", "before", "moved_before", *_MESHES  # columns that each frame has of its own
+
 
 @dataclass(frozen=True)
 class Footage:
@@ -33,6 +40,7 @@ class Footage:
         target: frames to be drawn.
         moved: the reference, its pixels moved to the target's mesh.
         before: the frames before.
+        moved_before: the reference, its pixels moved to the mesh of the frame before.
         points: the target's mesh.
         before_points: the mesh of the frame before.
         weight: (N,) how often each is to be drawn.
@@ -41,6 +49,7 @@ class Footage:
     target: np.ndarray
     moved: np.ndarray
     before: np.ndarray
+    moved_before: np.ndarray
     points: np.ndarray
     before_points: np.ndarray
     weight: np.ndarray
@@ -74,7 +83,9 @@ class Footage:
             seed: of the choice of frames.
             pixels: side of the pictures that are encoded; meshes stay in pixels of the portraits.
         """
-        path = manifest.directory / f"footage-{split}-{frames}-{seed}-{pixels}-{mark}.npz"
+        # Footage with other columns is other footage: what an older version kept is not read.
+        kind = marked(" ".join(field.name for field in fields(cls)))
+        path = manifest.directory / f"footage-{split}-{frames}-{seed}-{pixels}-{mark}-{kind}.npz"
         return kept_arrays(
             cls, path, lambda: _collect(manifest, split, face, autoencoder, frames, seed, pixels)
         )
@@ -130,32 +141,40 @@ def _collect(
     seed: int,
     pixels: int,
 ) -> Footage:
-    warp, generator = face.mesh_warp(), np.random.default_rng(seed)
+    warp = face.mesh_warp()
     columns: dict[str, list[np.ndarray]] = {field.name: [] for field in fields(Footage)}
     usable = [i for i in manifest.items if i.has_video and i.usable]
     chosen = manifest.apart(item for item in usable if item.split == split)
     speakers = [item.corpus + item.speaker for item in chosen]
-    for number, item in enumerate(chosen):
-        rows = list(_rows(manifest, item, face, warp, frames, generator))
+
+    def rows_of(number: int) -> list[tuple[np.ndarray, ...]]:
+        generator = np.random.default_rng([seed, number])
+        return list(_rows(manifest, chosen[number], face, warp, frames, generator))
+
+    for number, rows in enumerate(side_by_side(rows_of, range(len(chosen)))):
         if not rows:
             continue
-        targets, moved, before, points, before_points = (list(column) for column in zip(*rows, strict=True))
-        with torch.inference_mode():
-            device = next(autoencoder.parameters()).device
-            encoded = [
-                autoencoder.encode(pictures([enlarged(image, pixels) for image in part], device))
-                for part in (targets, moved, before)
-            ]
-        for name, values in zip(("target", "moved", "before"), encoded, strict=True):
-            columns[name].append(values.half().cpu().numpy())
-        columns["points"].append(np.stack(points).astype(np.float32))
-        columns["before_points"].append(np.stack(before_points).astype(np.float32))
+        for name, column in zip(_ROW, zip(*rows, strict=True), strict=True):
+            if name in _MESHES:
+                columns[name].append(np.stack(column).astype(np.float32))
+            else:
+                columns[name].append(_encoded(list(column), autoencoder, pixels))
         columns["weight"].append(np.full(len(rows), speakers.count(speakers[number]) ** -0.7))
         if number % 50 == 0:
             logger.info("footage of %d of %d clips", number, len(chosen))
     joined = {name: np.concatenate(parts) for name, parts in columns.items()}
     joined["weight"] = joined["weight"] / joined["weight"].sum()
     return Footage(**joined)
+
+
+def _encoded(
+    images: list[np.ndarray], autoencoder: FaceAutoencoder | StableAutoencoder, pixels: int
+) -> np.ndarray:
+    """Latents (N, 4, h, w) float16 of pictures (H, W, 3) that are enlarged to ``pixels``."""
+    device = next(autoencoder.parameters()).device
+    with torch.inference_mode():
+        found = autoencoder.encode(pictures([enlarged(image, pixels) for image in images], device))
+    return found.half().cpu().numpy()
 
 
 def _rows(
@@ -166,7 +185,7 @@ def _rows(
     frames: int,
     generator: np.random.Generator,
 ) -> Iterator[tuple[np.ndarray, ...]]:
-    """Target, moved reference, frame before, and the meshes of the first and the last of these."""
+    """What :data:`_ROW` names: pictures, and meshes of the target and of the frame before."""
     track = manifest.track(item)
     usable = np.flatnonzero(track.found[1:] & track.found[:-1] & (np.diff(track.frames) == 1)) + 1
     if len(usable) < 4:
@@ -177,17 +196,21 @@ def _rows(
     window = _look(manifest, item, track, wanted, face)
     for target, reference in zip(targets.tolist(), references.tolist(), strict=True):
         if {target, target - 1, reference} <= window.images.keys():
-            moved = move_portrait(
-                window.images[reference],
-                window.points[reference],
-                window.points[target],
-                window.neutral,
-                warp,
+            moved, moved_before = (
+                move_portrait(
+                    window.images[reference],
+                    window.points[reference],
+                    window.points[number],
+                    window.neutral,
+                    warp,
+                )
+                for number in (target, target - 1)
             )
             yield (
                 window.images[target],
                 moved,
                 window.images[target - 1],
+                moved_before,
                 window.points[target],
                 window.points[target - 1],
             )

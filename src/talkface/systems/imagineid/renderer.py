@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 
 from talkface.diffusion.base import Base
-from talkface.diffusion.sampling import Control, guided, in_dtype, sample
 from talkface.face.draw import draw_mesh
 from talkface.face.masks import face_mask
 from talkface.face.model import FaceModel
@@ -15,15 +14,12 @@ from talkface.face.motion import FaceMotion
 from talkface.nn.picture import pictures
 from talkface.prefetch import prefetched
 from talkface.systems.imagineid.adapters import Adapters
-from talkface.systems.imagineid.ccf import Hint, decode_blended
+from talkface.systems.imagineid.ccf import decode_blended
 from talkface.systems.imagineid.footage import hidden_cells
+from talkface.systems.imagineid.frames import BEGIN, STEPS, around_face, draw_latents, hint_of
 from talkface.systems.imagineid.portrait import Imagined
 from talkface.systems.thpad.refiner import Refiner
 from talkface.systems.thpad.renderer import PortraitRenderer
-
-STEPS = 1  # two look no different from so little noise, and cost a third of the speed
-BEGIN = 0.3
-"""Time at which a frame begins: how much of the moved reference is drawn anew; 1 is all of it."""
 
 
 class DiffusionRenderer:
@@ -84,32 +80,23 @@ class DiffusionRenderer:
     ) -> tuple[Tensor, np.ndarray]:
         """Latents of a frame without the face, for the next one, and the frame."""
         base, pixels = self.base, self.base.pixels
-        assert self.adapters.mba is not None
+        sca, mba = self.adapters.sca, self.adapters.mba
+        assert sca is not None
+        assert mba is not None
         reference = base.autoencoder.encode(pictures([picture], self.device))
         mask = face_mask(mesh, (pixels, pixels))
         hidden = torch.from_numpy(hidden_cells(mesh, pixels // 8, pixels))[None].to(self.device)
         drawing = torch.from_numpy(draw_mesh(self.warp, mesh, pixels, pixels // 2))[None].to(self.device)
-        if "before" in self.without:
-            before = None
-        known = torch.tensor(
-            [[float("reference" not in self.without), float(before is not None)]], device=self.device
+        before = None if "before" in self.without else before
+        hint = hint_of(drawing, reference, hidden, before, "reference" not in self.without)
+        latents = draw_latents(
+            base.model, sca, self.meaning, hint, self.noise, self.steps, self.begin, self.dtype
         )
-        hint = Hint(
-            drawing, reference, torch.zeros_like(reference) if before is None else before, hidden, known
-        )
-        velocity = guided(base.model, self.meaning, base.model.see(drawing), 1.0, self._control(hint))
-        noisy = (1 - self.begin) * reference + self.begin * self.noise
-        latents = sample(in_dtype(velocity, self.dtype), noisy, self.steps, self.begin)
         blend = torch.from_numpy(mask)[None, None].to(self.device)
         if "mba" in self.without:
             drawn = base.autoencoder.decode(latents)
         else:
-            drawn = decode_blended(base.autoencoder, self.adapters.mba, latents, reference, blend)
+            drawn = decode_blended(base.autoencoder, mba, latents, reference, blend)
             latents = reference  # what is shown around the face
         image = (drawn[0].permute(1, 2, 0) * 255).round().byte().cpu().numpy()
-        return latents * (1 - hidden), image
-
-    def _control(self, hint: Hint) -> Control:
-        sca = self.adapters.sca
-        assert sca is not None
-        return lambda given, step, meaning: sca(given, step, meaning, hint)
+        return around_face(latents, hidden), image

@@ -1,4 +1,8 @@
-"""Trains CCF's adapters one after another over the frozen face LDM."""
+"""Trains CCF's adapters one after another over the frozen face LDM.
+
+With rollouts, some rows of a batch are shown what a video would show, not what is real: SCA the frame before
+as the renderer hands it on, MBA a face that SCA drew. Otherwise they never learn to put up with either.
+"""
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -28,6 +32,7 @@ from talkface.systems.imagineid.ccf import (
 )
 from talkface.systems.imagineid.config import EMOTIONS, CcfConfig
 from talkface.systems.imagineid.footage import Footage, enlarged_mask, hidden_cells
+from talkface.systems.imagineid.frames import STEPS, around_face, draw_latents, hint_of
 from talkface.systems.imagineid.pad import Pad
 from talkface.training import Task
 from talkface.training.draws import to_device
@@ -51,6 +56,11 @@ class CcfTrainConfig:
             face's.
         face: how much more the face counts than what is around it.
         held_out: pictures on which it is validated.
+        rollout: share of a batch's rows whose frame before (SCA) or face (MBA) is a video's, not real.
+        rollout_steps: of the sampler that draws them.
+        rollout_blended: whether SCA's frame before is as where MBA blends: around the face the moved
+            reference, which need not be drawn. Otherwise it is what SCA draws there by itself.
+        sca: name or directory of the SCA that draws faces for MBA.
     """
 
     model: CcfConfig = field(default_factory=CcfConfig)
@@ -66,6 +76,10 @@ class CcfTrainConfig:
     blur: float = 0.2
     face: float = 2.0
     held_out: int = 48
+    rollout: float = 0.0
+    rollout_steps: int = STEPS
+    rollout_blended: bool = False
+    sca: str = "imagineid-sca"
 
 
 class CcfTask(Task):
@@ -227,31 +241,57 @@ class FootageTask(CcfTask):
         self.footage = Footage.of(self.manifest, "train", *given)
         self.held_out = Footage.of(self.manifest, self.manifest.choosing, *given)
         spread = np.linspace(0, len(self.held_out) - 1, min(self.config.held_out, len(self.held_out)))
-        self.fixed = to_device(self.rows(self.held_out, spread.round().astype(int)), self.device)
+        chosen = spread.round().astype(int)
+        self.fixed = to_device(self.rows(self.held_out, chosen, len(chosen)), self.device)
         self.noise = _fixed_noise(tuple(self.fixed["target"].shape), self.device)
+        self.nothing = torch.from_numpy(self.base.tokenize("").ids)[None].to(self.device)
 
-    def rows(self, footage: Footage, chosen: np.ndarray) -> dict[str, np.ndarray]:
-        """Latents, the mesh's drawing and where the face is."""
+    def rows(self, footage: Footage, chosen: np.ndarray, rolled: int = 0) -> dict[str, np.ndarray]:
+        """Latents, the mesh's drawing and where the face is.
+
+        Of the first ``rolled`` rows, what they are drawn from besides.
+        """
         names = "target", "moved", "before"
         latents = {name: getattr(footage, name)[chosen].astype(np.float32) for name in names}
         cells = np.stack([hidden_cells(one, self.pixels // 8) for one in footage.points[chosen]])
         old_cells = np.stack([hidden_cells(one, self.pixels // 8) for one in footage.before_points[chosen]])
         masks = np.stack([enlarged_mask(one, self.pixels)[None] for one in footage.points[chosen]])
-        return latents | {
+        found = latents | {
             "drawing": self.drawings(footage.points[chosen]),
             "hidden": cells,
             "hidden_before": old_cells,
             "mask": masks,
         }
+        return found | self.origins(footage, chosen[:rolled]) if rolled else found
+
+    def origins(self, footage: Footage, chosen: np.ndarray) -> dict[str, np.ndarray]:
+        """What rolled rows (R) are drawn from besides: the reference at the mesh of the frame before."""
+        return {"moved_before": footage.moved_before[chosen].astype(np.float32)}
 
     def draw(self, generator: np.random.Generator) -> dict[str, np.ndarray]:
         """A batch as :meth:`rows` gives it."""
-        chosen = generator.choice(len(self.footage), self.config.batch, p=self.footage.weight)
-        return self.rows(self.footage, chosen)
+        config = self.config
+        chosen = generator.choice(len(self.footage), config.batch, p=self.footage.weight)
+        # The rows are in no order, so the first are as good as any.
+        rolled = max(1, round(config.rollout * config.batch)) if config.rollout > 0 else 0
+        return self.rows(self.footage, chosen, rolled)
+
+    def drawn(self, sca: nn.Module, hint: Hint, noise: Tensor) -> Tensor:
+        """Latents (R, 4, h, w) of frames as the renderer draws them, without gradient."""
+        kind = self.device.type
+        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else torch.float32
+        steps = self.config.rollout_steps
+        # The renderer says by itself what is computed in that type.
+        with torch.no_grad(), torch.autocast(kind, enabled=False):
+            meaning = self.base.read(self.nothing)
+            return draw_latents(self.base, sca, meaning, hint, noise, steps, dtype=dtype)
 
 
 class ScaTask(FootageTask):
-    """SCA: the velocity of a frame's latents, given its mesh, the moved reference and the frame before."""
+    """SCA: the velocity of a frame's latents, given its mesh, the moved reference and the frame before.
+
+    The best weights have the least ``val_loss``; with rollouts, the least mean of it and ``val_loss_rolled``.
+    """
 
     adapter = "sca"
     metric, mode = "val_loss", "min"
@@ -260,21 +300,54 @@ class ScaTask(FootageTask):
         """SCA, from the U-Net's own weights."""
         return SpatialConditionalAdapter(self.base.config, self.base)
 
+    def prepare(self, seed: int) -> None:
+        """As for all footage."""
+        super().prepare(seed)
+        if self.config.rollout > 0:
+            self.metric = "val_loss_both"
+
+    def origins(self, footage: Footage, chosen: np.ndarray) -> dict[str, np.ndarray]:
+        """The reference at the mesh of the frame before, and, where it is to be drawn, that mesh."""
+        found = super().origins(footage, chosen)
+        if self.config.rollout_blended:
+            return found
+        return found | {"drawing_before": self.drawings(footage.before_points[chosen])}
+
     def training_step(self, batch: dict[str, Tensor], optimizer_index: int, step: int) -> dict[str, Tensor]:
         """Squared error; the reference and the frame before are hidden at times."""
         count = len(batch["target"])
         chance = torch.rand(count, 2, device=self.device)
         known = chance > torch.tensor([self.config.no_reference, self.config.no_before], device=self.device)
         time = torch.randn(count, device=self.device).sigmoid()
-        error = self._error(batch, known.float(), time, torch.randn_like(batch["target"]))
-        return {"loss": error.mean()}
+        noise = torch.randn_like(batch["target"])
+        before = self._real(batch)
+        if "moved_before" in batch:
+            rolled = self.rolled(batch, noise)
+            before = torch.cat([rolled, before[len(rolled) :]])
+        return {"loss": self._error(batch, before, known.float(), time, noise).mean()}
 
-    def _error(self, batch: dict[str, Tensor], known: Tensor, time: Tensor, noise: Tensor) -> Tensor:
+    def rolled(self, batch: dict[str, Tensor], noise: Tensor) -> Tensor:
+        """The frame before as the renderer hands it on, (R, 4, h, w), of the rows that have an origin.
+
+        It is drawn as a video's first frame, from the same noise (B, 4, h, w) as the frame itself will be.
+        """
+        latents = batch["moved_before"]
+        hidden = batch["hidden_before"][: len(latents)]
+        if not self.config.rollout_blended:
+            hint = hint_of(batch["drawing_before"], latents, hidden, None)
+            latents = self.drawn(self.modules["sca"], hint, noise[: len(latents)])
+        return around_face(latents, hidden)
+
+    @staticmethod
+    def _real(batch: dict[str, Tensor]) -> Tensor:
+        return around_face(batch["before"], batch["hidden_before"])
+
+    def _error(
+        self, batch: dict[str, Tensor], before: Tensor, known: Tensor, time: Tensor, noise: Tensor
+    ) -> Tensor:
         """Squared error of each frame (B,), the face's counting more."""
-        ids = torch.from_numpy(self.base.tokenize("").ids)[None].expand(len(time), -1).to(self.device)
-        meaning = self.base.read(ids)
+        meaning = self.base.read(self.nothing.expand(len(time), -1))
         mesh = self.base.see(batch["drawing"]) if self.base.mesh else None
-        before = batch["before"] * (1 - batch["hidden_before"])
         hint = Hint(batch["drawing"], batch["moved"], before, batch["hidden"], known)
         noisy = self.noised(batch["target"], time, noise)
         control = self.modules["sca"](*self.base.inputs(noisy, time, mesh), meaning, hint)
@@ -285,19 +358,26 @@ class ScaTask(FootageTask):
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
-        """The error on held-out people with all hints, and with the mesh alone."""
-        count = len(self.fixed["target"])
-        found: dict[str, list[float]] = {"val_loss": [], "val_loss_mesh_alone": []}
+        """The error on held-out people with all hints, a rolled frame before, and the mesh alone."""
+        fixed, count = self.fixed, len(self.fixed["target"])
+        real = self._real(fixed)
+        found: dict[str, list[float]] = {"val_loss": [], "val_loss_rolled": [], "val_loss_mesh_alone": []}
         for time, noise in zip(_TIMES, self.noise, strict=True):
             now = torch.full((count,), time, device=self.device)
-            for name, known in (("val_loss", 1.0), ("val_loss_mesh_alone", 0.0)):
-                given = torch.full((count, 2), known, device=self.device)
-                found[name].append(float(self._error(self.fixed, given, now, noise).mean()))
-        return {name: float(np.mean(values)) for name, values in found.items()}
+            befores = real, self.rolled(fixed, noise), real
+            for (name, errors), before in zip(found.items(), befores, strict=True):
+                known = torch.full((count, 2), float(name != "val_loss_mesh_alone"), device=self.device)
+                errors.append(float(self._error(fixed, before, known, now, noise).mean()))
+        means = {name: float(np.mean(values)) for name, values in found.items()}
+        return means | {"val_loss_both": (means["val_loss"] + means["val_loss_rolled"]) / 2}
 
 
 class MbaTask(FootageTask):
-    """MBA: pictures of a frame's face amid the moved reference's surroundings."""
+    """MBA: pictures of a frame's face amid the moved reference's surroundings.
+
+    The best weights have the highest ``val_psnr``; with rollouts, the highest mean of it and
+    ``val_psnr_rolled``.
+    """
 
     adapter = "mba"
     metric, mode = "val_psnr", "max"
@@ -310,19 +390,50 @@ class MbaTask(FootageTask):
         """The autoencoder."""
         return {"autoencoder": self.autoencoder}
 
+    def prepare(self, seed: int) -> None:
+        """Frames, and with rollouts the SCA that draws faces."""
+        super().prepare(seed)
+        self.sca: SpatialConditionalAdapter | None = None
+        if self.config.rollout > 0:
+            sca = SpatialConditionalAdapter.from_pretrained(self.base, self.config.sca)
+            self.sca = sca.to(self.device).requires_grad_(False)
+            self.metric = "val_psnr_both"
+
     def training_step(self, batch: dict[str, Tensor], optimizer_index: int, step: int) -> dict[str, Tensor]:
         """Distance from the whole frame, where it borders on the face above all."""
-        drawn, goal = self._draw(batch)
+        rolled = self.rolled(batch, torch.randn_like(batch["target"])) if self.sca is not None else None
+        drawn, goal = self._draw(batch, rolled)
         border = 1 + 4 * self._border(batch["mask"])
         out = {"l1": weighted_l1(drawn, goal, border), "gradient": gradient_loss(drawn, goal, border)}
         return {"loss": out["l1"] + out["gradient"]} | {name: v.detach() for name, v in out.items()}
 
-    def _draw(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    def rolled(self, batch: dict[str, Tensor], noise: Tensor) -> Tensor:
+        """Faces that SCA draws in the midst of a video, (R, 4, h, w), of the rows that have an origin."""
+        assert self.sca is not None
+        count = len(batch["moved_before"])
+        first = {name: batch[name][:count] for name in ("drawing", "moved", "hidden", "hidden_before")}
+        # Where MBA blends, what is around the face is the reference's in the frame before, too.
+        before = around_face(batch["moved_before"], first["hidden_before"])
+        hint = hint_of(first["drawing"], first["moved"], first["hidden"], before)
+        return self.drawn(self.sca, hint, noise[:count])
+
+    def _draw(self, batch: dict[str, Tensor], rolled: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Blended pictures (B, 3, H, W) and what they should be; the first rows' faces are ``rolled``."""
         adapter = self.modules["mba"]
         assert isinstance(adapter, MaskBlendingAdapter)
-        drawn = decode_blended(self.autoencoder, adapter, batch["target"], batch["moved"], batch["mask"])
+        count = 0 if rolled is None else len(rolled)
+        faces = batch["target"] if rolled is None else torch.cat([rolled, batch["target"][count:]])
+        drawn = decode_blended(self.autoencoder, adapter, faces, batch["moved"], batch["mask"])
         with torch.no_grad():
-            return drawn, self.autoencoder.decode(batch["target"])
+            goal = self.autoencoder.decode(batch["target"])
+            if rolled is not None:
+                # MBA cannot change a face: asked for the real one in a drawn one's place, it would learn to
+                # mend it from without. The one fades into the other where the mask does, or a seam would be
+                # asked for.
+                mask = batch["mask"][:count]
+                faded = mask * self.autoencoder.decode(rolled) + (1 - mask) * goal[:count]
+                goal = torch.cat([faded, goal[count:]])
+        return drawn, goal
 
     @staticmethod
     def _border(mask: Tensor) -> Tensor:
@@ -331,11 +442,18 @@ class MbaTask(FootageTask):
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
-        """PSNR of held-out frames, in all and at the face's border."""
-        drawn, goal = self._draw(self.fixed)
+        """PSNR of held-out frames, in all and at the face's border; with rollouts, of drawn faces, too."""
+        found = self._psnr("val_psnr", None)
+        if self.sca is None:
+            return found
+        found |= self._psnr("val_psnr_rolled", self.rolled(self.fixed, self.noise[0]))
+        return found | {"val_psnr_both": (found["val_psnr"] + found["val_psnr_rolled"]) / 2}
+
+    def _psnr(self, name: str, rolled: Tensor | None) -> dict[str, float]:
+        drawn, goal = self._draw(self.fixed, rolled)
         border = self._border(self.fixed["mask"]).expand_as(drawn) > 0
         error = (drawn - goal).square()
         return {
-            "val_psnr": float(-10 * torch.log10(error.mean() + 1e-8)),
-            "val_psnr_border": float(-10 * torch.log10(error[border].mean() + 1e-8)),
+            name: float(-10 * torch.log10(error.mean() + 1e-8)),
+            f"{name}_border": float(-10 * torch.log10(error[border].mean() + 1e-8)),
         }

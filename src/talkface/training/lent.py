@@ -136,7 +136,11 @@ TRAININGS = {
         contents=Contents(
             speech=True, of_one=10, weights=("face", "speech", "thpad-motion"), wheels=_OF_SOUND
         ),
-        tiny=("config.batch=2", "config.motion.variants=1"),
+        tiny=(
+            "config.model={width: 32, layers: 1, heads: 2, feed_forward: 64}",
+            "config.batch=2",
+            "config.motion.variants=1",
+        ),
         judged=("config.motion.variants=1",),
     ),
     "sync": Training(
@@ -170,11 +174,13 @@ def chosen(names: Sequence[str]) -> list[str]:
 
 
 def contents_of(names: Sequence[str]) -> Contents:
-    """What trainings need together; what one of them trains for the others need not travel."""
-    trainings = [TRAININGS[name] for name in chosen(names)]
-    together = functools.reduce(operator.or_, [training.contents for training in trainings])
-    made = {training.model for training in trainings}
-    return replace(together, weights=tuple(name for name in together.weights if name not in made))
+    """What trainings need together; what one of them trains for those after it need not travel."""
+    needed, made = [], set[str]()
+    for training in (TRAININGS[name] for name in chosen(names)):
+        left = tuple(name for name in training.contents.weights if name not in made)
+        needed.append(replace(training.contents, weights=left))
+        made.add(training.model)
+    return functools.reduce(operator.or_, needed)
 
 
 def code_size() -> int:

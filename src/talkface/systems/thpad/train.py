@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from talkface.data.prepare import Item, Manifest
+from talkface.errors import InvalidOption
 from talkface.face.model import FaceModel
 from talkface.face.motion import FaceMotion
 from talkface.speech.features import ContentEncoder, FeatureStream
@@ -437,6 +438,8 @@ class PriorTask(Task):
         self.weights /= self.weights.sum()
         self.examples = [self._encode(e) for e in examples]
         self.lengths = np.array([len(codes) for codes, _ in self.examples])
+        if not len(self.lengths):
+            raise InvalidOption(f"{data} holds no talking clip of two seconds that trains the prior")
         self.held_out = [
             self._encode(e)
             for e in map(reader.read, reader.items(reader.manifest.choosing))
@@ -456,7 +459,8 @@ class PriorTask(Task):
 
     def draw(self, generator: np.random.Generator) -> dict[str, Tensor]:
         """Windows of one length: codes (B, T, non_lip), f_a (B, T, audio), known (B, T), step, drop (B,)."""
-        frames = int(generator.integers(50, self.config.model.window + 1))
+        longest = min(self.config.model.window, int(self.lengths.max()))
+        frames = int(generator.integers(min(50, longest), longest + 1))
         weight = np.where(self.lengths >= frames, self.weights, 0.0)
         rows = generator.choice(len(self.examples), self.config.batch, p=weight / weight.sum())
         return self._collate([self.examples[i] for i in rows], frames, generator)

@@ -25,6 +25,7 @@ SIDE = 2.55  # of a crop, in inter-ocular distances
 _DOWN = 0.08  # of the crop's side: how much deeper than its middle the nose lies
 _FRAMES = 6  # of a clip
 _FRAMES_OF_ONE = 24  # at most, of one person's clips together
+CLEAR = 3.6  # least sharpness of portraits that teach the face LDM
 _GENERATED = 0.4  # how much a generated picture counts: they are many, all with a plain look and background
 _SMALLEST = 0.5  # pixels of the picture for one of the crop; what has fewer is left out
 _QUALITY = 95

@@ -23,7 +23,7 @@ import cv2
 import numpy as np
 
 from talkface.data.arrays import packed_arrays
-from talkface.data.faces import Portrait, portraits
+from talkface.data.faces import CLEAR, Portrait, portraits
 from talkface.data.meshes import MeshCodec
 from talkface.data.prepare import Item, Manifest, Track
 from talkface.face import topology as tp
@@ -32,7 +32,7 @@ from talkface.face.crop import face_unit
 logger = logging.getLogger(__name__)
 
 _RATE = 16_000
-_CRF, _OPUS, _WEBP = 22, 24_000, 76  # measured: what is lost is far below what trainings add as noise
+_CRF, _OPUS, _WEBP = 22, 24_000, 70  # measured: what is lost is far below what trainings add as noise
 _ONE_IN = 8  # people to split "dev"
 _MOST_OF_DEV = 0.05  # share of the clips that a person of split "dev" may have
 _OLD = (1980, 1, 1, 0, 0, 0)  # the least date of a zip: bytes do not tell when they were made
@@ -111,7 +111,7 @@ def pack(prepared: Path, target: Path, contents: Contents, wheels: Iterable[Path
         Bytes of each kind in the pack.
     """
     manifest = _with_dev(Manifest.load(prepared))
-    album = [p for p in portraits(manifest) if p.split != "val"] if contents.portraits else []
+    album = list(_album(manifest)) if contents.portraits else []
     chosen = list(_chosen(manifest, contents))
     partial = target.with_suffix(".partial")
     partial.parent.mkdir(parents=True, exist_ok=True)
@@ -173,6 +173,11 @@ def _middle(track: Track, seconds: float) -> Track:
     spare = max(0.0, float(track.times[-1] - track.times[0]) - seconds) / 2
     inside = (track.times >= track.times[0] + spare) & (track.times <= track.times[-1] - spare)
     return Track(*(getattr(track, field.name)[inside] for field in fields(Track)))
+
+
+def _album(manifest: Manifest) -> Iterator[Portrait]:
+    """Portraits that the face LDM is trained on or chosen by: the blurred ones stay behind."""
+    return (p for p in portraits(manifest) if p.split != "val" and p.sharpness >= CLEAR)
 
 
 def _some_meshes(chosen: list[tuple[Item, Track]], album: list[Portrait]) -> list[np.ndarray]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from talkface.data.faces import PIXELS, Portrait, held_out, portraits, weights
+from talkface.data.faces import CLEAR, PIXELS, Portrait, held_out, portraits, weights
 from talkface.data.prepare import Manifest
 from talkface.diffusion.album import LatentAlbum
 from talkface.diffusion.autoencoder import FaceAutoencoder
@@ -54,7 +54,7 @@ class DiffusionTrainConfig:
     no_mesh: float = 0.05
     keep: float = 0.75
     turned: float = 0.9
-    sharpness: float = 3.6
+    sharpness: float = CLEAR
     face: float = 2.0
     held_out: int = 64
 
@@ -239,7 +239,7 @@ def _stacked(rows: list[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> dict[str,
 
 
 def clear_ones(
-    album: list[Portrait], face: FaceModel, sharpness: float = 3.6, turned: float = 0.9
+    album: list[Portrait], face: FaceModel, sharpness: float = CLEAR, turned: float = 0.9
 ) -> list[Portrait]:
     """Portraits of at least a mean Laplacian, and turned by a yaw in radians at most."""
     return [p for p in album if p.sharpness >= sharpness and _yaw(p, face) <= turned]

@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 _OTHERS = 12  # clips and portraits beside those of split "dev": trainings want some, to be set up
 _FACES = 64  # that are drawn to judge a face LDM
 _ON_LDM = ("imagineid-tia", "imagineid-sca", "tccp-video")
-_PARTS = ("face-autoencoder", "face-restorer", "face-texture")
+_BASE = ("face-diffusion", "imagineid-sca", "face-autoencoder", "face-restorer", "face-texture")
 
 
 @dataclass
@@ -136,26 +136,25 @@ def score(
     kind = type(config.model)
     sizes = told.get("model") or {f.name: told[f.name] for f in fields(kind) if f.name in told}
     config = replace(config, model=from_dict(kind, sizes, "model"))
-    config = replace(config, base=str(base)) if hasattr(config, "base") else config
+    stands_on = {"base": str(base), "sca": str(base / "imagineid-sca")}
+    config = replace(config, **{key: value for key, value in stands_on.items() if hasattr(config, key)})
     task = task_class(config, prepared, trainer.seed, "cpu")
     name = next(iter(task.modules))
     try:
         task.modules[name].load_state_dict(state)
     except RuntimeError as error:
-        raise InvalidOption(
-            f"{model.name} does not have the shapes that its config tells: {error}"
-        ) from error
+        raise InvalidOption(f"{model.name} has not the shapes that its config tells") from error
     for module in task.modules.values():
         module.eval()
     return task_class, {key: float(value) for key, value in task.validate().items()}
 
 
 def _base(first: Path, weights: Path, prepared: Path) -> Path:
-    """A directory with the face LDM of a folder, or else the shipped one, and its other parts."""
-    folder = prepared / f"base-{(first / 'face-diffusion').is_dir()}"
+    """A directory of what adapters stand on: a folder's own face LDM and SCA, else the shipped ones."""
+    folder = prepared / ("base-shipped" if first == weights else "base-new")
     folder.mkdir(exist_ok=True)
-    own = first if (first / "face-diffusion").is_dir() else weights
-    for name, place in [("face-diffusion", own), *((part, weights) for part in _PARTS)]:
+    for name in _BASE:
+        place = first if (first / name).is_dir() else weights
         if (place / name).is_dir() and not (folder / name).exists():
             (folder / name).symlink_to((place / name).resolve())
     return folder

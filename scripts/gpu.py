@@ -63,7 +63,8 @@ def _train(given: argparse.Namespace) -> int:
 def _collect(given: argparse.Namespace) -> int:
     from talkface.training.collect import collect
 
-    for verdict in collect(given.out, given.pack, given.weights, given.tiny, given.install, given.also):
+    given_for = given.tiny, given.install, given.also, given.take
+    for verdict in collect(given.out, given.pack, given.weights, *given_for):
         print(verdict)
     return 0
 
@@ -102,6 +103,9 @@ def _parser() -> argparse.ArgumentParser:
     collect.add_argument("--weights", type=Path, default=lent.SHIPPED, help="folder of the shipped models")
     collect.add_argument(
         "--also", type=Path, nargs="*", default=[], help="models trained here over those that came back"
+    )
+    collect.add_argument(
+        "--take", nargs="*", default=[], help="models that you have looked at and found better"
     )
     collect.add_argument("--no-install", dest="install", action="store_false", help="judge only")
     collect.set_defaults(step=_collect)

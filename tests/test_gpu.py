@@ -22,12 +22,14 @@ from talkface.data.pack import Contents, dev_people, pack
 from talkface.data.prepare import Item, Manifest
 from talkface.data.side_by_side import side_by_side
 from talkface.data.unpack import samples_without_av, unpack
+from talkface.diffusion.album import weights_mark
+from talkface.diffusion.model import FaceDiffusion
 from talkface.errors import InvalidOption
 from talkface.face.attributes import described
 from talkface.face.crop import cut, face_unit, transform
 from talkface.hub import save_pretrained
 from talkface.training import lent
-from talkface.training.collect import Verdict, renewed_card
+from talkface.training.collect import Verdict, find_missing, renewed_card
 from talkface.training.draws import drawn, to_device
 from talkface.training.parcels import MOST, PART, REPORT, Parcel, join
 
@@ -380,6 +382,44 @@ def test_the_whole_way_with_every_training(prepared, tmp_path):
         assert (told["ended"], told["steps"]) == (0, 2), name
         assert (f"{told['model']}:" in printed) == lent.TRAININGS[name].comes_back
     assert not unlike(weights, "face-diffusion")
+    join(tmp_path / "out", tmp_path / "models")
+    mark = weights_mark(FaceDiffusion.from_pretrained(str(tmp_path / "models" / "face-diffusion")))
+    for adapter in ("imagineid-sca", "tccp-video"):  # they stand on the face LDM of their own run
+        config = json.loads((tmp_path / "models" / adapter / "config.json").read_text())
+        assert config["built_on"]["base"] == mark
+
+
+def verdict(model: str, better: bool) -> Verdict:
+    return Verdict(model, {"x": 1.0}, {"x": 2.0}, better)
+
+
+@pytest.mark.parametrize(
+    ("better", "missing"),
+    [
+        # A face LDM goes with all that stands on it, or stays.
+        ({"face-diffusion": True}, {"face-diffusion": ["imagineid-tia", "imagineid-sca", "tccp-video"]}),
+        (
+            {"face-diffusion": True, "imagineid-sca": True},
+            {"face-diffusion": ["imagineid-tia", "tccp-video"], "imagineid-sca": ["face-diffusion"]},
+        ),
+        # What was trained over one that stays is worth nothing.
+        ({"face-diffusion": False, "imagineid-sca": True}, {"imagineid-sca": ["face-diffusion"]}),
+        (
+            {"face-diffusion": True, "imagineid-sca": False, "tccp-video": True, "imagineid-tia": True},
+            {
+                "face-diffusion": ["imagineid-sca"],
+                "tccp-video": ["face-diffusion"],
+                "imagineid-tia": ["face-diffusion"],
+            },
+        ),
+        ({"face-diffusion": True, "imagineid-sca": True, "tccp-video": True, "imagineid-tia": True}, {}),
+        ({"thpad-prior": True, "imagineid-sca": True}, {}),
+    ],
+)
+def test_nothing_is_half_replaced(better, missing):
+    verdicts = [verdict(model, good) for model, good in better.items()]
+    find_missing(verdicts, lent.SHIPPED)
+    assert {v.model: v.missing for v in verdicts if v.missing} == missing
 
 
 def test_a_kill_leaves_the_last_export(prepared, tmp_path):

@@ -52,7 +52,7 @@ class Verdict:
             for name, value in self.new.items()
         ]
         state = "installed" if self.installed else "better" if self.better else "not better"
-        needed = f"; train anew over it, in the same run: {', '.join(self.missing)}" if self.missing else ""
+        needed = f"; needs, better and in the same run: {', '.join(self.missing)}" if self.missing else ""
         return "\n".join([f"{self.model}: {state}{needed}", *rows])
 
 
@@ -63,6 +63,7 @@ def collect(
     tiny: bool = False,
     install: bool = True,
     also: Sequence[Path] = (),
+    take: Sequence[str] = (),
 ) -> list[Verdict]:
     """Join, check, judge and install.
 
@@ -73,6 +74,7 @@ def collect(
         tiny: whether it was a test: the same, with fewer pictures.
         install: whether what is better takes the shipped model's place.
         also: models that were trained here over the new ones and come along, in folders of their names.
+        take: names of models that somebody has looked at and found better, whatever the figures.
 
     Raises:
         InvalidOption: a part or a model is missing or damaged.
@@ -91,7 +93,10 @@ def collect(
                 logger.info("judging %s", training.model)
                 verdicts.append(_judge(training, models, prepared, weights, tiny, out))
         verdicts += [_follower(model, models) for model in also]
-        _find_missing(verdicts, weights)
+        for verdict in verdicts:
+            verdict.better = verdict.better or verdict.model in take
+        find_missing(verdicts, weights)
+        _compare_marks(verdicts, models, weights)
         for verdict in verdicts if install else ():
             if verdict.better and not verdict.missing:
                 _install(verdict, models, weights, report)
@@ -109,10 +114,18 @@ def _judge(training: Training, models: Path, prepared: Path, weights: Path, tiny
     task_class, found = score(training, new, prepared, _base(models, weights, prepared), tiny)
     if not (shipped / CONFIG).is_file():
         return Verdict(training.model, found, {}, better=True)
+    if _pixels(new) != _pixels(shipped):  # errors of pictures of two sizes cannot be compared
+        return Verdict(training.model, found, {}, better=False)
     _, before = score(training, shipped, prepared, _base(weights, weights, prepared), tiny)
     gain = found[task_class.metric] - before[task_class.metric]
     better = gain > 0 if task_class.mode == "max" else gain < 0
     return Verdict(training.model, found, before, better)
+
+
+def _pixels(model: Path) -> int | None:
+    """Side of the pictures that a model draws, if its config tells."""
+    sizes: dict[str, Any] = load_pretrained(model)[0].get("model", {})
+    return sizes.get("pixels")
 
 
 def score(
@@ -216,22 +229,35 @@ def _follower(model: Path, models: Path) -> Verdict:
     return Verdict(model.name, told["metrics"], {}, better=True)
 
 
-def _find_missing(verdicts: list[Verdict], weights: Path) -> None:
-    """What each better model would need beside it, to take its place."""
-    by_name = {verdict.model: verdict for verdict in verdicts}
-    ldm = by_name.get("face-diffusion")
+def find_missing(verdicts: list[Verdict], weights: Path) -> None:
+    """Write into verdicts what each better model would need beside it, to take its place.
+
+    A face LDM needs everything that stands on the shipped one, trained anew and better; and what was trained
+    over a face LDM that stays behind is worth nothing.
+    """
+    better = {verdict.model for verdict in verdicts if verdict.better}
+    ldm = next((verdict for verdict in verdicts if verdict.model == "face-diffusion"), None)
+    if ldm is None:
+        return
+    if ldm.better:
+        ldm.missing = [name for name in _ON_LDM if (weights / name).is_dir() and name not in better]
     for verdict in verdicts:
-        if not verdict.better:
-            continue
-        if verdict is ldm:
-            standing = [name for name in _ON_LDM if (weights / name).is_dir()]
-            verdict.missing = [name for name in standing if name not in by_name]
-        elif ldm and verdict.model in _ON_LDM and not ldm.better:
+        if verdict.model in _ON_LDM and verdict.better and (ldm.missing or not ldm.better):
             verdict.missing = ["face-diffusion"]
-    if ldm and ldm.missing:
-        for verdict in verdicts:
-            if verdict.model in _ON_LDM and verdict.better:
-                verdict.missing = ["face-diffusion"]
+
+
+def _compare_marks(verdicts: list[Verdict], models: Path, weights: Path) -> None:
+    """Hold back adapters over another face LDM than the one that will be there."""
+    from talkface.diffusion.album import weights_mark
+    from talkface.diffusion.model import FaceDiffusion
+
+    going = any(v.model == "face-diffusion" and v.better and not v.missing for v in verdicts)
+    place = (models if going else weights) / "face-diffusion"
+    adapters = [v for v in verdicts if v.model in _ON_LDM and v.better and not v.missing]
+    mark = weights_mark(FaceDiffusion.from_pretrained(str(place))) if adapters else ""
+    for verdict in adapters:
+        if load_pretrained(models / verdict.model)[0]["built_on"]["base"] != mark:
+            verdict.missing = ["face-diffusion"]
 
 
 # -- installing --------------------------------------------------------------------------------------

@@ -125,7 +125,7 @@ TRAININGS = {
         recipe="thpad-refiner-large",
         model="thpad-refiner",
         share=3,
-        contents=Contents(density=236, silent=True, seconds=3.0, of_one=6, smallest=100, weights=("face",)),
+        contents=Contents(density=236, silent=True, seconds=12.0, of_one=6, smallest=100, weights=("face",)),
         sizes=("mouths", "eyes"),
         tiny=("config.mouths=1", "config.eyes=1", "config.smallest_unit=0", "config.max_clips=2"),
     ),
@@ -323,7 +323,7 @@ def _take_over(export: Path, target: Path) -> None:
 
 def train_one(name: str, seconds: float, place: Place) -> None:
     """One training within so many seconds, its task's preparation counted; writes ``figures.json``."""
-    from talkface.training.measure import figures_of, fitting, has_gpu, machine
+    from talkface.training.measure import figures_of, fitting, has_gpu, machine, use_tensor_cores
     from talkface.training.run import load_recipe
     from talkface.training.trainer import fit
 
@@ -343,6 +343,8 @@ def train_one(name: str, seconds: float, place: Place) -> None:
         validate_seconds=max(2.0, min(40.0, seconds / 6)),
         checkpoint_seconds=3600.0,  # a machine that goes leaves no checkpoint behind
     )
+    if gpu:
+        use_tensor_cores()
     run = place.run(name)
     task = task_class(config, place.prepared, trainer.seed, trainer.device)
     step = fitting(task, training.sizes, trainer)

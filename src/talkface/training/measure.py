@@ -28,6 +28,12 @@ def has_gpu() -> bool:
     return torch.cuda.is_available()
 
 
+def use_tensor_cores() -> None:
+    """Let a GPU multiply float32 as its tensor cores do, and look for the fastest convolutions."""
+    torch.set_float32_matmul_precision("high")
+    torch.backends.cudnn.benchmark = True
+
+
 def fitting(task: Task, sizes: Sequence[str], trainer: TrainerConfig) -> dict[str, Any]:
     """Try a step, with half the batch whenever it does not fit; the task keeps what fits.
 

@@ -7,8 +7,8 @@ import math
 import os
 import time
 from collections import defaultdict
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -121,8 +121,7 @@ class Run:
         if config.init:
             self.load(self._initial(config.init))
         if config.compile:
-            for module in task.modules.values():
-                module.compile()
+            _compile(task.modules.values())
         self.average = Average([p for group in self.groups for p in group], config.ema_decay)
         self.step, self.seconds, self.bad, self.exported = 0, 0.0, 0, -math.inf
         self.best: float | None = None
@@ -206,7 +205,7 @@ class Run:
     def validate(self) -> dict[str, float]:
         """Metrics of the averaged weights; keeps them when they are the best so far."""
         self._train_mode(False)
-        with self.average.applied():
+        with self.average.applied(), _as_written(self.config.compile):
             metrics = {name: float(value) for name, value in self.task.validate().items()}
             score = metrics[self.task.metric] * (1 if self.task.mode == "max" else -1)
             if self.best is None or score > self.best:
@@ -288,6 +287,20 @@ def _numbers(losses: dict[str, Tensor]) -> dict[str, float]:
     return dict(zip(losses, values, strict=True))
 
 
+def _compile(modules: Iterable[nn.Module]) -> None:
+    """Compile modules in place; where that fails they run as they are written."""
+    import torch._dynamo
+
+    torch._dynamo.config.suppress_errors = True
+    for module in modules:
+        module.compile()
+
+
+def _as_written(compiled: bool) -> AbstractContextManager[Any]:
+    """Nothing compiled: to compile once more for a few held-out batches takes longer than they do."""
+    return torch.compiler.set_stance("force_eager") if compiled else nullcontext()
+
+
 def _laid_out(module: nn.Module, device: torch.device) -> nn.Module:
     """A module whose weights lie as a device's convolutions like them."""
     if device.type == "cuda":
@@ -366,7 +379,8 @@ def fit(task: Task, config: TrainerConfig, output: Path, resume: bool = True) ->
     run.save()
     run.load(load_file(output / "best.safetensors"))
     run._train_mode(False)
-    task.export(output / "export", run.best_metrics)
+    with _as_written(config.compile):
+        task.export(output / "export", run.best_metrics)
     return run.best_metrics
 
 

@@ -52,7 +52,9 @@ def _pack(given: argparse.Namespace) -> int:
 
 def _train(given: argparse.Namespace) -> int:
     with tempfile.TemporaryDirectory() as folder:
-        place = lent.Place(given.work or Path(folder), given.tiny, given.device, given.steps, given.batch)
+        place = lent.Place(
+            (given.work or Path(folder)).resolve(), given.tiny, given.device, given.steps, given.batch
+        )
         report = lent.train(given.pack, given.out, given.trainings, given.budget, place)
     failed = [name for name, state in report["trainings"].items() if state["ended"]]
     for name, state in report["trainings"].items():
@@ -63,7 +65,7 @@ def _train(given: argparse.Namespace) -> int:
 def _collect(given: argparse.Namespace) -> int:
     from talkface.training.collect import collect
 
-    given_for = given.tiny, given.install, given.also, given.take
+    given_for = given.tiny, given.install, given.also, given.take, given.keep
     for verdict in collect(given.out, given.pack, given.weights, *given_for):
         print(verdict)
     return 0
@@ -107,6 +109,7 @@ def _parser() -> argparse.ArgumentParser:
     collect.add_argument(
         "--take", nargs="*", default=[], help="models that you have looked at and found better"
     )
+    collect.add_argument("--keep", type=Path, help="leave the models here, too, to train more over them")
     collect.add_argument("--no-install", dest="install", action="store_false", help="judge only")
     collect.set_defaults(step=_collect)
     for step in (train, collect):

@@ -2,11 +2,13 @@
 
 import hashlib
 import json
+import os
 import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -23,15 +25,18 @@ from talkface.data.prepare import Item, Manifest
 from talkface.data.side_by_side import side_by_side
 from talkface.data.unpack import samples_without_av, unpack
 from talkface.diffusion.album import weights_mark
+from talkface.diffusion.autoencoder import FaceAutoencoder
 from talkface.diffusion.model import FaceDiffusion
 from talkface.errors import InvalidOption
 from talkface.face.attributes import described
 from talkface.face.crop import cut, face_unit, transform
-from talkface.hub import save_pretrained
+from talkface.face.model import FaceModel
+from talkface.hub import load_pretrained, save_pretrained
+from talkface.systems.imagineid.footage import Footage
 from talkface.training import lent
 from talkface.training.collect import Verdict, find_missing, renewed_card
 from talkface.training.draws import drawn, to_device
-from talkface.training.parcels import MOST, PART, REPORT, Parcel, join
+from talkface.training.parcels import PART, REPORT, Parcel, join
 
 ROOT = Path(__file__).parents[1]
 SCRIPT = ROOT / "scripts" / "gpu.py"
@@ -290,13 +295,15 @@ def test_half_an_export_is_not_sent(tmp_path):
     assert not list((tmp_path / "out").iterdir())
 
 
-def test_more_than_fits_is_told(tmp_path):
-    exported(tmp_path / "run", 0)
-    run = tmp_path / "run"
+def test_what_does_not_fit_is_left_out_and_the_rest_stays(tmp_path, monkeypatch):
+    monkeypatch.setattr("talkface.training.parcels.MOST", 1)
     parcel = Parcel(tmp_path / "out")
-    parcel._models["x"] = {"a": bytes(MOST * PART + 1)}
-    with pytest.raises(InvalidOption, match="name fewer trainings"):
-        parcel.send("prior", "thpad-prior", run, wanted=True)
+    for name, size in (("prior", 1000), ("sync", 17 * 2**19)):
+        exported(tmp_path / name, 0, size)
+        parcel.send(name, lent.TRAININGS[name].model, tmp_path / name, wanted=True)
+    report = join(tmp_path / "out", tmp_path / "models")
+    assert report["left_out"] == ["sync-training"]
+    assert [path.name for path in (tmp_path / "models").iterdir()] == ["thpad-prior"]
 
 
 @pytest.mark.parametrize("harm", ["missing", "damaged", "report"])
@@ -389,6 +396,73 @@ def test_the_whole_way_with_every_training(prepared, tmp_path):
         assert config["built_on"]["base"] == mark
 
 
+def test_what_is_better_takes_its_place(prepared, tmp_path):
+    """The shipped prior comes back, and beats one that was spoilt."""
+    pack(prepared, tmp_path / "pack", lent.contents_of(["prior"]))
+    shutil.copytree(lent.SHIPPED / "thpad-prior", tmp_path / "run" / "export")
+    (tmp_path / "run" / "figures.json").write_text('{"machine": "a card", "steps": 5}')
+    Parcel(tmp_path / "out").send("prior", "thpad-prior", tmp_path / "run", wanted=True, ended=0)
+    weights = tmp_path / "weights"
+    shutil.copytree(lent.SHIPPED / "thpad-prior", weights / "thpad-prior")
+    config, state = load_pretrained(weights / "thpad-prior")
+    spoilt = {name: tensor * 0.5 for name, tensor in state.items()}
+    save_pretrained(weights / "thpad-prior", config, spoilt)
+    done = gpu("collect", tmp_path / "out", "--pack", tmp_path / "pack", "--weights", weights)
+    assert done.returncode == 0, done.stderr
+    assert "thpad-prior: installed" in done.stdout
+    assert not unlike(weights, "thpad-prior")
+    card = (weights / "thpad-prior" / "MODEL_CARD.md").read_text()
+    assert "a card" in card
+    assert "## Limits" in card
+
+
+def test_a_training_that_fails_is_told_and_leaves_no_model(prepared, tmp_path):
+    pack(prepared, tmp_path / "pack", Contents(speech=True, weights=("face",)))
+    done = gpu(
+        "train",
+        tmp_path / "pack",
+        tmp_path / "out",
+        "--for",
+        "prior",
+        "--tiny",
+        "--device",
+        "cpu",
+        "--budget",
+        30,
+        "--work",
+        tmp_path / "work",
+    )
+    assert done.returncode == 1
+    assert "prior: failed: " in done.stdout
+    report = json.loads((tmp_path / "out" / REPORT).read_text())
+    assert report["parts"] == []
+    assert "thpad-motion" in report["trainings"]["prior"]["error"]
+
+
+def test_nothing_to_train_on_is_told(prepared, tmp_path):
+    with pytest.raises(InvalidOption, match="no clip with 100 pixels between the eyes"):
+        pack(prepared, tmp_path / "pack", lent.contents_of(["refiner"]))
+
+
+@pytest.mark.parametrize("free", [0, 10**6, 10**12])
+def test_processes_that_draw_fit_into_shared_memory(monkeypatch, free):
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=free))
+    monkeypatch.setattr(os, "cpu_count", lambda: 16)
+    assert lent.workers_for(10**5) == {0: 0, 10**6: 1, 10**12: 14}[free]
+
+
+def test_footage_is_the_same_however_many_cut_it(prepared, tmp_path, monkeypatch):
+    found = []
+    for processors in (1, 4):
+        monkeypatch.setattr(os, "cpu_count", lambda count=processors: count)
+        folder = tmp_path / str(processors)
+        shutil.copytree(prepared, folder)
+        face, autoencoder = FaceModel.from_pretrained(), FaceAutoencoder.from_pretrained("face-autoencoder")
+        found.append(Footage.of(Manifest.load(folder), "train", face, autoencoder, 2, "x"))
+    np.testing.assert_array_equal(found[0].points, found[1].points)
+    np.testing.assert_allclose(found[0].moved, found[1].moved, atol=2e-3)
+
+
 def verdict(model: str, better: bool) -> Verdict:
     return Verdict(model, {"x": 1.0}, {"x": 2.0}, better)
 
@@ -425,7 +499,7 @@ def test_nothing_is_half_replaced(better, missing):
 def test_a_kill_leaves_the_last_export(prepared, tmp_path):
     pack(prepared, tmp_path / "pack", lent.contents_of(["prior"]))
     command = [sys.executable, str(SCRIPT), "train", str(tmp_path / "pack"), str(tmp_path / "out"), "--for"]
-    command += ["prior", "--tiny", "--device", "cpu", "--budget", "40", "--work", str(tmp_path / "work")]
+    command += ["prior", "--tiny", "--device", "cpu", "--budget", "600", "--work", str(tmp_path / "work")]
     process = subprocess.Popen(command, start_new_session=True)
     try:
         end = time.monotonic() + 120
@@ -465,7 +539,7 @@ def test_training_needs_nothing_that_a_bare_machine_lacks(prepared, tmp_path, na
     place = lent.Place(tmp_path / "work", tiny=True, device="cpu", steps=1)
     unpack(tmp_path / "pack", place.prepared)
     place.run(name).mkdir(parents=True)
-    arguments = [name, str(place.folder), "60", "cpu", "1", "1", "0"]
+    arguments = [name, str(time.time() + 60), json.dumps(place.told())]
     done = subprocess.run(
         [sys.executable, "-c", HIDDEN, *arguments],
         env=place.environment(),

@@ -26,6 +26,7 @@ from talkface.data.arrays import packed_arrays
 from talkface.data.faces import CLEAR, Portrait, portraits
 from talkface.data.meshes import MeshCodec
 from talkface.data.prepare import Item, Manifest, Track
+from talkface.errors import InvalidOption
 from talkface.face import topology as tp
 from talkface.face.crop import face_unit
 
@@ -109,17 +110,24 @@ def pack(prepared: Path, target: Path, contents: Contents, wheels: Iterable[Path
 
     Returns:
         Bytes of each kind in the pack.
+
+    Raises:
+        InvalidOption: there is nothing to train on.
     """
-    manifest = _with_dev(Manifest.load(prepared))
-    album = list(_album(manifest)) if contents.portraits else []
+    whole = Manifest.load(prepared)
+    manifest = _with_dev(whole)
+    album = list(_album(whole, manifest)) if contents.portraits else []
     chosen = list(_chosen(manifest, contents))
+    if contents.clips and not any(item.split == "train" for item, _ in chosen):
+        least = f"with {contents.smallest:g} pixels between the eyes " if contents.smallest else ""
+        raise InvalidOption(f"{prepared} holds no clip {least}that these trainings could use")
     partial = target.with_suffix(".partial")
     partial.parent.mkdir(parents=True, exist_ok=True)
     with zipfile.ZipFile(partial, "w", zipfile.ZIP_LZMA) as parcel:
         codec = MeshCodec.of(np.concatenate(_some_meshes(chosen, album)))
         _add_arrays(parcel, MESHES, mean=codec.mean, components=codec.components)
         if album:
-            _add_portraits(parcel, manifest, album, codec)
+            _add_portraits(parcel, whole, album, codec)
         for item, track in chosen:
             _add_clip(parcel, manifest, item, track, codec, contents)
         if (manifest.directory / SYNC).is_file():
@@ -175,9 +183,18 @@ def _middle(track: Track, seconds: float) -> Track:
     return Track(*(getattr(track, field.name)[inside] for field in fields(Track)))
 
 
-def _album(manifest: Manifest) -> Iterator[Portrait]:
-    """Portraits that the face LDM is trained on or chosen by: the blurred ones stay behind."""
-    return (p for p in portraits(manifest) if p.split != "val" and p.sharpness >= CLEAR)
+def _album(whole: Manifest, manifest: Manifest) -> Iterator[Portrait]:
+    """Portraits that the face LDM is trained on or chosen by, from what the whole folder holds.
+
+    The blurred ones stay behind, and so do those of people whose clips have become split "dev": what stands
+    on the LDM is chosen by these. Where there is no split "dev", some people become it.
+    """
+    album = [p for p in portraits(whole) if p.split != "val" and p.sharpness >= CLEAR]
+    apart = {i.corpus + i.speaker for i in manifest.items if i.split == "dev"}
+    if not any(portrait.split == "dev" for portrait in album):
+        apart |= {p.person for p in album if zlib.crc32(p.person.encode()) % _ONE_IN == 0}
+        album = [replace(p, split="dev") if p.person in apart else p for p in album]
+    return (p for p in album if p.split == "dev" or p.person not in apart)
 
 
 def _some_meshes(chosen: list[tuple[Item, Track]], album: list[Portrait]) -> list[np.ndarray]:
@@ -278,12 +295,11 @@ def _encode_audio(audio: np.ndarray) -> bytes:
     return file.getvalue()
 
 
-def _add_portraits(
-    parcel: zipfile.ZipFile, manifest: Manifest, album: list[Portrait], codec: MeshCodec
-) -> None:
-    from talkface.face.attributes import described
+def _add_portraits(parcel: zipfile.ZipFile, whole: Manifest, album: list[Portrait], codec: MeshCodec) -> None:
+    from talkface.face.attributes import described, looks
 
-    known = described(manifest, album)
+    looks(whole, portraits(whole))  # what is kept of them is of all of them
+    known = described(whole, album)
     columns = [
         {
             "key": portrait.key,

@@ -18,6 +18,7 @@ from talkface.errors import InvalidOption
 from talkface.hub import CARD, CONFIG, load_pretrained, save_pretrained
 from talkface.training.lent import ROOT, TRAININGS, Training
 from talkface.training.parcels import join
+from talkface.training.task import Task
 
 logger = logging.getLogger(__name__)
 
@@ -64,6 +65,7 @@ def collect(
     install: bool = True,
     also: Sequence[Path] = (),
     take: Sequence[str] = (),
+    keep: Path | None = None,
 ) -> list[Verdict]:
     """Join, check, judge and install.
 
@@ -74,6 +76,7 @@ def collect(
         tiny: whether it was a test: the same, with fewer pictures.
         install: whether what is better takes the shipped model's place.
         also: models that were trained here over the new ones and come along, in folders of their names.
+        keep: where the models are left, too, with what they stand on: to train more over them here.
         take: names of models that somebody has looked at and found better, whatever the figures.
 
     Raises:
@@ -85,7 +88,7 @@ def collect(
         models, prepared = Path(folder) / "models", Path(folder) / "prepared"
         report = join(out, models)
         for model in also:
-            shutil.copytree(model, models / model.name)
+            shutil.copytree(model / "export" if (model / "export").is_dir() else model, models / model.name)
         unpack(pack, prepared, only="dev", most=_OTHERS)
         verdicts = []
         for name, training in TRAININGS.items():
@@ -97,6 +100,9 @@ def collect(
             verdict.better = verdict.better or verdict.model in take
         find_missing(verdicts, weights)
         _compare_marks(verdicts, models, weights)
+        if keep:
+            shutil.copytree(_base(models, weights, prepared), keep, dirs_exist_ok=True)
+            shutil.copytree(models, keep, dirs_exist_ok=True)
         for verdict in verdicts if install else ():
             if verdict.better and not verdict.missing:
                 _install(verdict, models, weights, report)
@@ -111,14 +117,14 @@ def _judge(training: Training, models: Path, prepared: Path, weights: Path, tiny
     _check(new)
     if training.model == "face-diffusion":
         return _judge_faces(new, shipped, prepared, weights, 4 if tiny else _FACES, out)
-    task_class, found = score(training, new, prepared, _base(models, weights, prepared), tiny)
+    task, found = score(training, new, prepared, _base(models, weights, prepared), tiny)
     if not (shipped / CONFIG).is_file():
         return Verdict(training.model, found, {}, better=True)
     if _pixels(new) != _pixels(shipped):  # errors of pictures of two sizes cannot be compared
         return Verdict(training.model, found, {}, better=False)
     _, before = score(training, shipped, prepared, _base(weights, weights, prepared), tiny)
-    gain = found[task_class.metric] - before[task_class.metric]
-    better = gain > 0 if task_class.mode == "max" else gain < 0
+    gain = found[task.metric] - before[task.metric]
+    better = gain > 0 if task.mode == "max" else gain < 0
     return Verdict(training.model, found, before, better)
 
 
@@ -130,7 +136,7 @@ def _pixels(model: Path) -> int | None:
 
 def score(
     training: Training, model: Path, prepared: Path, base: Path, tiny: bool
-) -> tuple[Any, dict[str, float]]:
+) -> tuple[Task, dict[str, float]]:
     """The task of a training, and what it measures of a model's weights on held-out people.
 
     Args:
@@ -159,7 +165,7 @@ def score(
         raise InvalidOption(f"{model.name} has not the shapes that its config tells") from error
     for module in task.modules.values():
         module.eval()
-    return task_class, {key: float(value) for key, value in task.validate().items()}
+    return task, {key: float(value) for key, value in task.validate().items()}
 
 
 def _base(first: Path, weights: Path, prepared: Path) -> Path:
@@ -179,10 +185,12 @@ def _judge_faces(new: Path, shipped: Path, prepared: Path, weights: Path, count:
     from talkface.data.prepare import Manifest
     from talkface.diffusion.base import Base
     from talkface.diffusion.model import FaceDiffusion
-    from talkface.evaluation.portraits import distances, draw_faces, sheet
+    from talkface.evaluation.portraits import distances, draw_faces, judges, sheet
     from talkface.face.attributes import described
     from talkface.face.model import FaceModel
 
+    if not judges():
+        raise InvalidOption('faces are judged by extractors that are missing: pip install -e ".[eval]"')
     manifest = Manifest.load(prepared)
     album = portraits(manifest)
     real, known = held_out(album, len(album), "dev"), described(manifest, album)
@@ -199,7 +207,7 @@ def _judge_faces(new: Path, shipped: Path, prepared: Path, weights: Path, count:
         found.append(figures)
         _save(out / f"faces-{name}.png", sheet(finished))
     told = [key for key in found[0] if not key.endswith("_drafts")]
-    better = bool(told) and all(found[0][key] < found[1][key] for key in told)
+    better = all(found[0][key] < found[1][key] for key in told)
     return Verdict("face-diffusion", found[0], found[1], better)
 
 
@@ -222,7 +230,9 @@ def _follower(model: Path, models: Path) -> Verdict:
     from talkface.diffusion.album import weights_mark
     from talkface.diffusion.model import FaceDiffusion
 
-    told, _ = load_pretrained(model)
+    told, _ = load_pretrained(models / model.name)
+    if not (models / "face-diffusion").is_dir():
+        raise InvalidOption(f"{model} stands on a face-diffusion that did not come back")
     mark = weights_mark(FaceDiffusion.from_pretrained(str(models / "face-diffusion")))
     if told.get("built_on", {}).get("base") != mark:
         raise InvalidOption(f"{model} was not trained over the face-diffusion that came back")

@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from talkface.data.side_by_side import FORKED, forked
 from talkface.prefetch import prefetched
 
-_AHEAD = 4  # batches of each process
+AHEAD = 2  # batches of each process
 
 Draw = Callable[[np.random.Generator], Any]
 """Draws one batch: numpy arrays or tensors of the CPU, in dicts, lists and tuples."""
@@ -27,7 +27,7 @@ def drawn(draw: Draw, generator: np.random.Generator, workers: int = 0) -> Itera
     if not workers:
         return prefetched(_endless(draw, generator))
     batches = _Batches(draw, generator.spawn(workers))
-    return forked(DataLoader(batches, num_workers=workers, prefetch_factor=_AHEAD, **FORKED))
+    return forked(DataLoader(batches, num_workers=workers, prefetch_factor=AHEAD, **FORKED))
 
 
 def to_device(batch: Any, device: torch.device) -> Any:

@@ -15,20 +15,24 @@ import subprocess
 import sys
 import time
 import zipfile
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from talkface.data.pack import Contents
 from talkface.errors import InvalidOption
+from talkface.training.parcels import Parcel, complete
 
 logger = logging.getLogger(__name__)
 
 ROOT = Path(__file__).parents[3]
 SHIPPED = ROOT / "src" / "talkface" / "weights" / "compact"
-SHIPPED = ROOT / "src" / "talkface" / "weights" / "compact"
 _GRACE = 8.0  # seconds after its time that a training may take to end
+_COMPILED = 300.0  # seconds of a training from which compiling, a minute, pays
+_RESERVE = 0.07, 12.0  # share of a training's time, and least seconds, for its last validation and export
+_WORTH = 45.0  # seconds that must be left to try a training again that failed
+_FEW = 12  # clips and portraits beside those of split "dev", of a tiny run
 _OF_DIFFUSERS = ("diffusers", "importlib_metadata")
 _OF_SOUND = ("soundfile", "cffi", "pycparser")
 _FACES = Contents(portraits=True, weights=("face", "face-autoencoder"), wheels=_OF_DIFFUSERS)
@@ -46,14 +50,14 @@ class Training:
     Attributes:
         recipe: its name in ``recipes/``.
         model: what it trains, by the name under which it is shipped.
-        share: of the time, beside those that run with it.
+        share: of the time, beside the shares of those that run with it; what one leaves goes to the rest.
         contents: what it needs.
         comes_back: whether its model is wanted, or only what stands on it.
         after: what must be trained before it, in the same run.
         settings: overrides of the recipe.
         sizes: settings of the batch's size.
         tiny: overrides that make it small enough for a test.
-        judged: overrides with which it is judged.
+        judged: overrides with which it is judged here, where its task is set up for validation alone.
     """
 
     recipe: str
@@ -119,6 +123,7 @@ TRAININGS = {
             weights=(*_LDM, "thpad-refiner"),
             wheels=_OF_DIFFUSERS + _OF_SOUND,
         ),
+        settings=("config.windows=4",),  # eight would take a minute of the CPUs before the first step
         tiny=("config.batch=1", "config.windows=1", "config.held_out=1"),
     ),
     "refiner": Training(
@@ -208,7 +213,8 @@ def wheels_in(folder: Path, packages: Sequence[str]) -> list[Path]:
 def told(name: str, state: dict[str, Any]) -> str:
     """A training's report in a line."""
     if state["ended"]:
-        return f"{name}: failed: {state['error'].strip().splitlines()[-1]}"
+        lines = state["error"].strip().splitlines() or [f"ended by signal {-state['ended']}"]
+        return f"{name}: failed: {lines[-1]}"
     share = f", {state['peak_share']:.0%} of the peak" if state.get("peak_share") is not None else ""
     return (
         f"{name}: {state.get('steps', 0)} steps of {state.get('batch', 0)} in "
@@ -227,6 +233,7 @@ class Place:
         device: "auto", "cpu" or "cuda".
         steps: of each training, in place of its time; 0 for its time.
         size: of a batch in place of the recipes'; 0 for theirs.
+        careful: whether nothing is compiled, and a thread draws the batches: where a training failed.
     """
 
     folder: Path
@@ -234,6 +241,21 @@ class Place:
     device: str = "auto"
     steps: int = 0
     size: int = 0
+    careful: bool = False
+
+    def told(self) -> dict[str, Any]:
+        """Itself, for a process of its own."""
+        return asdict(self) | {"folder": str(self.folder)}
+
+    @classmethod
+    def of(cls, told: Mapping[str, Any]) -> "Place":
+        """What :meth:`told` tells."""
+        return cls(**{**told, "folder": Path(told["folder"])})
+
+    def settings(self, training: Training) -> list[str]:
+        """Overrides of a training's recipe here."""
+        found = [*training.settings, *(training.tiny if self.tiny else ())]
+        return found + [f"config.{size}={self.size}" for size in training.sizes if self.size]
 
     @property
     def prepared(self) -> Path:
@@ -248,11 +270,14 @@ class Place:
         """Of the trainings' processes: they find this code, the pack's weights and, at last, its wheels."""
         paths = [str(ROOT / "src"), os.environ.get("PYTHONPATH", ""), str(self.folder / "site")]
         weights = str(self.prepared / "weights")
-        return os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths)), "TALKFACE_WEIGHTS": weights}
+        found = {"PYTHONPATH": os.pathsep.join(filter(None, paths)), "TALKFACE_WEIGHTS": weights}
+        return os.environ | found | {"OPENBLAS_NUM_THREADS": "1"}  # processes that draw share the processors
 
     def install_wheels(self, pack: Path) -> None:
         """Lay out those of a pack's wheels that this machine lacks, and find them from now on."""
         site = self.folder / "site"
+        if not zipfile.is_zipfile(pack):
+            raise InvalidOption(f"{pack} is no pack: `python scripts/gpu.py pack` makes one")
         with zipfile.ZipFile(pack) as parcel:
             for name in parcel.namelist():
                 package = Path(name).name.split("-")[0]
@@ -276,95 +301,109 @@ def train(pack: Path, out: Path, names: Sequence[str], budget: float, place: Pla
         The report that lies beside the models.
     """
     from talkface.data.unpack import unpack
-    from talkface.training.parcels import Parcel
 
     end = time.monotonic() + budget
     place.folder.mkdir(parents=True, exist_ok=True)
     place.install_wheels(pack)
-    unpack(pack, place.prepared)
+    unpack(pack, place.prepared, *(("dev", _FEW) if place.tiny else ()))
     left, parcel = chosen(names), Parcel(out)
     logger.info("unpacked, with %.0f s left for %s", end - time.monotonic(), ", ".join(left))
     while left:
         now, shares = time.monotonic(), [TRAININGS[name].share for name in left]
         seconds = (end - now) * shares[0] / sum(shares)
         name = left.pop(0)
-        _train_beside(name, seconds, place, parcel)
+        shutil.rmtree(place.run(name), ignore_errors=True)  # of an earlier run in the same folder
+        if not _train_beside(name, seconds, place, parcel):
+            again = now + seconds - time.monotonic()
+            if again > _WORTH:
+                _train_beside(name, again, replace(place, careful=True), parcel)
         _take_over(place.run(name) / "export", place.prepared / "weights" / "compact" / TRAININGS[name].model)
     return parcel.report
 
 
-def _train_beside(name: str, seconds: float, place: Place, parcel: Any) -> None:
-    """One training in a process of its own, ended if it does not end; its exports are sent as they come."""
-    training, run, deadline = TRAININGS[name], place.run(name), time.monotonic() + seconds
+def _train_beside(name: str, seconds: float, place: Place, parcel: Parcel) -> bool:
+    """One training in a process of its own, ended if it does not end; its exports are sent as they come.
+
+    Returns:
+        Whether there is a model.
+    """
+    training, run, deadline = TRAININGS[name], place.run(name), time.time() + seconds
     run.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "talkface.training.lent", name, str(place.folder), f"{seconds:.1f}"]
-    command += [place.device, str(int(place.tiny)), str(place.steps), str(place.size)]
+    command = [sys.executable, "-m", "talkface.training.lent", name, str(deadline), json.dumps(place.told())]
     with (run / "output.log").open("w") as output:
         process = subprocess.Popen(
             command, env=place.environment(), stdout=output, stderr=subprocess.STDOUT, cwd=ROOT
         )
-        while process.poll() is None:
-            if not place.steps and time.monotonic() > deadline + _GRACE:
-                process.kill()
-            time.sleep(0.2)
-            parcel.send(name, training.model, run, training.comes_back)
+        try:
+            while process.poll() is None:
+                if not place.steps and time.time() > deadline + _GRACE:
+                    process.kill()
+                time.sleep(0.2)
+                parcel.send(name, training.model, run, training.comes_back)
+        finally:
+            process.kill()
+            process.wait()
     parcel.send(name, training.model, run, training.comes_back, ended=process.returncode)
-    logger.info(
-        "%s: ended with %d after %.0f s", name, process.returncode, time.monotonic() - deadline + seconds
-    )
+    logger.info("%s: ended with %d after %.0f s", name, process.returncode, time.time() - deadline + seconds)
+    return complete(run / "export") is not None
 
 
 def _take_over(export: Path, target: Path) -> None:
     """Let the trainings that follow find a model where they look for the shipped one."""
-    if (export / "config.json").is_file():
+    if complete(export):
         shutil.rmtree(target, ignore_errors=True)
         shutil.copytree(export, target)
 
 
-def train_one(name: str, seconds: float, place: Place) -> None:
-    """One training within so many seconds, its task's preparation counted; writes ``figures.json``."""
+def train_one(name: str, deadline: float, place: Place) -> None:
+    """One training until a time (of ``time.time()``), all that it takes counted; writes ``figures.json``."""
     from talkface.training.measure import figures_of, fitting, has_gpu, machine, use_tensor_cores
     from talkface.training.run import load_recipe
     from talkface.training.trainer import fit
 
-    begin, training = time.monotonic(), TRAININGS[name]
-    settings = [*training.settings, *(training.tiny if place.tiny else ())]
-    if place.size:
-        settings += [f"config.{size}={place.size}" for size in training.sizes]
-    task_class, config, trainer = load_recipe(ROOT / "recipes" / f"{training.recipe}.yaml", settings)
+    training, run, begin = TRAININGS[name], place.run(name), time.time()
+    task_class, config, trainer = load_recipe(
+        ROOT / "recipes" / f"{training.recipe}.yaml", place.settings(training)
+    )
     gpu = place.device != "cpu" and has_gpu()
+    if gpu:
+        use_tensor_cores()
+    seconds = deadline - begin
     trainer = replace(
         trainer,
         device="cuda" if gpu else "cpu",
         precision="bf16" if gpu else "no",
-        workers=max(0, (os.cpu_count() or 1) - 2) if gpu else 0,
-        compile=gpu and seconds >= _COMPILED,
-        export_seconds=30.0,
-        validate_seconds=max(2.0, min(40.0, seconds / 6)),
-        checkpoint_seconds=3600.0,  # a machine that goes leaves no checkpoint behind
+        compile=gpu and not place.careful and seconds >= _COMPILED,
+        export_seconds=0.1 if place.tiny else 30.0,
+        validate_seconds=2.0 if place.tiny else max(2.0, min(40.0, seconds / 6)),
+        checkpoint_seconds=0.0,  # a machine that goes leaves no checkpoint behind
     )
-    if gpu:
-        use_tensor_cores()
-    run = place.run(name)
     task = task_class(config, place.prepared, trainer.seed, trainer.device)
     step = fitting(task, training.sizes, trainer)
-    (run / "figures.json").write_text(json.dumps({"prepared_in": round(time.monotonic() - begin, 1)} | step))
-    left = 0.93 * (seconds - (time.monotonic() - begin))  # the rest is for the last validation and export
+    (run / "figures.json").write_text(json.dumps({"prepared_in": round(time.time() - begin, 1)} | step))
+    left = deadline - time.time()
+    left -= max(_RESERVE[0] * left, _RESERVE[1])
+    workers = workers_for(step["batch_bytes"]) if gpu and not place.careful else 0
     steps = place.steps or None
-    trainer = replace(trainer, minutes=max(left, 1.0) / 60, max_steps=steps)
+    trainer = replace(trainer, workers=workers, minutes=max(left, 1.0) / 60, max_steps=steps)
     metrics = fit(task, trainer, run, resume=False)
     (run / "figures.json").write_text(json.dumps(figures_of(run, step, metrics) | machine(trainer.device)))
 
 
-_COMPILED = 150.0  # seconds of a training from which compiling, a minute, pays
+def workers_for(batch_bytes: int) -> int:
+    """Processes that draw batches: as many as there are processors for, and room in shared memory."""
+    from talkface.training.draws import AHEAD
+
+    shared = Path("/dev/shm")
+    room = shutil.disk_usage(shared).free if shared.is_dir() else 0
+    fitting = int(0.5 * room / ((AHEAD + 1) * max(batch_bytes, 1)))
+    return max(0, min((os.cpu_count() or 1) - 2, fitting))
 
 
-def _main(arguments: Sequence[str]) -> None:
-    name, folder, seconds, device, tiny, steps, size = arguments
+def _main(name: str, deadline: str, told: str) -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    place = Place(Path(folder), tiny == "1", device, int(steps), int(size))
-    train_one(name, float(seconds), place)
+    train_one(name, float(deadline), Place.of(json.loads(told)))
 
 
 if __name__ == "__main__":
-    _main(sys.argv[1:])
+    _main(*sys.argv[1:])

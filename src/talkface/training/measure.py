@@ -21,6 +21,8 @@ logger = logging.getLogger(__name__)
 
 _SIDE = {"cuda": 8192, "cpu": 2048}  # of the matrix product that tells a machine's peak
 _TIMES = 5
+_FULL = 0.7  # share of the memory that a first step may need
+_LATE = 10**6  # a step at which everything that begins late has begun
 
 
 def has_gpu() -> bool:
@@ -43,13 +45,15 @@ def fitting(task: Task, sizes: Sequence[str], trainer: TrainerConfig) -> dict[st
         trainer: for the precision.
 
     Returns:
-        ``batch``, ``gflop_per_sample`` (forward and backward, all optimizers), ``parameters`` and
-        ``first_step_seconds``.
+        ``batch``, ``batch_bytes``, ``gflop_per_sample`` (forward and backward, all optimizers),
+        ``parameters`` and ``first_step_seconds``.
     """
     while True:
         begin = time.monotonic()
         try:
-            flops = _flops_of_a_step(task, trainer)
+            flops, size = _flops_of_a_step(task, trainer)
+            if _used(task.device) > _FULL:
+                raise torch.cuda.OutOfMemoryError("little is left for optimizers and averages")
         except torch.cuda.OutOfMemoryError:
             smaller = {name: getattr(task.config, name) // 2 for name in sizes}  # type: ignore[attr-defined]
             if not all(smaller.values()):
@@ -62,23 +66,43 @@ def fitting(task: Task, sizes: Sequence[str], trainer: TrainerConfig) -> dict[st
         parameters = {n: sum(p.numel() for p in m.parameters()) for n, m in task.modules.items()}
         return {
             "batch": batch,
+            "batch_bytes": size,
             "gflop_per_sample": round(flops / batch / 1e9, 3),
             "parameters": parameters,
             "first_step_seconds": round(time.monotonic() - begin, 2),
         }
 
 
-def _flops_of_a_step(task: Task, trainer: TrainerConfig) -> int:
+def _used(device: torch.device) -> float:
+    """Share of a GPU's memory that was needed at most since the last call."""
+    if device.type != "cuda":
+        return 0.0
+    most = torch.cuda.max_memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    return most / torch.cuda.get_device_properties(device).total_memory
+
+
+def _size(batch: Any) -> int:
+    """Bytes of a batch's tensors."""
+    if isinstance(batch, dict):
+        return sum(map(_size, batch.values()))
+    if isinstance(batch, (list, tuple)):
+        return sum(map(_size, batch))
+    return batch.nbytes if isinstance(batch, torch.Tensor) else 0
+
+
+def _flops_of_a_step(task: Task, trainer: TrainerConfig) -> tuple[int, int]:
+    """Operations of a step late in the training, when all losses count, and bytes of its batch."""
     batch = next(iter(task.batches(np.random.default_rng(trainer.seed))))
     half = torch.autocast(task.device.type, torch.bfloat16, enabled=trainer.precision == "bf16")
     with FlopCounterMode(display=False) as counter:
         for index in range(len(task.optimizers_spec())):
             with half:
-                loss = task.training_step(batch, index, 0)["loss"]
+                loss = task.training_step(batch, index, _LATE)["loss"]
             loss.backward()
     for module in task.modules.values():
         module.zero_grad(set_to_none=True)
-    return int(counter.get_total_flops())
+    return int(counter.get_total_flops()), _size(batch)
 
 
 def figures_of(run: Path, step: dict[str, Any], metrics: dict[str, float]) -> dict[str, Any]:

@@ -38,7 +38,7 @@ class Parcel:
         self.report: dict[str, Any] = {"parts": [], "trainings": {}}
         self.out.mkdir(parents=True, exist_ok=True)
         self._models: dict[str, dict[str, bytes]] = {}
-        self._marks: dict[str, str] = {}
+        self._marks: dict[str, str | None] = {}
 
     def send(self, name: str, model: str, run: Path, wanted: bool, ended: int | None = None) -> None:
         """Take in what a training has exported since, and write it all anew.
@@ -50,20 +50,24 @@ class Parcel:
             wanted: whether the model itself is to come back.
             ended: how the training's process ended, if it did.
         """
-        mark = _complete(run / "export")
-        fresh = mark is not None and mark != self._marks.get(model)
-        if not fresh and ended is None:
+        mark = _mark(run / "export")
+        if mark == self._marks.get(model) and ended is None:
             return
-        if mark and wanted:
-            self._models[model] = _files(run)
+        files = _files(run) if mark != self._marks.get(model) else None
+        if files is None and ended is None:
+            return
+        if files:
             self._marks[model] = mark
-        state = {"model": model, "mark": mark, "ended": ended} | read_figures(run)
+        if files and wanted:
+            self._models[model] = files
+        state = {"model": model, "mark": self._marks.get(model), "ended": ended} | read_figures(run)
         if ended:
             state["error"] = (run / "output.log").read_text(errors="replace")[-2000:]
         self.report["trainings"][name] = state
-        self._write()
+        self._write(model)
 
-    def _write(self) -> None:
+    def _write(self, newest: str) -> None:
+        """All models and the report, less the newest model where it does not fit."""
         file = io.BytesIO()
         with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
             for model, files in self._models.items():
@@ -72,7 +76,11 @@ class Parcel:
         data = file.getvalue() if self._models else b""
         pieces = [data[k : k + PART] for k in range(0, len(data), PART)]
         if len(pieces) > MOST:
-            raise InvalidOption(f"{len(data) >> 20} MiB do not fit into {MOST} parts: name fewer trainings")
+            logger.warning("%d MiB do not fit into %d parts: %s is left out", len(data) >> 20, MOST, newest)
+            self.report.setdefault("left_out", []).append(newest)
+            del self._models[newest]
+            self._write(newest)
+            return
         parts = []
         for piece in pieces:
             digest = hashlib.sha256(piece).hexdigest()
@@ -108,18 +116,27 @@ def join(folder: Path, target: Path) -> dict[str, Any]:
     return report
 
 
-def _complete(export: Path) -> str | None:
-    """SHA-256 of an export's weights, if its config tells the same: then all of it is there."""
+def complete(export: Path) -> dict[str, bytes] | None:
+    """Config and weights of an export, if the config tells the weights' SHA-256: then all of it is there."""
     with suppress(OSError, ValueError, KeyError):
-        mark = str(json.loads((export / CONFIG).read_text())["_sha256"])
-        if hashlib.sha256((export / WEIGHTS).read_bytes()).hexdigest() == mark:
-            return mark
+        found = {name: (export / name).read_bytes() for name in (CONFIG, WEIGHTS)}
+        if hashlib.sha256(found[WEIGHTS]).hexdigest() == json.loads(found[CONFIG])["_sha256"]:
+            return found
     return None
 
 
-def _files(run: Path) -> dict[str, bytes]:
-    """A model's files, and the last contact sheet that was drawn of it."""
-    found = {name: (run / "export" / name).read_bytes() for name in (CONFIG, WEIGHTS)}
+def _mark(export: Path) -> str | None:
+    """SHA-256 of the weights that an export's config tells."""
+    with suppress(OSError, ValueError, KeyError):
+        return str(json.loads((export / CONFIG).read_text())["_sha256"])
+    return None
+
+
+def _files(run: Path) -> dict[str, bytes] | None:
+    """A model's files, and the last contact sheet that was drawn of it; None while they are being written."""
+    found = complete(run / "export")
+    if found is None:
+        return None
     sheets = sorted((run / "samples").glob("*.png"))
     if sheets:
         from PIL import Image

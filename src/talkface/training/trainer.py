@@ -36,6 +36,7 @@ class TrainerConfig:
         workers: processes that draw batches; 0 for a thread. They pay where a GPU waits for batches.
         compile: whether modules are compiled: a minute or two at the start.
         init: weights to start from: best.safetensors of a run, or an exported model's name or directory.
+        checkpoint_seconds: how often a checkpoint to resume from is written; 0 for never.
         export_seconds: how often the best weights are exported on the way; 0 for at the end alone.
     """
 
@@ -376,7 +377,8 @@ def fit(task: Task, config: TrainerConfig, output: Path, resume: bool = True) ->
         raise
     metrics = run.validate()
     log.flush(run.step, run.seconds, metrics)
-    run.save()
+    if config.checkpoint_seconds:
+        run.save()
     run.load(load_file(output / "best.safetensors"))
     run._train_mode(False)
     with _as_written(config.compile):
@@ -392,6 +394,8 @@ def _loop(run: Run, log: Log) -> None:
         if run.fraction() >= 1.0:
             return
         log.add(run.train_on(batch))
+        if run.step == 1:  # however long it took to compile: a first validation can wait
+            checked = saved = time.monotonic() - start
         if run.step % config.log_steps == 0:
             log.flush(run.step, run.seconds)
         if run.seconds - checked > config.validate_seconds:
@@ -399,7 +403,7 @@ def _loop(run: Run, log: Log) -> None:
             if getattr(run, "sheet", None) is not None:
                 log.board.add_image("samples", run.sheet, run.step, dataformats="HWC")
             checked = run.seconds
-        if run.seconds - saved > config.checkpoint_seconds:
+        if config.checkpoint_seconds and run.seconds - saved > config.checkpoint_seconds:
             run.save()
             saved = run.seconds
 

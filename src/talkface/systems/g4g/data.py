@@ -9,6 +9,7 @@ import numpy as np
 
 from talkface.data.crops import CropClip, crop_clip
 from talkface.data.prepare import Item, Manifest
+from talkface.data.side_by_side import side_by_side
 from talkface.face.crop import MOUTH, cut, part_matrix
 from talkface.face.model import FaceModel
 from talkface.systems.thpad.train import ClipReader, Example
@@ -80,15 +81,20 @@ def read_talking(
         seed: draws the augmentation.
     """
     reader, generator = ClipReader(Manifest.load(data), model), np.random.default_rng(seed)
+    items = [item for item in reader.items(split) if half in ("all", half_of(item))]
     clips: list[TalkingClip] = []
     counts: dict[str, int] = {}
-    for item in reader.items(split):
-        name = item.corpus + item.speaker
-        if (half != "all" and half_of(item) != half) or (most_of_one and counts.get(name, 0) >= most_of_one):
+
+    def read(row: tuple[Item, np.random.Generator]) -> tuple[TalkingClip, float]:
+        examples = [reader.read(row[0], 1.0, row[1] if k else None) for k in range(variants)]
+        return _talking(reader.manifest, model, examples), float(examples[0].found.mean())
+
+    rows = list(zip(items, generator.spawn(len(items)), strict=True))
+    for clip, found in side_by_side(read, rows):
+        name = clip.item.corpus + clip.item.speaker
+        if most_of_one and counts.get(name, 0) >= most_of_one:
             continue
-        examples = [reader.read(item, 1.0, generator if k else None) for k in range(variants)]
-        clip = _talking(reader.manifest, model, examples)
-        if len(clip) < shortest or clip.crops.unit < smallest_unit or examples[0].found.mean() < 0.9:
+        if len(clip) < shortest or clip.crops.unit < smallest_unit or found < 0.9:
             continue
         counts[name] = counts.get(name, 0) + 1
         clips.append(clip)

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from talkface.data.prepare import Item, Manifest
+from talkface.data.side_by_side import side_by_side
 from talkface.errors import InvalidOption
 from talkface.face.model import FaceModel
 from talkface.face.motion import FaceMotion
@@ -379,11 +380,17 @@ def _group(item: Item) -> str:
 
 def _variants(reader: ClipReader, count: int, generator: np.random.Generator, shortest: int) -> list[Example]:
     """Every training clip ``count`` times: as it is, then at other speeds with augmented sound."""
+    items = reader.items("train")
+
+    def heard(row: tuple[Item, np.random.Generator]) -> list[Example]:
+        return [
+            reader.read(row[0], SPEEDS[variant % len(SPEEDS)], row[1] if variant else None)
+            for variant in range(count)
+        ]
+
     examples = []
-    for item in reader.items("train"):
-        for variant in range(count):
-            speed = SPEEDS[variant % len(SPEEDS)]
-            example = reader.read(item, speed, generator if variant else None)
+    for variants in side_by_side(heard, list(zip(items, generator.spawn(len(items)), strict=True))):
+        for variant, example in enumerate(variants):
             if len(example.motion) < shortest and variant == 0 and len(example.motion) >= 25:
                 example = _repeat(example, shortest)
             if len(example.motion) >= shortest and example.found.mean() > 0.9:

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
 import cv2
@@ -12,7 +13,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from talkface.data.crops import FACE, CropClip, crop_clip
-from talkface.data.prepare import Manifest
+from talkface.data.prepare import Item, Manifest
+from talkface.data.side_by_side import side_by_side
 from talkface.face import topology as tp
 from talkface.face.crop import MOUTH, Part, cut, fineness, part_matrix, parts, transform
 from talkface.face.draw import MAP_CHANNELS, mesh_maps
@@ -158,21 +160,21 @@ class RefinerTask(Task):
         return [OptimizerSpec(modules=("refiner",)), OptimizerSpec(modules=("discriminator",), lr=2.0)]
 
     def _load(self, manifest: Manifest, split: str, frames: int | None = None) -> list[CropClip]:
-        clips = []
-        for item in manifest.items:
-            if not (item.has_video and item.usable and item.split == split):
-                continue
-            track = manifest.track(item)
-            if np.median(tp.inter_ocular(track.points)) < self.config.smallest_unit or len(track.points) < 25:
-                continue
-            few = item.corpus == "GRID"  # 294 clips of nine people
-            count = frames or (12 if few else self.config.frames_per_clip)
-            clip = crop_clip(manifest, item, self.model, self.finer * FACE.pixels)
-            clips.append(clip.only(np.linspace(0, len(clip) - 1, min(count, len(clip))).astype(int)))
-            if self.config.max_clips and len(clips) >= self.config.max_clips:
-                break
+        items = [i for i in manifest.items if i.has_video and i.usable and i.split == split]
+        cut_out = side_by_side(lambda item: self._cut(manifest, item, frames), items)
+        clips = list(islice((clip for clip in cut_out if clip), self.config.max_clips or None))
         logger.info("%s: %d clips, %d frames", split, len(clips), sum(len(c.images) for c in clips))
         return clips
+
+    def _cut(self, manifest: Manifest, item: Item, frames: int | None) -> CropClip | None:
+        """Frames of a clip at even distances; None where it is too short, or its face too small."""
+        track = manifest.track(item)
+        if np.median(tp.inter_ocular(track.points)) < self.config.smallest_unit or len(track.points) < 25:
+            return None
+        few = item.corpus == "GRID"  # 294 clips of nine people
+        count = frames or (12 if few else self.config.frames_per_clip)
+        clip = crop_clip(manifest, item, self.model, self.finer * FACE.pixels)
+        return clip.only(np.linspace(0, len(clip) - 1, min(count, len(clip))).astype(int))
 
     def _clip_weights(self) -> np.ndarray:
         """Speakers count alike, sharp faces more, up to those that fill the crops' pixels."""

@@ -89,6 +89,7 @@ def diffusion() -> tuple[Task, Any]:
 def ccf_batch() -> dict[str, np.ndarray]:
     latents, cells, whole = (4, SIDE, SIDE), (1, SIDE, SIDE), (1, 8 * SIDE, 8 * SIDE)
     frames = arrays(2, target=latents, moved=latents, before=latents)
+    frames |= arrays(1, moved_before=latents)  # of the row whose frame before is as a video hands it on
     where = arrays(2, hidden=cells, hidden_before=cells, mask=whole, drawing=(6, 4 * SIDE, 4 * SIDE))
     return frames | where
 
@@ -96,14 +97,16 @@ def ccf_batch() -> dict[str, np.ndarray]:
 def sca() -> tuple[Task, Any]:
     base = FaceDiffusion.debug()
     adapter = SpatialConditionalAdapter(base.config, base)
-    return bare(ScaTask, CcfTrainConfig(), {"sca": adapter}, base=base.to(ELSEWHERE)), ccf_batch()
+    config = CcfTrainConfig(rollout=0.5, rollout_blended=True)
+    nothing = torch.zeros(1, LENGTH, dtype=torch.long, device=ELSEWHERE)
+    return bare(ScaTask, config, {"sca": adapter}, base=base.to(ELSEWHERE), nothing=nothing), ccf_batch()
 
 
 def mba() -> tuple[Task, Any]:
     autoencoder = FaceAutoencoder.debug()
     adapter = MaskBlendingAdapter(autoencoder.config.decoder)
     frozen = autoencoder.to(ELSEWHERE)
-    return bare(MbaTask, CcfTrainConfig(), {"mba": adapter}, autoencoder=frozen), ccf_batch()
+    return bare(MbaTask, CcfTrainConfig(), {"mba": adapter}, autoencoder=frozen, sca=None), ccf_batch()
 
 
 def video() -> tuple[Task, Any]:
@@ -122,8 +125,8 @@ def refiner() -> tuple[Task, Any]:
     batch |= arrays(2, maps=(MAP_CHANNELS, side // 2, side // 2), motion=(refiner.config.motion,))
     batch["part"] = np.zeros(2, np.int64)
     modules = {"refiner": refiner, "discriminator": discriminator}
-    task = bare(RefinerTask, RefinerTrainConfig(), modules, refiner=refiner, discriminator=discriminator)
-    return task, [batch, batch]
+    parts = {"refiner": refiner, "discriminator": discriminator, "finer": 1}
+    return bare(RefinerTask, RefinerTrainConfig(), modules, **parts), [batch, batch]
 
 
 @pytest.mark.parametrize("made", [expert, prior, diffusion, sca, mba, video, refiner])

@@ -302,7 +302,8 @@ def test_adapters_are_trained_with_rollouts(
 
 
 def test_processes_draw_rolled_rows_as_a_thread_does(make: Make):
-    task = make(ScaTask, rollout=0.5, workers=1)
+    task = make(ScaTask, rollout=0.5)
+    task.workers = 1
     there = next(iter(task.batches(np.random.default_rng(3))))
     here = task.draw(np.random.default_rng(3).spawn(1)[0])
     assert there.keys() == here.keys()

@@ -8,6 +8,7 @@ import functools
 import importlib.util
 import json
 import logging
+import math
 import operator
 import os
 import shutil
@@ -375,7 +376,7 @@ def train_one(name: str, deadline: float, place: Place) -> None:
         precision="bf16" if gpu else "no",
         compile=gpu and not place.careful and seconds >= _COMPILED,
         export_seconds=0.1 if place.tiny else 30.0,
-        validate_seconds=2.0 if place.tiny else max(2.0, min(40.0, seconds / 6)),
+        validate_seconds=_validated_every(seconds, place),
         checkpoint_seconds=0.0,  # a machine that goes leaves no checkpoint behind
     )
     task = task_class(config, place.prepared, trainer.seed, trainer.device)
@@ -388,6 +389,13 @@ def train_one(name: str, deadline: float, place: Place) -> None:
     trainer = replace(trainer, workers=workers, minutes=max(left, 1.0) / 60, max_steps=steps)
     metrics = fit(task, trainer, run, resume=False)
     (run / "figures.json").write_text(json.dumps(figures_of(run, step, metrics) | machine(trainer.device)))
+
+
+def _validated_every(seconds: float, place: Place) -> float:
+    """Seconds from one validation to the next; a run of so many steps is validated at its end."""
+    if place.steps:
+        return math.inf
+    return 2.0 if place.tiny else max(2.0, min(40.0, seconds / 6))
 
 
 def workers_for(batch_bytes: int) -> int:

@@ -229,7 +229,7 @@ def test_workers_draw_the_same_every_time():
     assert len({float(batch["x"][0]) for batch in one}) == 5
 
 
-@pytest.mark.parametrize("workers", [0, 3])
+@pytest.mark.parametrize("workers", [0, 2])
 def test_side_by_side_keeps_the_order(workers):
     found = list(side_by_side(lambda k: (k, np.full(2, k)), range(7), workers))
     assert [k for k, _ in found] == list(range(7))
@@ -396,6 +396,7 @@ def test_the_whole_way_with_every_training(prepared, tmp_path):
         assert config["built_on"]["base"] == mark
 
 
+@pytest.mark.long
 def test_what_is_better_takes_its_place(prepared, tmp_path):
     """The shipped prior comes back, and beats one that was spoilt."""
     pack(prepared, tmp_path / "pack", lent.contents_of(["prior"]))
@@ -532,7 +533,8 @@ except ImportError:
 """
 
 
-@pytest.mark.parametrize("name", ["prior", pytest.param("tccp", marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("name", ["prior", "tccp"])
 def test_training_needs_nothing_that_a_bare_machine_lacks(prepared, tmp_path, name):
     """No PyAV, LiteRT, rich, typer, dlib or Silero; diffusers and soundfile travel as wheels."""
     pack(prepared, tmp_path / "pack", lent.contents_of([name]))

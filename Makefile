@@ -58,8 +58,8 @@ THREADS ?= 1
 PYTEST := OMP_WAIT_POLICY=PASSIVE OMP_NUM_THREADS=$(THREADS) $(BIN)/python -m pytest -q --durations 15
 WORKERS := --numprocesses auto --maxprocesses 4 --dist loadfile
 # Trainings, pictures after encoding, detectors, trackers: where an instruction set could decide.
-SENSITIVE := $(addprefix tests/test_,$(addsuffix .py,bad_input_dub diffusion dub face fill_verb g4g imagine \
-	imagineid media_source occlusion people portable tccp texture thpad training))
+SENSITIVE := $(addprefix tests/test_,$(addsuffix .py,bad_input_dub diffusion distilled dub face fill_verb fine_refiner g4g \
+	imagine imagineid media_source occlusion people portable rollout tccp texture thpad training))
 CPUS ?= avx2 default zen3 sse4
 
 test: $(VENV)/.dev

@@ -303,8 +303,9 @@ class RefinerTask(Task):
             row = np.concatenate([pair.reference, pair.warped, image, pair.target], 2).transpose(1, 2, 0)
             row = cv2.resize(row, size, interpolation=cv2.INTER_LINEAR)
             cells.append((row.clip(0, 1) * 255).astype(np.uint8))
-        cells = cells[: len(cells) // 3 * 3]
-        return np.concatenate([np.concatenate(cells[i::3], 0) for i in range(3)], 1)
+        columns = min(3, len(cells))
+        cells = cells[: len(cells) // columns * columns]
+        return np.concatenate([np.concatenate(cells[i::columns], 0) for i in range(columns)], 1)
 
     def export(self, directory: Path, metrics: dict[str, float]) -> None:
         """Write the refiner as the hub reads it."""

@@ -267,8 +267,9 @@ class OcclusionTask(Task):
         worst = [self.clean[int(k)] for k in wrong.argsort(descending=True)[:12]]
         rows = self.covered[:: max(1, len(self.covered) // 36)][:36] + worst
         cells = [_cells(row, p.numpy()) for row, p in zip(rows, self._found(rows), strict=True)]
-        cells = cells[: len(cells) // 4 * 4]
-        return np.concatenate([np.concatenate(cells[k::4], 0) for k in range(4)], 1)
+        columns = min(4, len(cells))
+        cells = cells[: len(cells) // columns * columns]
+        return np.concatenate([np.concatenate(cells[k::columns], 0) for k in range(columns)], 1)
 
     def export(self, directory: Path, metrics: dict[str, float]) -> None:
         """Write the network as the hub reads it."""

@@ -380,8 +380,8 @@ def train_one(name: str, deadline: float, place: Place) -> None:
         checkpoint_seconds=0.0,  # a machine that goes leaves no checkpoint behind
     )
     task = task_class(config, place.prepared, trainer.seed, trainer.device)
-    step = fitting(task, training.sizes, trainer)
-    (run / "figures.json").write_text(json.dumps({"prepared_in": round(time.time() - begin, 1)} | step))
+    step = {"prepared_in": round(time.time() - begin, 1)} | fitting(task, training.sizes, trainer)
+    (run / "figures.json").write_text(json.dumps(step))
     left = deadline - time.time()
     left -= max(_RESERVE[0] * left, _RESERVE[1])
     workers = workers_for(step["batch_bytes"]) if gpu and not place.careful else 0

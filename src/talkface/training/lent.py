@@ -38,10 +38,13 @@ _OF_DIFFUSERS = ("diffusers", "importlib_metadata")
 _OF_SOUND = ("soundfile", "cffi", "pycparser")
 _FACES = Contents(portraits=True, weights=("face", "face-autoencoder"), wheels=_OF_DIFFUSERS)
 _LDM = ("face", "face-autoencoder", "face-diffusion")
+_FOOTAGE = Contents(density=100, silent=True, seconds=1.2, of_one=3, weights=_LDM, wheels=_OF_DIFFUSERS)
+_LITTLE_FOOTAGE = ("config.batch=2", "config.frames=3", "config.held_out=2")
 _SMALL_LDM = (
     "config.model={widths: [8, 16], attention: [false, true], layers: 1, heads: 2, text: 16, text_layers: 1,"
     " mesh: 4}"
 )
+_LITTLE_FACES = (_SMALL_LDM, "config.batch=2", "config.variants=2", "config.held_out=2", "config.sharpness=0")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +84,7 @@ TRAININGS = {
         share=5,
         contents=_FACES,
         comes_back=False,
-        tiny=(_SMALL_LDM, "config.batch=2", "config.variants=2", "config.held_out=2", "config.sharpness=0"),
+        tiny=_LITTLE_FACES,
     ),
     "ldm": Training(
         recipe="face-diffusion-distilled",
@@ -90,27 +93,23 @@ TRAININGS = {
         contents=_FACES,
         after=("teacher",),
         settings=("config.teacher=face-diffusion-teacher",),
-        tiny=(_SMALL_LDM, "config.batch=2", "config.variants=2", "config.held_out=2", "config.sharpness=0"),
+        tiny=_LITTLE_FACES,
         judged=("config.variants=1",),
     ),
     "sca": Training(
         recipe="imagineid-sca-large",
         model="imagineid-sca",
         share=2,
-        contents=Contents(
-            density=100, silent=True, seconds=1.2, of_one=3, weights=_LDM, wheels=_OF_DIFFUSERS
-        ),
-        tiny=("config.batch=2", "config.frames=3", "config.held_out=2"),
+        contents=_FOOTAGE,
+        tiny=_LITTLE_FOOTAGE,
     ),
     "mba": Training(
         recipe="imagineid-mba-large",
         model="imagineid-mba",
         share=1,
-        contents=Contents(
-            density=100, silent=True, seconds=1.2, of_one=3, weights=_LDM, wheels=_OF_DIFFUSERS
-        ),
+        contents=_FOOTAGE,
         after=("sca",),
-        tiny=("config.batch=2", "config.frames=3", "config.held_out=2"),
+        tiny=_LITTLE_FOOTAGE,
     ),
     "tccp": Training(
         recipe="tccp-video-large",

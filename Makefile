@@ -4,7 +4,7 @@
 #   make demo-imagine    environment, install, somebody imagined from 10 s of speech -> demo-imagine.mp4
 #   make demo-fill   the same as demo, then its first second with a hidden face filled in again -> demo-fill.mp4
 #   make test        environment, install, the tests to run before and after every change
-#   make test-all    these, then the long ones: documentation, benchmarks, trained weights
+#   make test-all    these, then the slow ones: documentation, benchmarks, trained weights
 #   make test-portable   tests whose verdict could depend on the processor, as on others; CPUS=avx2 for one
 #   make lint        ruff and mypy
 #   make bench       speed and memory of animate, to benchmarks.json; ARGS=--quick for minutes instead of most of an hour
@@ -58,18 +58,18 @@ THREADS ?= 1
 PYTEST := OMP_WAIT_POLICY=PASSIVE OMP_NUM_THREADS=$(THREADS) $(BIN)/python -m pytest -q --durations 15
 WORKERS := --numprocesses auto --maxprocesses 4 --dist loadfile
 # Trainings, pictures after encoding, detectors, trackers: where an instruction set could decide.
-SENSITIVE := $(addprefix tests/test_,$(addsuffix .py,bad_input_dub diffusion distilled dub face fill_verb fine_refiner g4g \
-	imagine imagineid media_source occlusion people portable rollout tccp texture thpad training))
+SENSITIVE := $(addprefix tests/,cli/test_bad_input_dub.py diffusion face media/test_source.py rendering scripts systems \
+	$(addprefix training/test_,distilled.py fine_refiner.py rollout.py training.py))
 CPUS ?= avx2 default zen3 sse4
 
 test: $(VENV)/.dev
-	$(PYTEST) $(WORKERS) -m "not long"
+	$(PYTEST) $(WORKERS) -m "not slow"
 
 test-all: test
-	$(PYTEST) $(WORKERS) -m long
+	$(PYTEST) $(WORKERS) -m slow
 
 test-portable: $(VENV)/.dev
-	$(BIN)/python scripts/other_cpus.py $(CPUS) -- env $(PYTEST) $(WORKERS) -m "not long" $(SENSITIVE)
+	$(BIN)/python scripts/other_cpus.py $(CPUS) -- env $(PYTEST) $(WORKERS) -m "not slow" $(SENSITIVE)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -159,8 +159,8 @@ def fps(portrait: str, speech: str, folder: str, started: float, repeats: int) -
 def stages(portrait: str, speech: str, folder: str, repeats: int) -> Figures:
     """Milliseconds a frame of each stage, by the clock and of the processor (all cores), models loaded."""
     from talkface.media.image import load_image
+    from talkface.rendering.portrait import PortraitRenderer
     from talkface.systems.thpad.pipeline import ThpadPipeline
-    from talkface.systems.thpad.renderer import PortraitRenderer
 
     pipe = ThpadPipeline.from_pretrained("compact", device="cpu")
     motions: list[Any] = []

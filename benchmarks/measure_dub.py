@@ -166,8 +166,8 @@ def _jobs(pipe: Any, neutral: Any, followed: list[Any], lips: list[Any]) -> Iter
     import numpy as np
     from scipy.spatial.transform import Rotation
 
+    from talkface.performance.lip_track import LipTrack
     from talkface.systems.g4g.geometry import Retargeter
-    from talkface.systems.g4g.lips import LipTrack
     from talkface.systems.g4g.renderer import Job
 
     retarget, track = Retargeter(pipe.face, neutral, 25), LipTrack(iter(lips))

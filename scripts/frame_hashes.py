@@ -63,18 +63,20 @@ def generations(folder: Path) -> dict[str, Callable[[], Iterable[np.ndarray]]]:
         "dub": lambda: talkface.dub(video, other),
         "dub-remap": lambda: talkface.dub(fast, long, sync_mode="remap", keep_silence=True, lips=1.3),
         "dub-bounce": lambda: talkface.dub(video, long, sync_mode="bounce", face="auto"),
-        "dub-stretch": lambda: talkface.dub(fast, other, sync_mode="silence", face="all", start=0.3, stop=1.4),
+        "dub-stretch": lambda: talkface.dub(
+            fast, other, sync_mode="silence", face="all", start=0.3, stop=1.4
+        ),
         "imagine-warp": lambda: talkface.imagine(speech, seed=3)[0],
-        "imagine-diffusion": lambda: talkface.imagine(other, seed=2, renderer="diffusion", steps=3)[0],
+        "imagine-diffusion": lambda: talkface.imagine(speech, seed=2, renderer="diffusion", steps=3)[0],
         "imagine-prompt": lambda: talkface.imagine(
-            other, seed=1, prompt="a woman with glasses", emotion="happy", size=512, steps=4, still=True
+            speech, seed=1, prompt="a woman with glasses", emotion="happy", size=512, steps=4, still=True
         )[0],
         "fill": lambda: talkface.fill(video, other, identity=portrait, seed=2)[0],
         "fill-mask": lambda: talkface.fill(
             fast, other, identity=[portrait, large], mask=folder / "mask.png", stop=0.7, sync_mode="loop"
         )[0],
         "fill-imagined": lambda: talkface.fill(
-            video, other, identity="imagined", mask="100,60,190,250", size=512, steps=1, stop=0.4
+            video, speech, identity="imagined", mask="100,60,190,250", size=512, steps=1, stop=0.4
         )[0],
     }
 

@@ -1,6 +1,6 @@
 """Runs a command as it would run on other processors: with fewer instructions, with one thread.
 
-    python scripts/other_cpus.py avx2 one-thread -- python -m pytest tests/test_people.py
+    python scripts/other_cpus.py avx2 one-thread -- python -m pytest tests/face/test_people.py
     python scripts/other_cpus.py --list
 
 Some libraries have switches for their code paths (``avx2``, ``default``); ``zen3`` and ``sse4`` need an Intel

@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from talkface.generation import Generation, Takes
+    import numpy as np
+
+    from talkface.output.generation import Generation, Takes
     from talkface.systems.g4g.dubbing import Dubbing
     from talkface.systems.g4g.pipeline import G4GPipeline
     from talkface.systems.imagineid.imagination import Imagination
@@ -282,7 +284,10 @@ def _g4g(device: str) -> G4GPipeline:
 def _tccp(device: str) -> TccpPipeline:
     from talkface.systems.tccp.pipeline import TccpPipeline
 
-    return TccpPipeline.from_pretrained("compact", device=device)
+    def imagine(speech: Path, seed: int, size: int) -> np.ndarray:
+        return _imagineid("compact", device)(speech, seed=seed, size=size)[0].portrait
+
+    return TccpPipeline.from_pretrained("compact", device=device, imagine=imagine)
 
 
 @cache

@@ -23,7 +23,7 @@ def doctor() -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from talkface.doctor import examine
+    from talkface.cli.doctor import examine
 
     facts = examine()
     table = Table(show_header=False, box=None, padding=(0, 1))
@@ -54,7 +54,7 @@ def list_models() -> None:
     from rich.table import Table
 
     from talkface import hub
-    from talkface.doctor import model_state
+    from talkface.cli.doctor import model_state
 
     table = Table("model", "purpose", "licence", "MB", "state", box=None, padding=(0, 1))
     for own in hub.bundled_models():

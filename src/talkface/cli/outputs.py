@@ -10,7 +10,7 @@ from talkface.errors import InvalidOption, OutputError
 from talkface.progress import Reporter
 
 if TYPE_CHECKING:
-    from talkface.generation import Generation
+    from talkface.output.generation import Generation
 
 Number = TypeVar("Number", int, float)
 
@@ -33,7 +33,7 @@ def take_names(path: Path | None, takes: int) -> list[Path]:
     """The names of the takes: ``out.mp4``, or ``out.take1.mp4``, ``out.take2.mp4``, ..."""
     if takes < 1:
         raise InvalidOption(f"--takes must be 1 or more, not {takes}")
-    from talkface.generation import take_paths
+    from talkface.output.generation import take_paths
 
     return [] if path is None else take_paths(path, takes)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from talkface import __version__
+from talkface._version import __version__
 from talkface.errors import TalkfaceError
 from talkface.progress import Mode
 

@@ -17,12 +17,10 @@ from talkface.data.arrays import keep_arrays
 from talkface.data.prepare import Item, Manifest
 from talkface.face import topology as tp
 from talkface.face.crop import cut, face_unit, transform
+from talkface.face.portrait import PIXELS, portrait_matrix
 
 logger = logging.getLogger(__name__)
 
-PIXELS = 256
-SIDE = 2.55  # of a crop, in inter-ocular distances
-_DOWN = 0.08  # of the crop's side: how much deeper than its middle the nose lies
 _FRAMES = 6  # of a clip
 _FRAMES_OF_ONE = 24  # at most, of one person's clips together
 CLEAR = 3.6  # least sharpness of portraits that teach the face LDM
@@ -89,19 +87,6 @@ def portraits(manifest: Manifest) -> list[Portrait]:
         columns += [images, arrays["points"], arrays["sharpness"].tolist(), generated.tolist()]
         rows = zip(*columns, strict=True)
         return [Portrait(*row) for row in rows]
-
-
-def portrait_matrix(points: np.ndarray, size: tuple[int, int], pixels: int = PIXELS) -> np.ndarray:
-    """Affine map (2, 3) from a picture of a width and height to the pixels of a crop, ``pixels`` on a side.
-
-    The crop is moved, and if need be made smaller, so that it lies in the picture.
-    """
-    side = min(SIDE * face_unit(points), *size)
-    corner = points[1, :2] - side * np.array([0.5, 0.5 + _DOWN])
-    corner = np.clip(corner, 0, np.array(size) - side)
-    scale = pixels / side
-    shift = (scale - 1) / 2 - scale * corner  # pixels are sampled at their middles
-    return np.concatenate([scale * np.eye(2), shift[:, None]], 1)
 
 
 def weights(album: list[Portrait], power: float = 0.7) -> np.ndarray:

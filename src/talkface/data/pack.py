@@ -29,6 +29,7 @@ from talkface.data.prepare import Item, Manifest, Track
 from talkface.errors import InvalidOption
 from talkface.face import topology as tp
 from talkface.face.crop import face_unit
+from talkface.hub import CONFIG, WEIGHTS, bundled_directory
 
 logger = logging.getLogger(__name__)
 
@@ -296,7 +297,7 @@ def _encode_audio(audio: np.ndarray) -> bytes:
 
 
 def _add_portraits(parcel: zipfile.ZipFile, whole: Manifest, album: list[Portrait], codec: MeshCodec) -> None:
-    from talkface.face.attributes import described, looks
+    from talkface.data.attributes import described, looks
 
     looks(whole, portraits(whole))  # what is kept of them is of all of them
     known = described(whole, album)
@@ -325,8 +326,6 @@ def _smaller(image: np.ndarray) -> bytes:
 
 def _add_weights(parcel: zipfile.ZipFile, name: str) -> None:
     """A shipped model; of its numbers first all upper bytes, then all lower ones: these have no pattern."""
-    from talkface.hub import CONFIG, WEIGHTS, bundled_directory
-
     folder = bundled_directory(name)
     data = (folder / WEIGHTS).read_bytes()
     _add(parcel, f"weights/compact/{name}/{CONFIG}", (folder / CONFIG).read_bytes())

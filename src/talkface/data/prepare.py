@@ -18,6 +18,9 @@ from pathlib import Path
 
 import numpy as np
 
+from talkface.errors import NoFaceFound, UnreadableMedia
+from talkface.hub import model_path
+
 logger = logging.getLogger(__name__)
 
 _VIDEO_SUFFIXES = {".mp4", ".mov", ".mkv", ".webm", ".avi"}
@@ -85,8 +88,6 @@ class Manifest:
         Raises:
             UnreadableMedia: the folder was not made by ``talkface prepare``.
         """
-        from talkface.errors import UnreadableMedia
-
         path = Path(directory) / "manifest.jsonl"
         if not path.is_file():
             raise UnreadableMedia(
@@ -264,7 +265,6 @@ def prepare(data: Path, out: Path, threads: int = 1) -> Manifest:
 
 
 def _tracking(threads: int):
-    from talkface.errors import NoFaceFound
     from talkface.face.tracker import FaceTracker
     from talkface.media.video import VideoReader
 
@@ -284,7 +284,6 @@ def _tracking(threads: int):
 def _listening(threads: int, window: float = 10.0, context: float = 1.0):
     import torch
 
-    from talkface.hub import model_path
     from talkface.media.audio import read_audio
     from talkface.speech.features import loudest
     from talkface.speech.mel import log_mel

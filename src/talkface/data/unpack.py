@@ -13,6 +13,7 @@ from talkface.data.meshes import MeshCodec
 from talkface.data.pack import DESCRIBED, IMAGES, MESHES, SYNC, TABLE
 from talkface.data.prepare import Item, Manifest
 from talkface.errors import InvalidOption
+from talkface.hub import WEIGHTS
 
 _RATE, _PER_FEATURE = 16_000, 320
 
@@ -117,8 +118,6 @@ def _unpack_file(parcel: zipfile.ZipFile, name: str, folder: Path) -> None:
     if path.name != "upper":
         path.write_bytes(parcel.read(name))
         return
-    from talkface.hub import WEIGHTS
-
     upper, lower = (
         np.frombuffer(parcel.read(str(Path(name).parent / half)), np.uint8) for half in ("upper", "lower")
     )

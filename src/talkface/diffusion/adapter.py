@@ -5,7 +5,9 @@ from typing import Any, TypeVar
 
 from torch import nn
 
-from talkface.diffusion.album import weights_mark
+from talkface.errors import ModelUnavailable
+from talkface.hub import load_pretrained
+from talkface.nn.marks import weights_mark
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -21,9 +23,6 @@ def load_adapter(name_or_path: str, build: Callable[[Any], Module], given: Mappi
     Raises:
         ModelUnavailable: it is missing or damaged, or was trained over something else.
     """
-    from talkface.errors import ModelUnavailable
-    from talkface.hub import load_pretrained
-
     config, state = load_pretrained(name_or_path)
     for part, mark in config["built_on"].items():
         if weights_mark(given[part]) != mark:

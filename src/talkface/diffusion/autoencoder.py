@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from talkface.diffusion.config import AutoencoderConfig
+from talkface.hub import build_pretrained
 from talkface.nn.blocks import PixelShuffle, ResidualBlock
 
 FACTOR = 8
@@ -62,8 +63,6 @@ class FaceAutoencoder(nn.Module):
     @classmethod
     def from_pretrained(cls, name_or_path: str) -> "FaceAutoencoder":
         """Load the shipped model, or one from a directory or hub id."""
-        from talkface.hub import build_pretrained
-
         return build_pretrained(cls, AutoencoderConfig, name_or_path)
 
     def distribution(self, image: Tensor) -> tuple[Tensor, Tensor]:

@@ -17,7 +17,7 @@ from talkface.errors import ModelUnavailable
 from talkface.face.crop import face_unit
 from talkface.face.masks import face_mask
 from talkface.face.texture import FaceTexture
-from talkface.hub import find_pretrained
+from talkface.hub import find_pretrained, hub_snapshot
 from talkface.nn.picture import pictures
 
 COMPACT = "compact"
@@ -156,8 +156,6 @@ def _is_stable(name: str) -> bool:
 def _folder(name: str) -> Path:
     if Path(name).is_dir():
         return Path(name)
-    from talkface.hub import hub_snapshot
-
     patterns = ["*.json", "*/*.json", "*/*.txt"]
     patterns += [
         f"{part}/{stem}.safetensors" for part in PARTS for stem in ("model", "diffusion_pytorch_model")

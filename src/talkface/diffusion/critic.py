@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from talkface.face.crop import LEFT_EYE, MOUTH, RIGHT_EYE, Part, cut, part_matrix
+from talkface.hub import build_pretrained
 from talkface.nn.adversarial import CropDiscriminator
 from talkface.nn.picture import pictures
 
@@ -80,8 +81,6 @@ class PortraitCritic(nn.Module):
     @classmethod
     def from_pretrained(cls, name_or_path: str = "portrait-critic") -> "PortraitCritic":
         """Load the shipped model, or one from a directory or hub id."""
-        from talkface.hub import build_pretrained
-
         return build_pretrained(cls, CriticConfig, name_or_path)
 
     @classmethod

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from talkface.diffusion.captions import LENGTH, PSEUDO_WORDS, VOCABULARY, Tokens, tokenize
 from talkface.diffusion.config import DiffusionConfig
 from talkface.face.draw import MESH_CHANNELS, MESH_PIXELS
+from talkface.hub import build_pretrained
 
 _PATCH = 4  # pixels of a mesh drawing that one latent sees, along each side
 
@@ -75,8 +76,6 @@ class FaceDiffusion(nn.Module):
     @classmethod
     def from_pretrained(cls, name_or_path: str) -> "FaceDiffusion":
         """Load the shipped model, or one from a directory or hub id."""
-        from talkface.hub import build_pretrained
-
         return build_pretrained(cls, DiffusionConfig, name_or_path)
 
     def tokenize(self, prompt: str, voice: bool = False) -> Tokens:

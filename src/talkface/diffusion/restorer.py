@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from talkface.face.draw import MESH_CHANNELS
+from talkface.hub import build_pretrained
 from talkface.nn.blocks import ResidualBlock, pixel_shuffle
 
 
@@ -57,8 +58,6 @@ class FaceRestorer(nn.Module):
     @classmethod
     def from_pretrained(cls, name_or_path: str = "face-restorer") -> "FaceRestorer":
         """Load the shipped model, or one from a directory or hub id."""
-        from talkface.hub import build_pretrained
-
         return build_pretrained(cls, RestorerConfig, name_or_path)
 
     @classmethod

@@ -11,7 +11,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-import talkface
+from talkface._version import __version__
 
 _CELL = 160  # pixels of a picture in a contact sheet
 
@@ -47,7 +47,7 @@ def protocol_hash(settings: dict[str, Any]) -> str:
 
 def headed(settings: dict[str, Any], clips: Sequence[str]) -> dict[str, Any]:
     """The beginning of a report: settings, and the hash of them, the version and the clips' names."""
-    settings = {**settings, "talkface": talkface.__version__}
+    settings = {**settings, "talkface": __version__}
     return {"protocol": protocol_hash({**settings, "clips": sorted(clips)}), "settings": settings}
 
 

@@ -15,6 +15,7 @@ from scipy.spatial.transform import Rotation
 from talkface.face import topology as tp
 from talkface.face.motion import FaceMotion
 from talkface.face.warp import MeshWarp, triangulate
+from talkface.hub import load_pretrained
 
 DEPTH_WEIGHT = 0.3  # depth from the tracker is a guess: it counts less than what is seen
 _IRIS_SLICES = (slice(468, 473), slice(473, 478))
@@ -130,8 +131,6 @@ class FaceModel:
     @classmethod
     def from_pretrained(cls, name_or_path: str = "face") -> "FaceModel":
         """Load the shipped model, or one from a directory or hub id."""
-        from talkface.hub import load_pretrained
-
         _, state = load_pretrained(name_or_path)
         return cls(**{name: tensor.numpy() for name, tensor in state.items()})
 

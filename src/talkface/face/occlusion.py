@@ -19,6 +19,7 @@ from talkface.face.crop import MOUTH, cut, part_matrix, transform
 from talkface.face.draw import MAP_CHANNELS, mesh_maps
 from talkface.face.masks import around_lips, lower_face_outline
 from talkface.face.warp import MeshWarp, with_ring
+from talkface.hub import build_pretrained
 from talkface.nn.blocks import PixelShuffle, ResidualBlock
 from talkface.nn.threads import shared_cores
 
@@ -148,8 +149,6 @@ class OcclusionNet(nn.Module):
     @classmethod
     def from_pretrained(cls, name_or_path: str = "occlusion") -> "OcclusionNet":
         """Load the shipped network, or one from a directory or hub id."""
-        from talkface.hub import build_pretrained
-
         return build_pretrained(cls, OcclusionConfig, name_or_path)
 
     def config_dict(self) -> dict[str, Any]:

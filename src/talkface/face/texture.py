@@ -16,6 +16,7 @@ from talkface.face import topology as tp
 from talkface.face.crop import face_unit
 from talkface.face.model import FaceModel
 from talkface.face.warp import MeshWarp, with_ring
+from talkface.hub import load_pretrained
 
 _SIDE = 2.55  # of a shape-free picture, in inter-ocular distances
 _NOSE = 0.58  # of its height, where the tip of the nose is
@@ -46,8 +47,6 @@ class FaceTexture:
         Raises:
             ModelUnavailable: nothing of that name can be found, or it is damaged.
         """
-        from talkface.hub import load_pretrained
-
         _, state = load_pretrained(name_or_path)
         face = FaceModel.from_pretrained(face_model)
         inside = state["inside"].numpy() > 0

@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 
 from talkface.face import topology
+from talkface.hub import model_path as hub_model_path
 
 logger = logging.getLogger(__name__)
 
@@ -129,8 +130,6 @@ class FaceTracker:
         self, threads: int = 1, model_path: Callable[[str], Path] | None = None, eyes: bool = True
     ) -> None:
         if model_path is None:
-            from talkface.hub import model_path as hub_model_path
-
             model_path = hub_model_path
         self._detector = _Network(model_path("face_detection_short_range.tflite"), threads)
         self._mesh = _Network(model_path("face_landmark.tflite"), threads)

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from talkface.hub import build_pretrained
 from talkface.speech.mel import BINS, HOP, SAMPLE_RATE, log_mel, mel_power
 
 FEATURE_RATE = 50
@@ -67,8 +68,6 @@ class ContentEncoder(nn.Module):
     @classmethod
     def from_pretrained(cls, name_or_path: str = "speech") -> "ContentEncoder":
         """Load the shipped encoder, or one from a directory or hub id."""
-        from talkface.hub import build_pretrained
-
         return build_pretrained(cls, ContentEncoderConfig, name_or_path)
 
     def config_dict(self) -> dict:

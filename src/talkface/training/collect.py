@@ -181,12 +181,12 @@ def _base(first: Path, weights: Path, prepared: Path) -> Path:
 
 def _judge_faces(new: Path, shipped: Path, prepared: Path, weights: Path, count: int, out: Path) -> Verdict:
     """By the distance of faces that are drawn from people's, by two extractors; sheets are for the eyes."""
+    from talkface.data.attributes import described
     from talkface.data.faces import held_out, portraits
     from talkface.data.prepare import Manifest
     from talkface.diffusion.base import Base
     from talkface.diffusion.model import FaceDiffusion
-    from talkface.evaluation.portraits import distances, draw_faces, judges, sheet
-    from talkface.face.attributes import described
+    from talkface.evaluation.protocols.portraits import distances, draw_faces, judges, sheet
     from talkface.face.model import FaceModel
 
     if not judges():
@@ -227,8 +227,8 @@ def _check(model: Path) -> None:
 
 def _follower(model: Path, models: Path) -> Verdict:
     """A model that was trained here over the new face LDM: it goes where that goes."""
-    from talkface.diffusion.album import weights_mark
     from talkface.diffusion.model import FaceDiffusion
+    from talkface.nn.marks import weights_mark
 
     told, _ = load_pretrained(models / model.name)
     if not (models / "face-diffusion").is_dir():
@@ -258,8 +258,8 @@ def find_missing(verdicts: list[Verdict], weights: Path) -> None:
 
 def _compare_marks(verdicts: list[Verdict], models: Path, weights: Path) -> None:
     """Hold back adapters over another face LDM than the one that will be there."""
-    from talkface.diffusion.album import weights_mark
     from talkface.diffusion.model import FaceDiffusion
+    from talkface.nn.marks import weights_mark
 
     going = any(v.model == "face-diffusion" and v.better and not v.missing for v in verdicts)
     place = (models if going else weights) / "face-diffusion"

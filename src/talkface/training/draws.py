@@ -8,7 +8,7 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from talkface.data.side_by_side import FORKED, forked
-from talkface.prefetch import prefetched
+from talkface.media.prefetch import prefetched
 
 AHEAD = 2  # batches of each process
 

@@ -18,6 +18,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from talkface.hub import load_pretrained
 from talkface.training.task import Task
 
 logger = logging.getLogger(__name__)
@@ -185,8 +186,6 @@ class Run:
 
         An exported model's are the first module's.
         """
-        from talkface.hub import load_pretrained
-
         own, first = self.weights(), next(iter(self.task.modules))
         given = (
             load_file(source)

@@ -15,6 +15,7 @@ import torch
 
 from talkface.face import topology as tp
 from talkface.face.crop import face_unit
+from talkface.hub import load_pretrained
 
 WIDTH, HEIGHT = 32, 40  # samples of the flattened face
 _UNIT = 32  # pixels of the crop per inter-ocular distance
@@ -94,8 +95,6 @@ class AppearanceModel:
     @lru_cache(maxsize=2)
     def from_pretrained(cls, name_or_path: str = "appearance") -> "AppearanceModel":
         """Load the shipped model, or one from a directory or hub id."""
-        from talkface.hub import load_pretrained
-
         _, state = load_pretrained(name_or_path)
         return cls(**{name: tensor.numpy() for name, tensor in state.items()})
 

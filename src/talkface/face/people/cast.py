@@ -15,7 +15,7 @@ from talkface.face.people.appearance import Appearance, AppearanceModel
 from talkface.face.people.detection import detect_faces, detected_mesh, face_height
 from talkface.face.people.shots import CHANGE, blocks, difference
 from talkface.face.tracker import Detection, FaceTracker
-from talkface.prefetch import prefetched
+from talkface.media.prefetch import prefetched
 
 if TYPE_CHECKING:
     from talkface.media.video import Frame

@@ -12,8 +12,8 @@ from talkface.face.model import FaceModel
 from talkface.face.occlusion import OcclusionFinder, keep_mask
 from talkface.face.people import Sighting
 from talkface.media.video import Frame
+from talkface.performance.lip_track import LipTrack
 from talkface.systems.g4g.geometry import MouthRange, Retargeter
-from talkface.systems.g4g.lips import LipTrack
 from talkface.systems.g4g.renderer import Job, MouthRenderer
 
 logger = logging.getLogger(__name__)

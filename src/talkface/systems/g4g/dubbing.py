@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from talkface.edited import EditedVideo
 from talkface.media.source import SourceVideo
 from talkface.media.timeline import Timeline
 from talkface.media.video import Frame
+from talkface.output.edited import EditedVideo
 
 _WARM, _TIMED = 4, 12  # frames drawn before the clock is started, and while it runs
 _BASE_BYTES = 650e6  # of libraries, models and buffers

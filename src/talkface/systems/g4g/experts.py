@@ -11,6 +11,8 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor, nn
 
+from talkface.hub import build_pretrained
+
 WINDOW = 5  # frames
 MOUTH_PIXELS = 96
 
@@ -104,8 +106,6 @@ class SyncExpert(nn.Module):
     @classmethod
     def from_pretrained(cls, name_or_path: str = "sync-evaluation") -> "SyncExpert":
         """Load the shipped evaluation expert, or one from a directory or hub id."""
-        from talkface.hub import build_pretrained
-
         return build_pretrained(cls, SyncExpertConfig, name_or_path)
 
     def config_dict(self) -> dict:

@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from talkface.hub import build_pretrained
 from talkface.nn.blocks import ModulatedBlock, Stage, pixel_shuffle
+from talkface.performance.config import SPEECH_WINDOW
 from talkface.systems.g4g.config import GeneratorConfig
-
-WINDOW = 5  # frames of speech that a frame is drawn from
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,8 @@ class Inputs:
         references: (B, R, 3, P, P) mouth crops of reference frames in [0, 1].
         grids: (B, R, P/2, P/2, 2) where MeshWarp finds each cell in each reference, -1 to 1.
         seeds: (B, R, 3, P, P) the references warped by MeshWarp, in the light of the context.
-        content: (B, 2 * WINDOW, content) content features around the frame.
-        level: (B, 2 * WINDOW) level in dB below the loudest.
+        content: (B, 2 * SPEECH_WINDOW, content) content features around the frame.
+        level: (B, 2 * SPEECH_WINDOW) level in dB below the loudest.
     """
 
     context: Tensor
@@ -120,7 +120,7 @@ class SpeechEncoder(nn.Module):
             nn.SiLU(),
             nn.Conv1d(2 * code, 2 * code, 4, stride=2, padding=1),
             nn.SiLU(),
-            nn.Conv1d(2 * code, code, WINDOW),
+            nn.Conv1d(2 * code, code, SPEECH_WINDOW),
         )
 
     def forward(self, content: Tensor, level: Tensor) -> Tensor:
@@ -274,8 +274,6 @@ class Generator(nn.Module):
     @classmethod
     def from_pretrained(cls, name_or_path: str = "g4g") -> "Generator":
         """Load the shipped generator, or one from a directory or hub id."""
-        from talkface.hub import build_pretrained
-
         return build_pretrained(cls, GeneratorConfig, name_or_path)
 
     def config_dict(self) -> dict:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-import talkface
+from talkface._version import __version__
 from talkface.errors import AudioTooShort, InvalidOption, NoFaceFound
 from talkface.face.model import FaceModel, estimate_pose
 from talkface.face.motion import FaceMotion
@@ -20,21 +20,21 @@ from talkface.face.people import Cast, Follower, Person, Sighting, scan, speakin
 from talkface.face.tracker import FaceTracker
 from talkface.media.audio import AudioInfo, probe_audio, stream_audio
 from talkface.media.decode import TOLERANCE
+from talkface.media.prefetch import prefetched
 from talkface.media.source import SourceVideo
 from talkface.media.timeline import Timeline
 from talkface.media.video import Frame
 from talkface.options import resolve_device
-from talkface.prefetch import prefetched
+from talkface.performance.lip_track import LipTrack
+from talkface.performance.lips import SpeechToLips
+from talkface.performance.model import MotionModel
 from talkface.speech.features import ContentEncoder, FeatureStream
 from talkface.systems.g4g.actors import TURNED, Actor
 from talkface.systems.g4g.bank import Album, gather
 from talkface.systems.g4g.dubbing import Dubbing, Plan, PlannedFace
 from talkface.systems.g4g.geometry import MouthRange, Retargeter, mouth_shape
-from talkface.systems.g4g.lips import LipTrack
 from talkface.systems.g4g.model import Generator
 from talkface.systems.g4g.renderer import Bank, Cut, MouthRenderer
-from talkface.systems.thpad.lips import SpeechToLips
-from talkface.systems.thpad.model import MotionModel
 
 logger = logging.getLogger(__name__)
 
@@ -161,7 +161,7 @@ class G4GPipeline:
             fingerprint=_fingerprint(source, infos, chosen, sync_mode, lips, keep_silence),
             provenance={
                 "synthetic": "true",
-                "software": f"talkface {talkface.__version__}",
+                "software": f"talkface {__version__}",
                 "model": "g4g-compact",
             },
         )
@@ -331,7 +331,7 @@ def _fingerprint(source: SourceVideo, infos: Mapping[Path, object], chosen: dict
     files = [(str(p.resolve()), p.stat().st_size, p.stat().st_mtime_ns) for p in [source.path, *infos]]
     who = sorted((number, str(path)) for number, path in chosen.items())
     stretch = source.size, source.start, source.stop, source.duration
-    text = json.dumps([talkface.__version__, files, who, stretch, *options], default=str)
+    text = json.dumps([__version__, files, who, stretch, *options], default=str)
     return hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -17,9 +17,9 @@ from talkface.face.masks import lower_face_mask, lower_face_outline
 from talkface.face.model import FaceModel
 from talkface.face.warp import MeshWarp, move_ring, resample, with_ring
 from talkface.nn.threads import shared_cores
+from talkface.performance.lip_track import Wanted
 from talkface.systems.g4g.drawing import Prepared, Reference, mouth_matrix, prepare
 from talkface.systems.g4g.geometry import mesh_code, mouth_shape
-from talkface.systems.g4g.lips import Wanted
 from talkface.systems.g4g.model import Drawn, Generator, Inputs
 from talkface.systems.g4g.references import Chooser, features
 

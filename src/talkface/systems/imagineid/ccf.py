@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from talkface.diffusion.autoencoder import FaceAutoencoder
 from talkface.diffusion.captions import PSEUDO_WORDS
 from talkface.diffusion.config import DiffusionConfig
+from talkface.diffusion.control import build_control
 from talkface.diffusion.model import FaceDiffusion, MeshEncoder
 from talkface.diffusion.stable import StableAutoencoder, StableDiffusion
 from talkface.systems.imagineid.config import CcfConfig
@@ -115,25 +116,6 @@ class SpatialConditionalAdapter(nn.Module):
         )
         down, middle = self.control(given, step, meaning, self.inlet(shown), return_dict=False)
         return {"down_block_additional_residuals": down, "mid_block_additional_residual": middle}
-
-
-def build_control(config: DiffusionConfig) -> nn.Module:
-    """A ControlNet of diffusers whose hint is given as features."""
-    from diffusers import ControlNetModel
-
-    kinds = ["CrossAttn" if attention else "" for attention in config.attention]
-    control: Any = ControlNetModel(
-        in_channels=config.inputs,
-        layers_per_block=config.layers,
-        block_out_channels=config.widths,
-        down_block_types=tuple(f"{kind}DownBlock2D" for kind in kinds),
-        cross_attention_dim=config.text,
-        attention_head_dim=config.heads,
-        norm_num_groups=min(32, config.widths[0]),
-        conditioning_embedding_out_channels=(16, 32),
-    )
-    control.controlnet_cond_embedding = nn.Identity()
-    return cast(nn.Module, control)
 
 
 class MaskBlendingAdapter(nn.Module):

@@ -6,8 +6,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from talkface.data.arrays import keep_arrays
-from talkface.data.prepare import Item, Manifest
 from talkface.speech.features import FeatureStream
 from talkface.speech.mel import BINS, log_mel
 from talkface.speech.pitch import pitch
@@ -54,17 +52,6 @@ def _joined(stretches: Iterable, samples: np.ndarray) -> Heard:
     mel = log_mel(audio[None])[0].T.unflatten(0, (-1, 2)).mean(1)
     prosody = torch.cat([octaves[:, None], periodicity[:, None], mel], 1)
     return Heard(content, level, prosody[: len(level)].half().numpy())
-
-
-def heard(manifest: Manifest, item: Item, stream: FeatureStream) -> Heard:
-    """Features of an item of a prepared folder; found on first use and kept."""
-    path = manifest.directory / "heard" / f"{item.key}.npz"
-    if not path.is_file():
-        voice = manifest.speech(item)
-        found = hear(voice.samples(0, len(voice.audio)), stream)
-        keep_arrays(path, content=found.content, level=found.level, prosody=found.prosody)
-    with np.load(path) as arrays:
-        return Heard(arrays["content"], arrays["level"], arrays["prosody"])
 
 
 def as_speech(parts: Sequence[Heard], device: torch.device | str) -> Speech:

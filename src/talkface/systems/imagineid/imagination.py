@@ -11,25 +11,25 @@ import cv2
 import numpy as np
 import torch
 
-import talkface
+from talkface._version import __version__
 from talkface.face import topology as tp
 from talkface.face.model import FaceModel
 from talkface.face.motion import FaceMotion
-from talkface.generation import Generation
 from talkface.media.audio import AudioInfo, stream_audio
 from talkface.media.files import check_picture_name, replacing
 from talkface.media.image import save_image
 from talkface.media.video import exact_fps, frame_count
+from talkface.output.generation import Generation
+from talkface.performance.config import FRAME_RATE
+from talkface.performance.model import DiffusionPrior, MotionModel
+from talkface.performance.motion import SpeechToMotion, Style, exactly
+from talkface.rendering.portrait import PortraitRenderer
+from talkface.rendering.refiner import Refiner
 from talkface.speech.features import FeatureStream
 from talkface.systems.imagineid.config import EMOTIONS
 from talkface.systems.imagineid.portrait import Imagined, PortraitImaginer, Wish
 from talkface.systems.imagineid.renderer import DiffusionRenderer
 from talkface.systems.imagineid.voice import Listener, Speaker
-from talkface.systems.thpad.config import FRAME_RATE
-from talkface.systems.thpad.model import DiffusionPrior, MotionModel
-from talkface.systems.thpad.motion import SpeechToMotion, Style, exactly
-from talkface.systems.thpad.refiner import Refiner
-from talkface.systems.thpad.renderer import PortraitRenderer
 
 _MOODS_EVERY = 5  # frames between the moods that are written down
 
@@ -98,7 +98,7 @@ class Imagination(Generation):
             seed=seed,
             provenance={
                 "synthetic": "true",
-                "software": f"talkface {talkface.__version__}",
+                "software": f"talkface {__version__}",
                 "model": f"imagineid-{Path(models.imaginer.base.name).name}",
             },
             motion=lambda: FaceMotion.concatenate(self._made) if self._made else None,

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from talkface.hub import build_pretrained
 from talkface.nn.blocks import TemporalBlock
 from talkface.systems.imagineid.config import EMOTIONS, PadConfig
 
@@ -239,6 +240,4 @@ class Pad(nn.Module):
     @classmethod
     def from_pretrained(cls, name_or_path: str) -> "Pad":
         """Load the shipped model, or one from a directory or hub id."""
-        from talkface.hub import build_pretrained
-
         return build_pretrained(cls, PadConfig, name_or_path)

@@ -10,20 +10,20 @@ from talkface.diffusion.critic import PortraitCritic
 from talkface.errors import AudioTooShort, InvalidOption
 from talkface.face.model import FaceModel
 from talkface.face.tracker import FaceTracker
-from talkface.generation import Takes
 from talkface.hub import find_pretrained
 from talkface.media.audio import probe_audio
 from talkface.media.video import exact_fps, frame_count
 from talkface.options import number_within, resolve_device, resolve_dtype, whole_seed
+from talkface.output.generation import Takes
+from talkface.performance.config import FRAME_RATE
+from talkface.performance.model import DiffusionPrior, MotionModel
+from talkface.rendering.refiner import Refiner
 from talkface.speech.features import ContentEncoder, FeatureStream
 from talkface.systems.imagineid.adapters import Adapters
 from talkface.systems.imagineid.imagination import Imagination, Models, Script
 from talkface.systems.imagineid.pad import Pad
 from talkface.systems.imagineid.portrait import PARTS, PortraitImaginer, Wish
 from talkface.systems.imagineid.voice import LEAST_MOOD, Listener, one_mood, voiced
-from talkface.systems.thpad.config import FRAME_RATE
-from talkface.systems.thpad.model import DiffusionPrior, MotionModel
-from talkface.systems.thpad.refiner import Refiner
 
 RENDERERS = ("diffusion", "warp")
 SIZES = (256, 512)
@@ -34,7 +34,7 @@ class ImaginePipeline:
     """ImagineID's compact preset: PAD, the face LDM with its adapters, and TH-PAD's head motion.
 
     Build it with :meth:`from_pretrained`; then ``pipe(audio=..., takes=4)`` gives
-    :class:`~talkface.generation.Takes` of :class:`Imagination`.
+    :class:`~talkface.output.generation.Takes` of :class:`Imagination`.
     """
 
     def __init__(

@@ -8,7 +8,6 @@ import torch
 from scipy.spatial.transform import Rotation
 from torch import Tensor
 
-from talkface.data.faces import SIDE
 from talkface.diffusion.base import Base
 from talkface.diffusion.captions import Attributes, known_words, phrases
 from talkface.diffusion.critic import PortraitCritic, alike
@@ -27,12 +26,13 @@ from talkface.face import topology as tp
 from talkface.face.crop import face_unit
 from talkface.face.draw import draw_mesh
 from talkface.face.model import FaceModel
+from talkface.face.portrait import SIDE
 from talkface.face.tracker import FaceMesh, FaceTracker
 from talkface.systems.imagineid.adapters import Adapters
 from talkface.systems.imagineid.ccf import Hint, with_pseudo_words
 from talkface.systems.imagineid.chance import AGE_WORDS, hair_of, one_of
 from talkface.systems.imagineid.config import EMOTIONS
-from talkface.systems.imagineid.footage import hidden_cells
+from talkface.systems.imagineid.moving import hidden_cells
 from talkface.systems.imagineid.pad import Pad
 from talkface.systems.imagineid.voice import Speaker
 

@@ -11,15 +11,15 @@ from talkface.face.draw import draw_mesh
 from talkface.face.masks import face_mask
 from talkface.face.model import FaceModel
 from talkface.face.motion import FaceMotion
+from talkface.media.prefetch import prefetched
 from talkface.nn.picture import pictures
-from talkface.prefetch import prefetched
+from talkface.rendering.portrait import PortraitRenderer
+from talkface.rendering.refiner import Refiner
 from talkface.systems.imagineid.adapters import Adapters
 from talkface.systems.imagineid.ccf import decode_blended
-from talkface.systems.imagineid.footage import hidden_cells
 from talkface.systems.imagineid.frames import BEGIN, STEPS, around_face, draw_latents, hint_of
+from talkface.systems.imagineid.moving import hidden_cells
 from talkface.systems.imagineid.portrait import Imagined
-from talkface.systems.thpad.refiner import Refiner
-from talkface.systems.thpad.renderer import PortraitRenderer
 
 
 class DiffusionRenderer:

@@ -11,13 +11,13 @@ from torch import Tensor
 
 from talkface.errors import AudioTooShort, InvalidOption
 from talkface.media.audio import probe_audio, stream_audio
+from talkface.performance.config import FRAME_RATE
 from talkface.speech.activity import VoiceActivity
 from talkface.speech.features import FEATURE_RATE, FeatureStream
 from talkface.speech.mel import SAMPLE_RATE
 from talkface.systems.imagineid.config import EMOTIONS
 from talkface.systems.imagineid.hearing import Heard, as_speech, hear
 from talkface.systems.imagineid.pad import Pad, Speech
-from talkface.systems.thpad.config import FRAME_RATE
 
 logger = logging.getLogger(__name__)
 

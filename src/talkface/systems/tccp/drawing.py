@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from talkface.data.faces import PIXELS
 from talkface.face.draw import draw_mesh
+from talkface.face.portrait import PIXELS
 from talkface.face.warp import MeshWarp
 
 _MOUTH, _EYE, _IRIS = (210, 40, 60), (240, 240, 240), (30, 30, 30)

@@ -8,27 +8,26 @@ from pathlib import Path
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-import talkface
-from talkface.edited import EditedVideo
+from talkface._version import __version__
 from talkface.errors import InvalidOption, NoFaceFound
 from talkface.face.model import FaceModel, Pose
 from talkface.face.motion import FaceMotion
 from talkface.media.audio import AudioInfo, stream_audio
 from talkface.media.decode import TOLERANCE
 from talkface.media.files import replacing
+from talkface.media.prefetch import prefetched
 from talkface.media.source import SourceVideo
 from talkface.media.timeline import Timeline
 from talkface.media.video import Frame
-from talkface.prefetch import prefetched
-from talkface.systems.g4g.lips import LipTrack
-from talkface.systems.g4g.model import WINDOW as LIP_WINDOW
+from talkface.output.edited import EditedVideo
+from talkface.performance.config import FRAME_RATE, SPEECH_WINDOW
+from talkface.performance.lip_track import LipTrack
+from talkface.performance.motion import SpeechToMotion
 from talkface.systems.tccp.identity import Identity
 from talkface.systems.tccp.masks import Holed, Mask
 from talkface.systems.tccp.placing import Landmarks, Outlines, Placer, calmed, fitted
 from talkface.systems.tccp.renderer import FaceRenderer, Job
-from talkface.systems.tccp.scenes import AROUND
-from talkface.systems.thpad.config import FRAME_RATE
-from talkface.systems.thpad.motion import SpeechToMotion
+from talkface.systems.tccp.windows import AROUND
 
 
 @dataclass(frozen=True)
@@ -90,7 +89,7 @@ class Filling(EditedVideo):
             fingerprint="",
             provenance={
                 "synthetic": "true",
-                "software": f"talkface {talkface.__version__}",
+                "software": f"talkface {__version__}",
                 "model": "tccp-compact",
             },
             seed=seed,
@@ -141,7 +140,7 @@ class Filling(EditedVideo):
 
         def heard() -> Iterator[np.ndarray]:
             while True:
-                yield lips.at(ahead.pop(0)).content[LIP_WINDOW - 2 : LIP_WINDOW + 2]
+                yield lips.at(ahead.pop(0)).content[SPEECH_WINDOW - 2 : SPEECH_WINDOW + 2]
 
         found = list(self.hands.placer(self.identity)(holed(), heard()))
         if not any(pose is not None for _, pose in found):

@@ -7,11 +7,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from talkface.data.faces import PIXELS, portrait_matrix
 from talkface.diffusion.base import Base
 from talkface.errors import InvalidOption, NoFaceFound
 from talkface.face.crop import cut, transform
 from talkface.face.model import FaceModel, estimate_pose
+from talkface.face.portrait import PIXELS, portrait_matrix
 from talkface.face.tracker import FaceTracker
 from talkface.nn.picture import enlarged, pictures
 

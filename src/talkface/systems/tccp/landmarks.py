@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from talkface.hub import build_pretrained
 from talkface.speech.features import sinusoids
 
 SEEN = 64
@@ -76,8 +77,6 @@ class LandmarkTransformer(nn.Module):
     @classmethod
     def from_pretrained(cls, name_or_path: str = "tccp-landmarks") -> "LandmarkTransformer":
         """Load the shipped model, or one from a directory or hub id."""
-        from talkface.hub import build_pretrained
-
         return build_pretrained(cls, LandmarkConfig, name_or_path)
 
     def forward(self, context: Tensor, content: Tensor, alpha: Tensor, margin: Tensor) -> Tensor:

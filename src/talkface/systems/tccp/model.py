@@ -13,9 +13,9 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from talkface.diffusion.control import build_control
 from talkface.diffusion.model import FaceDiffusion, MeshEncoder
 from talkface.diffusion.stable import StableDiffusion
-from talkface.systems.imagineid.ccf import build_control
 from talkface.systems.tccp.config import PLANES, MVControlNetConfig
 
 _DRAWN = 16  # channels of a drawing beside the planes

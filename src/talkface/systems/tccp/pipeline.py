@@ -7,19 +7,22 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from talkface.data.faces import PIXELS
 from talkface.diffusion.base import COMPACT, Base
 from talkface.errors import AudioTooShort, InvalidOption, ModelUnavailable
 from talkface.face.model import FaceModel
 from talkface.face.people import scan
+from talkface.face.portrait import PIXELS
 from talkface.face.tracker import FaceTracker
-from talkface.generation import Takes
 from talkface.hub import find_pretrained
 from talkface.media.audio import probe_audio
 from talkface.media.image import load_image
 from talkface.media.source import SourceVideo
 from talkface.media.timeline import Timeline
 from talkface.options import number_within, resolve_device, resolve_dtype, whole_seed
+from talkface.output.generation import Takes
+from talkface.performance.model import DiffusionPrior, MotionModel
+from talkface.performance.motion import SpeechToMotion
+from talkface.rendering.refiner import Refiner
 from talkface.speech.features import ContentEncoder, FeatureStream
 from talkface.systems.tccp.filling import Filling, Hands, Scene
 from talkface.systems.tccp.identity import Identity
@@ -28,13 +31,12 @@ from talkface.systems.tccp.masks import FaceMask, Mask, read_mask
 from talkface.systems.tccp.model import MVControlNet
 from talkface.systems.tccp.placing import Landmarks, Placer
 from talkface.systems.tccp.renderer import FaceRenderer, Settings
-from talkface.systems.thpad.model import DiffusionPrior, MotionModel
-from talkface.systems.thpad.motion import SpeechToMotion
-from talkface.systems.thpad.refiner import Refiner
 
 logger = logging.getLogger(__name__)
 
 IMAGINED = "imagined"
+Imagine = Callable[[Path, int, int], np.ndarray]
+"""Imagines a portrait (H, W, 3) uint8 RGB from speech, a seed and a size in pixels."""
 PARTS = ("context", "over_time", "reference", "detail", "matte", "stage2")
 """What can be left out, to see what it is worth."""
 _LOOKED_AT = 48  # frames of the fast look
@@ -47,7 +49,7 @@ class TccpPipeline:
     """TCCP's compact preset: stage 1, stage 2 over the face LDM, and TH-PAD's lips, blinks and gaze.
 
     Build it with :meth:`from_pretrained`; then ``pipe(video, audio, identity="anna.jpg")`` gives
-    :class:`~talkface.generation.Takes` of :class:`Filling`.
+    :class:`~talkface.output.generation.Takes` of :class:`Filling`.
     """
 
     def __init__(
@@ -60,14 +62,20 @@ class TccpPipeline:
         refiner: Refiner | None,
         device: str | torch.device = "cpu",
         dtype: torch.dtype = torch.float32,
+        imagine: Imagine | None = None,
     ) -> None:
+        self.imagine = imagine
         self.base, self.net, self.placing = base, net, placing
         self.face, self.performer, self.refiner, self.device = face, performer, refiner, torch.device(device)
         self.dtype, self.tracker = dtype, FaceTracker(threads=1)
 
     @classmethod
     def from_pretrained(
-        cls, name_or_path: str = COMPACT, device: str = "auto", dtype: str = "auto"
+        cls,
+        name_or_path: str = COMPACT,
+        device: str = "auto",
+        dtype: str = "auto",
+        imagine: Imagine | None = None,
     ) -> "TccpPipeline":
         """Load the shipped models, or those of a directory in their place.
 
@@ -77,6 +85,7 @@ class TccpPipeline:
                 face-diffusion/ with face-autoencoder/; what it lacks is taken from those shipped.
             device: "auto" takes a GPU when there is one.
             dtype: of stage 2's arithmetic: "float32", "bfloat16", or "auto" for the faster one.
+            imagine: what imagines a face from a voice, for ``identity="imagined"``.
 
         Raises:
             ModelUnavailable: one of them is damaged, or was trained over another base; there is no such
@@ -104,6 +113,7 @@ class TccpPipeline:
             refiner=Refiner.from_pretrained(place("thpad-refiner")),
             device=target,
             dtype=resolve_dtype(dtype, target),
+            imagine=imagine,
         )
 
     def __call__(
@@ -178,6 +188,8 @@ class TccpPipeline:
     ) -> Callable[[int], Callable[[], Identity]]:
         """For a seed, what tells whose face it is; pictures are looked at at once."""
         if identity == IMAGINED:
+            if self.imagine is None:
+                raise InvalidOption("nothing imagines here: give portraits, or a pipeline with `imagine`")
             return lambda seed: lambda: self._imagined(audio, seed, size)
         paths = [identity] if isinstance(identity, str | Path) else list(identity)
         known = self.identify(paths, size)
@@ -195,9 +207,5 @@ class TccpPipeline:
         return Identity.of(given, self.tracker, self.face, self.base, max(size, self.base.pixels))
 
     def _imagined(self, audio: Path, seed: int, size: int) -> Identity:
-        from talkface.systems.imagineid.pipeline import ImaginePipeline
-
-        pipe = ImaginePipeline.from_pretrained(base=self.base.name, device=str(self.device))
-        return self._identity(
-            [("the imagined portrait", pipe(audio, seed=seed, size=size)[0].portrait)], size
-        )
+        assert self.imagine is not None  # was looked at before
+        return self._identity([("the imagined portrait", self.imagine(audio, seed, size))], size)

@@ -14,10 +14,10 @@ from talkface.errors import InvalidOption
 from talkface.face.crop import cut
 from talkface.face.model import FaceModel, Pose
 from talkface.face.motion import FaceMotion
-from talkface.systems.tccp.contexts import pose_in_frame
 from talkface.systems.tccp.holes import Hole, hole_outline
 from talkface.systems.tccp.landmarks import SEEN, LandmarkTransformer, view_matrix
 from talkface.systems.tccp.masks import Holed
+from talkface.systems.tccp.views import pose_in_frame
 
 _STRETCH, _CONTEXT = 40, 12  # frames that stage 1 places together, and those at each end that it sees twice
 _HELD = 0.05  # how much what the network says counts beside a side of the hole

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from talkface.face import topology as tp
 from talkface.face.model import FaceFit, FaceModel
+from talkface.hub import build_pretrained
 
 _POINTS = 478
 
@@ -48,8 +49,6 @@ class LandmarkReader(nn.Module):
     @classmethod
     def from_pretrained(cls, name_or_path: str) -> "LandmarkReader":
         """Load one from a directory or hub id."""
-        from talkface.hub import build_pretrained
-
         return build_pretrained(cls, ReaderConfig, name_or_path)
 
     def forward(self, latents: Tensor) -> Tensor:

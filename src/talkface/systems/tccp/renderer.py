@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from talkface.data.faces import PIXELS, SIDE
 from talkface.diffusion.base import Base
 from talkface.diffusion.sampling import in_dtype, sample
 from talkface.face.crop import cut, face_unit, transform
@@ -16,8 +15,11 @@ from talkface.face.draw import draw_mesh
 from talkface.face.matting import PersonMatte
 from talkface.face.model import FaceModel, estimate_pose
 from talkface.face.motion import FaceMotion
+from talkface.face.portrait import PIXELS, SIDE
 from talkface.media.video import Frame
 from talkface.nn.picture import enlarged, pictures
+from talkface.rendering.portrait import PortraitRenderer
+from talkface.rendering.refiner import Refiner
 from talkface.systems.tccp.border import joined
 from talkface.systems.tccp.config import WINDOW
 from talkface.systems.tccp.detail import with_reference
@@ -25,8 +27,6 @@ from talkface.systems.tccp.guess import first_guess
 from talkface.systems.tccp.holes import Hole, cells, face_hole
 from talkface.systems.tccp.identity import Identity
 from talkface.systems.tccp.model import MVControlNet, Signal
-from talkface.systems.thpad.refiner import Refiner
-from talkface.systems.thpad.renderer import PortraitRenderer
 
 _ROOM = 1.12  # of a crop around a hole that is larger than a portrait
 _FACE = 0.1  # size of what is shown of the reference itself, beyond the face's oval

@@ -9,23 +9,23 @@ import cv2
 import numpy as np
 import torch
 
-import talkface
+from talkface._version import __version__
 from talkface.errors import AudioTooShort, InvalidOption, NoFaceFound, UnusableFace
 from talkface.face import topology as tp
 from talkface.face.model import FaceModel
 from talkface.face.motion import FaceMotion
 from talkface.face.tracker import FaceMesh, FaceTracker
-from talkface.generation import Generation
 from talkface.media.audio import probe_audio, stream_audio
 from talkface.media.image import load_image
 from talkface.media.video import exact_fps, frame_count
 from talkface.options import number_within, resolve_device, whole_seed
+from talkface.output.generation import Generation
+from talkface.performance.config import FRAME_RATE
+from talkface.performance.model import DiffusionPrior, MotionModel
+from talkface.performance.motion import SpeechToMotion, Style, exactly, resample_stream
+from talkface.rendering.portrait import PortraitRenderer
+from talkface.rendering.refiner import Refiner
 from talkface.speech.features import ContentEncoder, FeatureStream
-from talkface.systems.thpad.config import FRAME_RATE
-from talkface.systems.thpad.model import DiffusionPrior, MotionModel
-from talkface.systems.thpad.motion import SpeechToMotion, Style, exactly, resample_stream
-from talkface.systems.thpad.refiner import Refiner
-from talkface.systems.thpad.renderer import PortraitRenderer
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ class ThpadPipeline:
     """TH-PAD's compact preset: content encoder, motion model, prior, 3DMM and refiner.
 
     Build it with :meth:`from_pretrained`; then ``pipe(image=..., audio=..., seed=0)`` gives a
-    :class:`~talkface.generation.Generation`.
+    :class:`~talkface.output.generation.Generation`.
     """
 
     def __init__(
@@ -142,7 +142,7 @@ class ThpadPipeline:
             seed=seed,
             provenance={
                 "synthetic": "true",
-                "software": f"talkface {talkface.__version__}",
+                "software": f"talkface {__version__}",
                 "model": "thpad-compact",
             },
             motion=lambda: FaceMotion.concatenate(made) if made else None,

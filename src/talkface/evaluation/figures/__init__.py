@@ -1,0 +1,1 @@
+"""Figures: one family of metrics a file."""

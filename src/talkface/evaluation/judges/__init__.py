@@ -1,0 +1,1 @@
+"""Judges that a generated video never trained against: sync experts."""

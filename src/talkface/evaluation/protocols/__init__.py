@@ -1,0 +1,1 @@
+"""Protocols: what is generated, beside what it is scored, and how."""

@@ -1,0 +1,51 @@
+"""Where weights come from: our own (pretrained.py) and those of others (fetch.py, models.toml)."""
+
+from talkface.hub.fetch import MODELS, ThirdPartyModel, find_model, model_path, models_for
+from talkface.hub.files import cache_directory
+from talkface.hub.pretrained import (
+    CARD,
+    CONFIG,
+    WEIGHTS,
+    BundledModel,
+    build_pretrained,
+    bundled_directory,
+    bundled_models,
+    find_pretrained,
+    hub_snapshot,
+    load_pretrained,
+    save_pretrained,
+)
+from talkface.hub.sources import (
+    HubFile,
+    NpmMember,
+    ProgressCallback,
+    SourceArchiveMember,
+    Wheel,
+    WheelMembers,
+)
+
+__all__ = [
+    "CARD",
+    "CONFIG",
+    "MODELS",
+    "WEIGHTS",
+    "BundledModel",
+    "HubFile",
+    "NpmMember",
+    "ProgressCallback",
+    "SourceArchiveMember",
+    "ThirdPartyModel",
+    "Wheel",
+    "WheelMembers",
+    "build_pretrained",
+    "bundled_directory",
+    "bundled_models",
+    "cache_directory",
+    "find_model",
+    "find_pretrained",
+    "hub_snapshot",
+    "load_pretrained",
+    "model_path",
+    "models_for",
+    "save_pretrained",
+]

@@ -1,0 +1,1 @@
+"""Speech to FaceMotion: lips, the motion model, the diffusion prior and blinks."""

@@ -1,0 +1,1 @@
+"""FaceMotion to frames: the warp renderer, its refiner, and the plate behind the lips."""

@@ -1,0 +1,349 @@
+"""G in the compact preset: FaceMotion to frames, by warping the portrait and refining mouth and eyes.
+
+frame = Refiner(MeshWarp(portrait, mesh(motion)), f_id, f_l, f_nl)
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.spatial.transform import Rotation
+from torch import Tensor
+
+from talkface.face import topology as tp
+from talkface.face.crop import (
+    LEFT_EYE,
+    MOUTH,
+    RIGHT_EYE,
+    cut,
+    face_unit,
+    fineness,
+    part_matrix,
+    parts,
+    paste,
+    transform,
+)
+from talkface.face.draw import mesh_maps
+from talkface.face.model import FaceFit, FaceModel, estimate_pose
+from talkface.face.motion import FaceMotion
+from talkface.face.warp import move_ring, resample, resample_tensor, with_ring
+from talkface.media.prefetch import prefetched
+from talkface.rendering.mouth import hang_plate, plate_corners, show_plate
+from talkface.rendering.refiner import Refined, Refiner, motion_code
+
+_REACH = 0.45  # radians towards which a head turns, away from the camera
+_CELLS_PER_UNIT = 110  # grid cells per inter-ocular distance: a cell is a pixel on a 512-pixel portrait
+
+
+@dataclass
+class Drawn:
+    """A frame on its way: the warped picture, its mesh, and the inputs of each part's refinement."""
+
+    image: np.ndarray
+    moved: np.ndarray
+    crops: list[np.ndarray]
+    maps: list[np.ndarray]
+    matrices: list[np.ndarray]
+    code: np.ndarray
+
+
+class PortraitRenderer:
+    """Draws one portrait in any motion.
+
+    Args:
+        image: (H, W, 3) uint8 RGB portrait.
+        points: (478, 3) its tracked mesh, pixels.
+        face: the 3DMM.
+        refiner: the network, or None to warp only.
+        device: where the refiner runs.
+        dtype: of the refiner's arithmetic.
+        whole: whether the head may go anywhere in the picture, and its background with it.
+    """
+
+    def __init__(
+        self,
+        image: np.ndarray,
+        points: np.ndarray,
+        face: FaceModel,
+        refiner: Refiner | None,
+        device: str | torch.device = "cpu",
+        dtype: torch.dtype = torch.float32,
+        whole: bool = False,
+    ) -> None:
+        self.image, self.face, self.device, self.dtype = image, face, torch.device(device), dtype
+        self.fit: FaceFit = face.fit(points[None])
+        self.warp, self._eyelids = face.mesh_warp(), face.eyelids()
+        self.resting = with_ring(points)
+        pose = self.fit.pose
+        self._rotation, self._scale, self._translation = (
+            pose.rotation[0],
+            float(pose.scale[0]),
+            pose.translation[0],
+        )
+        self._canonical = (self.resting - self._translation) / self._scale @ self._rotation
+        self._box = (0, 0, image.shape[1], image.shape[0]) if whole else self._moving_box()
+        self._picture: Tensor | None = None  # on a GPU: warped there
+        if self.device.type != "cpu":
+            pixels = torch.from_numpy(image).to(self.device)
+            self._picture = pixels.permute(2, 0, 1)[None].float()
+        self._cell = max(1.0, face_unit(points) / _CELLS_PER_UNIT)
+        self._corners = plate_corners(self.fit.neutral)
+        self._refiner = refiner.to(self.device).eval() if refiner is not None else None
+        if self._refiner is not None:
+            self._prepare_references(self._refiner, points)
+
+    def _moving_box(self) -> tuple[int, int, int, int]:
+        """Left, top, right, bottom of what can move, within the picture."""
+        height, width = self.image.shape[:2]
+        low, high = self.resting[:, :2].min(0), self.resting[:, :2].max(0)
+        left, top = np.clip(np.floor(low), 0, [width, height]).astype(int)
+        right, bottom = np.clip(np.ceil(high) + 1, 0, [width, height]).astype(int)
+        return int(left), int(top), int(right), int(bottom)
+
+    @torch.inference_mode()
+    def _prepare_references(self, refiner: Refiner, points: np.ndarray) -> None:
+        self._parts = parts(refiner.config.pixels)  # their codes are their places
+        self._finer = fineness(refiner.config.pixels)
+        density = refiner.config.pixels / (MOUTH.side * face_unit(points))
+        self._shrink = min(self._finer, max(1, int(density)))
+        crops = (cut(self.image, part_matrix(points, part), part.pixels) for part in self._parts)
+        self._references = [self._to_tensor([crop]) for crop in crops]
+        self._identity = [refiner.identity(crop) for crop in self._references]
+        self._tone = _single_tone(self._references[MOUTH.code])
+        corners = self._scale * (self._corners @ self._rotation.T) + self._translation
+        mean_mouth = refiner.mean_mouth.cpu().numpy()
+        self._plate = hang_plate(self.image, points, corners, mean_mouth, self._finer)
+
+    def _to_tensor(self, crops: list[np.ndarray]) -> Tensor:
+        stacked = torch.from_numpy(np.stack(crops)).to(self.device)
+        return stacked.permute(0, 3, 1, 2).contiguous().float() / 255
+
+    # -- geometry --------------------------------------------------------------------------------
+
+    def meshes(self, motion: FaceMotion) -> tuple[np.ndarray, np.ndarray]:
+        """Rigid and deformed meshes with rings, (T, V, 3) pixels each.
+
+        The motion's rotation is relative to the portrait's own.
+        """
+        shape = self.fit.neutral + self.face.expression(self._on_portrait(motion))
+        _close_lids(shape, self.fit.neutral, self._eyelids.openness(motion.beta_upper))
+        _close_overlaps(shape)
+        return self._posed(self._canonical[None], motion), self._posed(shape, motion)
+
+    def _posed(self, shape: np.ndarray, motion: FaceMotion) -> np.ndarray:
+        """Canonical points (T or 1, V, 3) in each frame's pose, (T, V, 3) pixels."""
+        rotation = Rotation.from_rotvec(self._within_reach(motion.rotation)).as_matrix() @ self._rotation
+        scale = (self._scale * motion.scale)[:, :, None]
+        offset = np.repeat(self._translation[None], len(motion), 0)
+        offset[:, :2] += motion.translation * self._scale
+        posed = scale * (shape @ rotation.swapaxes(1, 2)) + offset[:, None]
+        return posed.astype(np.float32)
+
+    def _within_reach(self, rotvec: np.ndarray) -> np.ndarray:
+        """Rotations (T, 3) that give way the more the portrait is turned: what it hides cannot be shown."""
+        own = Rotation.from_matrix(self._rotation).as_rotvec()
+        reached = _REACH * np.tanh((own + rotvec) / _REACH) - _REACH * np.tanh(own / _REACH)
+        return reached.astype(np.float32)
+
+    def _on_portrait(self, motion: FaceMotion) -> FaceMotion:
+        """Gaze moves from where the portrait looks."""
+        return FaceMotion(
+            motion.beta_mouth,
+            motion.beta_upper,
+            motion.rotation,
+            motion.translation,
+            motion.scale,
+            motion.gaze + self.fit.motion.gaze,
+            motion.fps,
+        )
+
+    # -- drawing ---------------------------------------------------------------------------------
+
+    def frames(self, motions: Iterable[FaceMotion], batch: int = 4) -> Iterator[np.ndarray]:
+        """Frames (H, W, 3) uint8 for stretches of motion, ``batch`` at a time through the refiner.
+
+        Speech, motion and warping work ahead in a thread while the refiner is busy.
+        """
+        for drawn in prefetched(self._drawn(motions, batch)):
+            yield from (d.image for d in self._finished(drawn))
+
+    def moved(self, motion: FaceMotion, batch: int = 4) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Frames as :meth:`frames` gives them, each with its mesh (478, 3)."""
+        for drawn in self._drawn([motion], batch):
+            yield from ((d.image, d.moved[: len(self.fit.neutral)]) for d in self._finished(drawn))
+
+    def at(self, meshes: np.ndarray, motion: FaceMotion) -> list[np.ndarray]:
+        """The portrait at meshes of its own face, wherever these came from.
+
+        Args:
+            meshes: (T, 478, 3) in pixels of a picture as large as the portrait.
+            motion: what they show; rotation and gaze are not relative to the portrait's.
+
+        Returns:
+            T pictures (H, W, 3) uint8.
+        """
+        pose = estimate_pose(meshes, self.fit.neutral)
+        rigid, corners = pose.apply(self._canonical), pose.apply(self._corners)
+        codes = motion_code(motion.beta_mouth, motion.beta_upper, motion.gaze, motion.rotation)
+        drawn = [self._draw(*row) for row in zip(rigid, meshes, codes, strict=True)]
+        if self._refiner is not None:
+            for one, plate in zip(drawn, corners, strict=True):
+                self._cut_parts(one, plate)
+        return [one.image for one in self._finished(drawn)]
+
+    def _drawn(self, motions: Iterable[FaceMotion], batch: int) -> Iterator[list[Drawn]]:
+        """Warped frames with the refiner's inputs, in batches."""
+        for motion in motions:
+            rigid, target = self.meshes(motion)
+            codes = motion_code(
+                motion.beta_mouth,
+                motion.beta_upper,
+                motion.gaze + self.fit.motion.gaze,
+                self._absolute_rotation(motion),
+            )
+            plates = self._posed(self._corners[None], motion) if self._refiner is not None else None
+            for start in range(0, len(motion), batch):
+                part = range(start, min(start + batch, len(motion)))
+                drawn = [self._draw(rigid[k], target[k], codes[k]) for k in part]
+                if plates is not None:
+                    for k, frame in zip(part, drawn, strict=True):
+                        self._cut_parts(frame, plates[k])
+                yield drawn
+
+    def _absolute_rotation(self, motion: FaceMotion) -> np.ndarray:
+        turn = Rotation.from_rotvec(self._within_reach(motion.rotation))
+        return (turn * Rotation.from_matrix(self._rotation)).as_rotvec().astype(np.float32)
+
+    def _draw(self, rigid: np.ndarray, target: np.ndarray, code: np.ndarray) -> Drawn:
+        moved = move_ring(self.resting, rigid, target)
+        left, top, right, bottom = self._box
+        width, height = right - left, bottom - top
+        cells = int(np.ceil(width / self._cell)), int(np.ceil(height / self._cell))
+        field = self.warp.field(self.resting, moved, cells, self._cell, (left, top))
+        image = self.image.copy()
+        if self._picture is None:
+            resample(self.image, field, image[top:bottom, left:right])
+        else:
+            moved_pixels = resample_tensor(self._picture, field, width, height)[0].permute(1, 2, 0)
+            image[top:bottom, left:right] = moved_pixels.round().clamp(0, 255).byte().cpu().numpy()
+        return Drawn(image, moved, [], [], [], code)
+
+    def _cut_parts(self, drawn: Drawn, plate: np.ndarray) -> None:
+        """Add each part's crop, mesh maps and place to a frame; ``plate`` (3, 3) hangs in the mouth."""
+        for part in self._parts:
+            matrix = part_matrix(drawn.moved, part)
+            goal = transform(drawn.moved, matrix)
+            half = part.pixels // 2
+            field = self.warp.field(self.resting, goal, (half, half), 2.0)
+            maps = mesh_maps(self.warp, field, self.resting, goal)
+            crop = cut(drawn.image, matrix, part.pixels)
+            if part.code == MOUTH.code:
+                crop = show_plate(crop, self._plate, transform(plate, matrix), maps[3])
+            drawn.matrices.append(matrix)
+            drawn.crops.append(crop)
+            drawn.maps.append(maps)
+
+    def _finished(self, drawn: list[Drawn]) -> list[Drawn]:
+        if self._refiner is not None:
+            self._refine(self._refiner, drawn)
+        return drawn
+
+    @torch.inference_mode()
+    def _refine(self, refiner: Refiner, drawn: list[Drawn]) -> None:
+        """Refine all mouths of a batch, then all eyes, and paste them into the frames."""
+        for codes in ([MOUTH.code], [RIGHT_EYE.code, LEFT_EYE.code]):
+            rows = [(d, i) for d in drawn for i in codes]
+            warped = self._to_tensor([d.crops[i] for d, i in rows])
+            maps = torch.from_numpy(np.stack([d.maps[i] for d, i in rows])).to(self.device)
+            given = (
+                warped,
+                torch.cat([self._references[i] for _, i in rows]),
+                maps,
+                torch.from_numpy(np.stack([d.code for d, _ in rows])).to(self.device),
+                torch.tensor([i for _, i in rows], device=self.device),
+                torch.cat([self._identity[i] for _, i in rows]),
+            )
+            with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+                made = refiner(*given)
+            refined = Refined(made.residual.float(), made.color.float(), made.mask.float())
+            if self._tone is not None:
+                refined = _toned(refined, *self._tone)
+            layer = _layer(refined, warped, maps, self._finer)
+            if self._shrink > 1:  # much finer than the picture: pasted as it is, it would alias
+                layer = torch.nn.functional.avg_pool2d(layer, self._shrink)
+            for (d, i), row in zip(rows, layer.permute(0, 2, 3, 1).cpu().numpy(), strict=True):
+                paste(d.image, row, _shrunk(d.matrices[i], self._shrink))
+
+
+def _shrunk(matrix: np.ndarray, by: int) -> np.ndarray:
+    """Map (2, 3) to the pixels of a crop of which each is the mean of ``by`` x ``by``."""
+    smaller = matrix / by
+    smaller[:, 2] -= (by - 1) / (2 * by)
+    return smaller
+
+
+def _single_tone(crop: Tensor, tolerance: float = 3.5 / 255) -> tuple[Tensor, Tensor] | None:
+    """Slope and offset (1, 3, 1, 1) from grey to colour of a monochrome crop (1, 3, H, W); None of others."""
+    grey = crop.mean(1).flatten()
+    basis = torch.stack([grey, torch.ones_like(grey)], 1)
+    pixels = crop[0].flatten(1).T
+    slope, offset = torch.linalg.lstsq(basis, pixels).solution
+    apart = (basis @ torch.stack([slope, offset]) - pixels).square().mean().sqrt()
+    return (slope.view(1, 3, 1, 1), offset.view(1, 3, 1, 1)) if apart < tolerance else None
+
+
+def _toned(refined: Refined, slope: Tensor, offset: Tensor) -> Refined:
+    """Greyscale and sepia stay so: the refiner has only seen faces in colour."""
+    residual = refined.residual.mean(1, keepdim=True) * slope
+    return Refined(residual, refined.color.mean(1, keepdim=True) * slope + offset, refined.mask)
+
+
+def _layer(refined: Refined, warped: Tensor, maps: Tensor, finer: int) -> Tensor:
+    """What is added to the picture (0 to 255) and how much of the picture it replaces, (B, 4, H, W)."""
+    between = torch.nn.functional.interpolate(maps[:, 3:4], scale_factor=2.0, mode="bilinear")
+    plate = (1 - refined.mask) * between  # between the lips the crop holds it, the picture does not
+    add = (1 - refined.mask) * refined.residual + refined.mask * refined.color + plate * warped
+    return _feather(maps[:, 6:7], finer) * torch.cat([add * 255, refined.mask + plate], 1)
+
+
+def _feather(face: Tensor, finer: int) -> Tensor:
+    """Soft weight (B, 1, 2H, 2W) that is 0 at the crop's border and off the face (B, 1, H, W)."""
+    size, reach = face.shape[-1], 2 * finer
+    inner = -torch.nn.functional.max_pool2d(-face, 2 * reach + 1, 1, reach)
+    soft = torch.nn.functional.avg_pool2d(inner, 2 * reach + 1, 1, reach)
+    ramp = torch.linspace(0, size - 1, size, device=face.device)
+    ramp = (torch.minimum(ramp, size - 1 - ramp) / (size * 0.12)).clamp(0, 1)
+    window = ramp[:, None] * ramp[None]
+    return torch.nn.functional.interpolate(soft * window, scale_factor=2.0, mode="bilinear")
+
+
+_LID_ROWS = (
+    (np.array([246, 161, 160, 159, 158, 157, 173]), np.array([7, 163, 144, 145, 153, 154, 155])),
+    (np.array([466, 388, 387, 386, 385, 384, 398]), np.array([249, 390, 373, 374, 380, 381, 382])),
+)
+
+
+def _close_lids(shape: np.ndarray, neutral: np.ndarray, openness: np.ndarray) -> None:
+    """Close these very eyes, in place: the coefficients close those of the mean face.
+
+    Args:
+        shape: (T, 478, 3) moved faces.
+        neutral: (478, 3) the face at rest.
+        openness: (T,) of the lids, 1 open and 0 closed.
+    """
+    shut = np.clip(1 - openness, 0.0, 1.0)[:, None]
+    for upper, lower in _LID_ROWS:
+        wanted = (1 - shut) * (neutral[lower, 1] - neutral[upper, 1])
+        surplus = shut * (shape[:, lower, 1] - shape[:, upper, 1] - wanted)
+        shape[:, upper, 1] += 0.85 * surplus
+        shape[:, lower, 1] -= 0.15 * surplus
+
+
+def _close_overlaps(shape: np.ndarray) -> None:
+    """Lips and lids that would pass through each other meet instead, in place, canonical (T, 478, 3)."""
+    pairs = [(tp.LIPS_INNER_UPPER, tp.LIPS_INNER_LOWER, 0.5), *((u, low, 0.15) for u, low in _LID_ROWS)]
+    for upper, lower, share in pairs:
+        overlap = np.maximum(shape[:, upper, 1] - shape[:, lower, 1], 0.0)
+        shape[:, upper, 1] -= (1 - share) * overlap
+        shape[:, lower, 1] += share * overlap

@@ -1,0 +1,38 @@
+"""Crops of frames with a hole, and what is said around each of them."""
+
+import numpy as np
+
+from talkface.face.crop import face_unit
+from talkface.face.portrait import PIXELS, SIDE
+
+AROUND = 2  # frames before and after one whose lips it is told
+
+
+def around(values: np.ndarray, reach: int) -> np.ndarray:
+    """Values (T, ...) of each frame and those ``reach`` before and after it, (T, 2 reach + 1, ...)."""
+    index = np.arange(len(values))[:, None] + np.arange(-reach, reach + 1)
+    return values[np.clip(index, 0, len(values) - 1)]
+
+
+def around_audio(content: np.ndarray) -> np.ndarray:
+    """Content features (2T, C) at 50 Hz around each frame, (T, 4, C)."""
+    index = 2 * np.arange(len(content) // 2)[:, None] + np.arange(-1, 3)
+    return content[np.clip(index, 0, len(content) - 1)]
+
+
+def scene_matrix(
+    points: np.ndarray, size: tuple[int, int], zoom: float = 1.0, shift: np.ndarray | None = None
+) -> np.ndarray:
+    """Affine map (2, 3) from a frame to crop pixels: a portrait's crop with more around it.
+
+    Args:
+        points: (478, 3) mesh in the frame.
+        size: (W, H) of the frame.
+        zoom: how much larger the crop is than a portrait's.
+        shift: by which it is moved, of its side.
+    """
+    side = min(zoom * SIDE * face_unit(points), *size)
+    corner = points[1, :2] - side * (np.array([0.5, 0.58]) + (0 if shift is None else shift))
+    corner = np.clip(corner, 0, np.array(size) - side)
+    scale = PIXELS / side
+    return np.concatenate([scale * np.eye(2), ((scale - 1) / 2 - scale * corner)[:, None]], 1)

@@ -1,0 +1,1 @@
+"""What trainings read: examples of prepared data, cut and encoded once and kept."""

@@ -1,0 +1,213 @@
+"""What the face LDM makes of photographs when it draws them anew from noise: examples for the restorer."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from talkface.data.arrays import kept_arrays
+from talkface.data.attributes import described
+from talkface.data.faces import Portrait, held_out, portraits, weights
+from talkface.data.prepare import Manifest
+from talkface.diffusion.base import COMPACT, Base
+from talkface.diffusion.captions import Attributes, caption, tokenize
+from talkface.diffusion.sampling import guided, own_guidance, own_steps, restored, sample
+from talkface.face.draw import draw_mesh
+from talkface.face.model import FaceModel
+from talkface.face.portrait import PIXELS
+from talkface.face.warp import MeshWarp
+from talkface.nn.marks import marked, weights_mark
+from talkface.nn.picture import pictures
+from talkface.training.datasets.latents import vary
+from talkface.training.tasks.diffusion_ldm import clear_ones
+
+logger = logging.getLogger(__name__)
+
+_BATCH, _STEPS, _QUALITY = 16, 4, 95
+VALIDATED = (0.5, 0.9)
+"""How noisy the drafts of held-out people were made."""
+
+
+@dataclass(frozen=True)
+class Drafts:
+    """Photographs of a list of portraits, drawn anew.
+
+    Attributes:
+        portrait: (N,) place of the photograph in the list.
+        variant: (N,) seed with which it was varied; 0 for not at all.
+        time: (N,) how noisy it was made, 0 to 1: at 1 nothing is left of it but its mesh and its caption.
+        jpeg, lengths: the compressed drafts (256, 256, 3), one behind the other, and their (N,) lengths.
+    """
+
+    portrait: np.ndarray
+    variant: np.ndarray
+    time: np.ndarray
+    jpeg: np.ndarray
+    lengths: np.ndarray
+
+    @classmethod
+    def of(
+        cls,
+        album: Sequence[Portrait],
+        attributes: Mapping[str, Attributes],
+        base: Base,
+        warp: MeshWarp,
+        count: int,
+        times: tuple[float, float],
+        folder: Path,
+        varied: bool = True,
+        seed: int = 0,
+    ) -> "Drafts":
+        """Draw ``count`` of them, noisy within ``times``; kept in ``folder``."""
+        generator = np.random.default_rng(seed)
+        if varied:
+            chosen = generator.choice(len(album), count, p=weights(list(album)))
+            variant = generator.integers(1, 2**31, count)
+        else:
+            chosen, variant = np.arange(count) % len(album), np.zeros(count, np.int64)
+        time = generator.uniform(*times, count)
+
+        def make() -> Drafts:
+            drawn: list[np.ndarray] = []
+            for start in range(0, count, _BATCH):
+                part = slice(start, start + _BATCH)
+                rows = [varied_one(album[k], v) for k, v in zip(chosen[part], variant[part], strict=True)]
+                told = [caption(attributes[album[k].key]) for k in chosen[part]]
+                drawn += _draw(base, warp, rows, told, time[part], seed + start)
+                if start % (20 * _BATCH) == 0:
+                    logger.info("drafts: %d of %d", start, count)
+            lengths = np.array([len(jpeg) for jpeg in drawn])
+            return cls(chosen, variant, time, np.concatenate(drawn), lengths)
+
+        keys = [portrait.key for portrait in album]
+        drawer = weights_mark(base.model), weights_mark(base.autoencoder)
+        mark = marked(f"{keys} {count} {times} {varied} {seed} {drawer}")
+        return kept_arrays(cls, folder / f"drafts-{mark}.npz", make)
+
+    def __len__(self) -> int:
+        return len(self.time)
+
+    def image(self, index: int) -> np.ndarray:
+        """A draft (256, 256, 3) uint8 RGB."""
+        end = int(self.lengths[: index + 1].sum())
+        crop = cv2.imdecode(self.jpeg[end - int(self.lengths[index]) : end], cv2.IMREAD_COLOR)
+        assert crop is not None  # we compressed it
+        return cv2.cvtColor(crop, cv2.COLOR_BGR2RGB)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DraftSettings:
+    """What every training on drafts is told.
+
+    Attributes:
+        base: directory of the LDM that draws, or "compact".
+        face_model: name or directory of the 3DMM.
+        drafts: how many are drawn, once.
+        times: how noisy photographs are made before they are drawn anew.
+        sharpness, turned: see the face LDM's; ``sharp``: quantile of sharpness above which photographs are
+            examples.
+        held_out: portraits on which it is validated.
+    """
+
+    base: str = COMPACT
+    face_model: str = "face"
+    drafts: int = 4000
+    times: tuple[float, float] = (0.4, 0.96)
+    sharpness: float = 3.6
+    turned: float = 0.9
+    sharp: float = 0.2
+    held_out: int = 48
+
+
+@dataclass(frozen=True)
+class DraftBook:
+    """Drafts of the training split's portraits, and of held-out people's.
+
+    Attributes:
+        base: the LDM that drew them.
+        warp: draws meshes.
+        album: portraits of the training split.
+        drafts: of these.
+        clear: (N,) whether a draft's photograph is sharp enough for an example.
+        held_out: portraits of people who are not in the training split.
+        unseen: drafts of these, a little and very noisy.
+    """
+
+    base: Base
+    warp: MeshWarp
+    album: list[Portrait]
+    drafts: Drafts
+    clear: np.ndarray
+    held_out: list[Portrait]
+    unseen: list[Drafts]
+
+    @classmethod
+    def of(cls, settings: DraftSettings, data: Path, seed: int, device: torch.device) -> "DraftBook":
+        """Draw all that a training needs; kept beside the data.
+
+        Raises:
+            ModelUnavailable: the base is missing or damaged.
+        """
+        manifest, face = Manifest.load(data), FaceModel.from_pretrained(settings.face_model)
+        usable = clear_ones(portraits(manifest), face, settings.sharpness, settings.turned)
+        album = [portrait for portrait in usable if portrait.split == "train"]
+        sharpness = np.array([portrait.sharpness for portrait in album])
+        base, warp = Base.from_pretrained(settings.base, device), face.mesh_warp()
+        given = described(manifest, usable), base, warp
+        folder = manifest.directory
+        drafts = Drafts.of(album, *given, settings.drafts, settings.times, folder, seed=seed)
+        others = held_out(usable, settings.held_out)
+        unseen = [
+            Drafts.of(others, *given, len(others), (time, time), folder, varied=False) for time in VALIDATED
+        ]
+        clear = (sharpness >= np.quantile(sharpness, settings.sharp))[drafts.portrait]
+        return cls(base, warp, album, drafts, clear, others, unseen)
+
+
+def varied_one(portrait: Portrait, variant: int) -> tuple[np.ndarray, np.ndarray]:
+    """The photograph (256, 256, 3) uint8 and mesh (478, 3) behind a draft."""
+    if not variant:
+        return portrait.image(), portrait.points
+    return vary(portrait.image(), portrait.points, np.random.default_rng(int(variant)))
+
+
+@torch.inference_mode()
+def _draw(
+    base: Base,
+    warp: MeshWarp,
+    rows: list[tuple[np.ndarray, np.ndarray]],
+    captions: list[str],
+    times: np.ndarray,
+    seed: int,
+) -> list[np.ndarray]:
+    """Compressed drafts of photographs with their meshes; one trajectory each, as noisy as asked for."""
+    device = next(base.model.parameters()).device
+    clean = base.autoencoder.encode(pictures([image for image, _ in rows], device))
+    drawings = np.stack([draw_mesh(warp, points, PIXELS) for _, points in rows])
+    mesh = base.model.see(torch.from_numpy(drawings).to(device))
+    assert mesh is not None  # of our own LDM
+    ids = torch.from_numpy(np.stack([tokenize(text).ids for text in captions])).to(device)
+    generator = torch.Generator().manual_seed(seed)
+    noise = torch.randn(clean.shape, generator=generator).to(device)
+    order = np.argsort(times)
+    latents = torch.empty_like(clean)
+    # The sampler's times are those of a whole batch: what is about as noisy goes together.
+    for some in np.array_split(order, max(1, len(order) // 4)):
+        begin = float(times[some].mean())
+        picked = torch.from_numpy(some).to(device)
+        velocity = guided(base.model, base.model.read(ids[picked]), mesh[picked], own_guidance(base.model))
+        with torch.autocast(device.type, torch.bfloat16):
+            noisy = (1 - begin) * clean[picked] + begin * noise[picked]
+            latents[picked] = sample(velocity, noisy, own_steps(base.model, _STEPS), begin).float()
+    latents = restored(latents, base.model.config.spectrum)
+    return [_compressed(picture) for picture in base.autoencoder.decode(latents)]
+
+
+def _compressed(picture: Tensor) -> np.ndarray:
+    image = (picture.permute(1, 2, 0) * 255).round().byte().cpu().numpy()
+    return cv2.imencode(".jpg", image[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])[1].ravel()

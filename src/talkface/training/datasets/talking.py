@@ -1,0 +1,123 @@
+"""Talking clips for G4G's trainings: aligned faces, speech features and mouth coefficients on one clock."""
+
+import logging
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from talkface.data.crops import CropClip, crop_clip
+from talkface.data.prepare import Item, Manifest
+from talkface.data.side_by_side import side_by_side
+from talkface.face.crop import MOUTH, cut, part_matrix
+from talkface.face.model import FaceModel
+from talkface.training.datasets.clips import ClipReader, Example
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class TalkingClip:
+    """A clip at 25 fps.
+
+    Attributes:
+        crops: the aligned frames, T of them.
+        content: variants (2T, C) float16 of the content features: of the clean sound first, then augmented.
+        level: variants (2T,) of the level in dB below the loudest.
+        beta_mouth: (T, M).
+        item: where it comes from.
+    """
+
+    crops: CropClip
+    content: list[np.ndarray]
+    level: list[np.ndarray]
+    beta_mouth: np.ndarray
+    item: Item
+
+    def __len__(self) -> int:
+        return len(self.beta_mouth)
+
+    def mouths(self, pixels: int) -> np.ndarray:
+        """Aligned mouth crops (T, pixels, pixels, 3) uint8."""
+        images = np.empty((len(self), pixels, pixels, 3), np.uint8)
+        for k in range(len(self)):
+            matrix = part_matrix(self.crops.points[k], MOUTH) * (pixels / MOUTH.pixels)
+            images[k] = cut(self.crops.image(k), matrix, pixels)
+        return images
+
+
+def half_of(item: Item) -> str:
+    """ "a" or "b": speakers are on one side; of the one with hundreds of clips, each clip is."""
+    name = item.key if (item.corpus, item.speaker) == ("GRID", "s1") else item.corpus + item.speaker
+    return "ab"[zlib.crc32(name.encode()) % 2]
+
+
+def read_talking(
+    data: Path,
+    split: str,
+    model: FaceModel,
+    *,
+    half: str = "all",
+    variants: int = 1,
+    smallest_unit: float = 0.0,
+    shortest: int = 25,
+    most_of_one: int = 0,
+    limit: int = 0,
+    seed: int = 0,
+) -> list[TalkingClip]:
+    """Usable talking clips of a split.
+
+    Args:
+        data: what ``talkface prepare`` wrote.
+        split: "train" or "val".
+        model: the 3DMM.
+        half: "a" or "b" for the clips of one expert only.
+        variants: how often the sound is encoded: the first time as it is, then augmented.
+        smallest_unit: least inter-ocular distance in pixels.
+        shortest: least number of frames.
+        most_of_one: at most so many clips of a speaker; 0 for all.
+        limit: at most so many clips in all; 0 for all.
+        seed: draws the augmentation.
+    """
+    reader, generator = ClipReader(Manifest.load(data), model), np.random.default_rng(seed)
+    items = [item for item in reader.items(split) if half in ("all", half_of(item))]
+    clips: list[TalkingClip] = []
+    counts: dict[str, int] = {}
+
+    def read(row: tuple[Item, np.random.Generator]) -> tuple[TalkingClip, float]:
+        examples = [reader.read(row[0], 1.0, row[1] if k else None) for k in range(variants)]
+        return _talking(reader.manifest, model, examples), float(examples[0].found.mean())
+
+    rows = list(zip(items, generator.spawn(len(items)), strict=True))
+    for clip, found in side_by_side(read, rows):
+        name = clip.item.corpus + clip.item.speaker
+        if most_of_one and counts.get(name, 0) >= most_of_one:
+            continue
+        if len(clip) < shortest or clip.crops.unit < smallest_unit or found < 0.9:
+            continue
+        counts[name] = counts.get(name, 0) + 1
+        clips.append(clip)
+        if limit and len(clips) >= limit:
+            break
+    minutes = sum(map(len, clips)) / 25 / 60
+    logger.info("%s: %d talking clips of %d speakers, %.1f minutes", split, len(clips), len(counts), minutes)
+    return clips
+
+
+def _talking(manifest: Manifest, model: FaceModel, examples: list[Example]) -> TalkingClip:
+    crops, first = crop_clip(manifest, examples[0].item, model), examples[0]
+    places = np.searchsorted(crops.times, first.times - 0.5 / crops.fit.motion.fps)
+    chosen = np.clip(places, 0, max(0, len(crops) - 1))
+    part = crops.only(chosen) if len(chosen) else crops
+    content, level = [e.content for e in examples], [e.level for e in examples]
+    return TalkingClip(part, content, level, first.beta_mouth, first.item)
+
+
+def speaker_weights(clips: list[TalkingClip], power: float) -> np.ndarray:
+    """How often each clip is drawn: at ``power`` 0 by its length, at 1 all speakers alike, (N,) sums to 1."""
+    total: dict[str, int] = {}
+    for clip in clips:
+        total[clip.crops.speaker] = total.get(clip.crops.speaker, 0) + len(clip)
+    weight = np.array([len(c) / total[c.crops.speaker] ** power for c in clips])
+    return weight / weight.sum()

@@ -1,0 +1,69 @@
+"""Judges of restored pictures: what a network that knows faces sees, both eyes together, and the mouth.
+
+On the features of a network that can see, a discriminator is one at once (Sauer et al., "Projected GANs
+converge faster", 2021); what sees eyes and mouth may begin as a critic, who knew them before.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from talkface.data.attributes import face_features
+from talkface.diffusion.critic import PortraitCritic
+from talkface.face.crop import LEFT_EYE, MOUTH, RIGHT_EYE, Part
+from talkface.face.tfjs import TfjsGraph
+from talkface.nn.picture import cut_out
+
+JUDGED: tuple[Part, ...] = (RIGHT_EYE, LEFT_EYE, MOUTH)
+LAYERS = (3, 5, 11)
+"""Of FaceRes, whose features are judged: of a quarter, an eighth and a sixteenth of the picture's size."""
+_WIDTHS = {3: 128, 5: 256, 11: 512}
+
+
+class Judges(nn.Module):
+    """Scores of pictures, and what was seen in them.
+
+    Args:
+        critic: whose eyes and mouth networks go on learning here.
+        width: of the heads on features.
+        layers: of FaceRes; none, and only eyes and mouth are judged.
+    """
+
+    def __init__(self, critic: PortraitCritic, width: int, layers: Sequence[int] = LAYERS) -> None:
+        super().__init__()
+        # Spectral norms keep a discriminator from ever telling anything in as few steps as these.
+        self.heads = nn.ModuleList(
+            nn.Sequential(
+                nn.Conv2d(_WIDTHS[layer], 8 * width, 1),
+                nn.LeakyReLU(0.2),
+                nn.Conv2d(8 * width, 4 * width, 3, padding=1),
+                nn.LeakyReLU(0.2),
+                nn.Conv2d(4 * width, 1, 1),
+            )
+            for layer in layers
+        )
+        self.critic = critic
+        # In a list: it is not trained, and not saved.
+        self._seeing: list[TfjsGraph] = [face_features(layers)] if layers else []
+
+    def look(self, picture: Tensor) -> list[Tensor]:
+        """Features (B, C, h, w) of pictures (B, 3, H, W) in [0, 1]; each channel about as large."""
+        if not self._seeing:
+            return []
+        maps = self._seeing[0](picture.permute(0, 2, 3, 1) * 255)
+        return [each.permute(0, 3, 1, 2) for each in maps]
+
+    def cut(self, picture: Tensor, parts: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Both eyes (B, 6, 64, 64), the left one mirrored, and the mouth (B, 3, 128, 128).
+
+        ``parts`` are maps (B, 2, 3) from the crops' pixels to the picture's. What is unlike in two eyes lies
+        in the same place.
+        """
+        right, left, mouth = (cut_out(picture, parts[part.name], part.pixels) for part in JUDGED)
+        return torch.cat([right, left], 1), mouth
+
+    def forward(self, seen: list[Tensor], eyes: Tensor, mouth: Tensor) -> list[Tensor]:
+        """Scores of what :meth:`look` and :meth:`cut` gave, high for photographs."""
+        scores = [head(each) for head, each in zip(self.heads, seen, strict=True)]
+        return [*scores, self.critic.eyes(eyes), self.critic.mouth(mouth)]

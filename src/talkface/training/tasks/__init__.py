@@ -1,0 +1,1 @@
+"""Trainings, one a file, named <system>_<part>."""

@@ -1,0 +1,215 @@
+"""Trains the sync experts: windows of five frames against speech, InfoNCE over clips and over time."""
+
+import logging
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from talkface.data.prepare import Manifest
+from talkface.face.model import FaceModel
+from talkface.hub import save_pretrained
+from talkface.systems.g4g.experts import MOUTH_PIXELS, WINDOW, SyncExpert, SyncExpertConfig
+from talkface.training import Task
+from talkface.training.datasets.looks import draw_looks, with_looks
+from talkface.training.datasets.talking import TalkingClip, read_talking, speaker_weights
+
+logger = logging.getLogger(__name__)
+
+REACH = 15  # frames to either side among which the right one is to be found
+_APART = 3  # frames between windows of a clip from which on they are to be told apart
+_LONGEST = 100_000  # frames; no clip is as long
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExpertTrainConfig:
+    """Settings of an expert's training.
+
+    The aids keep a run from being stuck where every pair looks alike (a loss of ln 2 elsewhere): both sides
+    must also tell the mouth's coefficients, which they learn at once, and the contrast then has something to
+    compare.
+    """
+
+    model: SyncExpertConfig = field(default_factory=SyncExpertConfig)
+    half: str = "a"
+    clips: int = 12  # per batch
+    stretch: int = 48  # frames of each
+    every: int = 3  # frames from window to window
+    coefficients: float = 0.5
+    feature_noise: float = 0.15
+    speaker_power: float = 0.6
+    max_clips: int = 0  # 0: all
+
+
+@dataclass(frozen=True)
+class Mouths:
+    """The mouths of all clips, on the device that trains: no crop is sent there twice.
+
+    Attributes:
+        frames: (N, 3, 96, 96) uint8, clip after clip.
+        first: (clips + 1,) where each clip begins, and the last one ends.
+    """
+
+    frames: Tensor
+    first: Tensor
+
+    @classmethod
+    def of(cls, clips: list[TalkingClip], device: torch.device) -> "Mouths":
+        """Cut them out of the clips' frames."""
+        first = np.cumsum([0, *map(len, clips)])
+        frames = torch.empty(int(first[-1]), 3, MOUTH_PIXELS, MOUTH_PIXELS, dtype=torch.uint8, device=device)
+        for clip, start in zip(clips, first, strict=False):
+            cut = torch.from_numpy(clip.mouths(MOUTH_PIXELS))
+            frames[start : start + len(clip)] = cut.movedim(-1, 1).to(device)
+        return cls(frames, torch.from_numpy(first).to(device))
+
+    def stretches(self, clip: Tensor, start: Tensor, length: int) -> Tensor:
+        """(B, length, 3, 96, 96) uint8 of clips (B,) from frames (B,) on."""
+        rows = (self.first[clip] + start)[:, None] + torch.arange(length, device=clip.device)
+        return self.frames.index_select(0, rows.flatten()).unflatten(0, rows.shape)
+
+    def clip(self, index: int) -> Tensor:
+        """All of a clip, (T, 3, 96, 96) uint8."""
+        return self.frames[int(self.first[index]) : int(self.first[index + 1])]
+
+
+class ExpertTask(Task):
+    """Contrast of mouths and speech; windows of the same clip three or more frames apart are negatives."""
+
+    Config = ExpertTrainConfig
+    metric, mode = "val_accuracy", "max"
+
+    def __init__(self, config: ExpertTrainConfig, data: Path, seed: int = 0, device: str = "cpu") -> None:
+        self.config, self.device = config, torch.device(device)
+        face = FaceModel.from_pretrained()
+        length = config.stretch + 2
+        args: dict[str, Any] = {
+            "half": config.half,
+            "variants": 2,
+            "shortest": length,
+            "limit": config.max_clips,
+            "seed": seed,
+        }
+        self.clips = read_talking(data, "train", face, **args)
+        self.mouths = Mouths.of(self.clips, self.device)
+        held_out = Manifest.load(data).choosing
+        self.held_out = read_talking(data, held_out, face, shortest=2 * REACH + 25, limit=config.max_clips)
+        self.held_out_mouths = Mouths.of(self.held_out, self.device)
+        self.weights = speaker_weights(self.clips, config.speaker_power)
+        self.expert = SyncExpert(config.model).to(self.device)
+        self.modules = {"expert": self.expert}
+
+    def draw(self, generator: np.random.Generator) -> dict[str, np.ndarray]:
+        """Stretches of L frames: which they are, their speech and how their mouths are to look.
+
+        Returns:
+            "clip" and "start" (B,), content (B, 2L, C) float16, level (B, 2L), beta (B, L, M), and what
+            :func:`draw_looks` gives.
+        """
+        picks = generator.choice(len(self.clips), self.config.clips, p=self.weights)
+        rows = [self._stretch(int(index), generator) for index in picks]
+        start, content, level, beta = (np.stack(column) for column in zip(*rows, strict=True))
+        named = {"clip": picks, "start": start, "content": content, "level": level, "beta": beta}
+        return named | draw_looks(len(picks), generator)
+
+    def _stretch(self, index: int, generator: np.random.Generator) -> tuple[np.ndarray, ...]:
+        clip, length = self.clips[index], self.config.stretch
+        start = int(generator.integers(0, len(clip) - length + 1))
+        double = slice(2 * start, 2 * (start + length))
+        variant = int(generator.integers(len(clip.content)))
+        return (
+            np.array(start),
+            clip.content[variant][double],
+            clip.level[variant][double].astype(np.float32),
+            clip.beta_mouth[start : start + length].astype(np.float32),
+        )
+
+    def training_step(self, batch: dict[str, Tensor], optimizer_index: int, step: int) -> dict[str, Tensor]:
+        """Symmetric cross-entropy and the coefficients of both sides."""
+        every = self.config.every
+        mouths = with_looks(self.mouths.stretches(batch["clip"], batch["start"], self.config.stretch), batch)
+        content = batch["content"].float()
+        content = content + self.config.feature_noise * torch.randn_like(content)
+        video = self.expert.embed_video(mouths, every).flatten(0, 1)
+        audio = self.expert.embed_audio(content, batch["level"])[:, ::every].flatten(0, 1)
+        beta = batch["beta"].unfold(1, WINDOW, every).transpose(2, 3).flatten(2).flatten(0, 1)
+        near = too_near(batch["clip"], batch["start"], len(video) // len(batch["clip"]), every)
+        logits = self.expert.logits(video, audio).masked_fill(near, -1e4)
+        target = torch.arange(len(logits), device=self.device)
+        contrast = (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
+        mouth = F.smooth_l1_loss(self.expert.mouth_of_video(video), beta)
+        mouth = mouth + F.smooth_l1_loss(self.expert.mouth_of_speech(audio), beta)
+        with torch.no_grad():
+            right = (logits.argmax(1) == target).float().mean()
+        loss = contrast + self.config.coefficients * mouth
+        return {"loss": loss, "contrast": contrast.detach(), "mouth": mouth.detach(), "right": right}
+
+    def validate(self) -> dict[str, float]:
+        """Share of held-out windows, and of clips, whose offset is found within a frame among +-15."""
+        scores: dict[str, list[float]] = {}
+        for index, clip in enumerate(self.held_out):
+            group = "wild" if clip.item.corpus != "GRID" else "grid"
+            windows, whole = offset_accuracy(*self._embed(index))
+            scores.setdefault(f"val_accuracy_{group}", []).append(windows)
+            scores.setdefault(f"val_clip_accuracy_{group}", []).append(whole)
+        metrics = {name: float(np.mean(values)) for name, values in scores.items()}
+        groups = [v for n, v in metrics.items() if n.startswith("val_accuracy")]
+        return {"val_accuracy": float(np.mean(groups))} | metrics
+
+    @torch.no_grad()
+    def _embed(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """Embeddings of a held-out clip: of its windows of mouths and of its sound, (T - 4, C) each."""
+        clip, mouths, parts = self.held_out[index], self.held_out_mouths.clip(index), []
+        for start in range(0, len(mouths) - WINDOW + 1, 32):  # pieces: a window is five pictures
+            piece = mouths[None, start : start + 32 + WINDOW - 1].float() / 255
+            parts.append(self.expert.embed_video(piece)[0])
+        content = torch.from_numpy(clip.content[0]).float()[None].to(self.device)
+        level = torch.from_numpy(clip.level[0]).float()[None].to(self.device)
+        audio = self.expert.embed_audio(content, level)[0]
+        return torch.cat(parts).cpu().numpy(), audio.cpu().numpy()
+
+    def export(self, directory: Path, metrics: dict[str, float]) -> None:
+        """Write the expert as the hub reads it."""
+        config = self.expert.config_dict() | {"half": self.config.half, "metrics": metrics}
+        save_pretrained(directory, config, self.expert.state_dict(), card=None)
+
+
+def too_near(clip: Tensor, start: Tensor, count: int, every: int) -> Tensor:
+    """Pairs of windows that are neither the same row nor to be told apart, (B * count, B * count).
+
+    They are of one clip and less than three frames apart, or one window drawn twice.
+
+    Args:
+        clip: (B,) which clip a stretch is of.
+        start: (B,) its first frame.
+        count: windows of each stretch.
+        every: frames from window to window.
+    """
+    frame = start[:, None] + every * torch.arange(count, device=start.device)
+    place = (clip[:, None] * _LONGEST + frame).flatten()
+    near = (place[:, None] - place).abs() < _APART
+    return near.fill_diagonal_(False)
+
+
+def offset_accuracy(video: np.ndarray, audio: np.ndarray, reach: int = REACH) -> tuple[float, float]:
+    """Is the right offset found among +-``reach`` frames?
+
+    Args:
+        video: (N, C) embeddings of windows of mouths.
+        audio: (N, C) of the sound at the same times.
+        reach: frames to either side.
+
+    Returns:
+        The share of single windows whose nearest sound is within a frame of the right one, and 1.0 or 0.0 for
+        the whole clip by the mean distance at each offset.
+    """
+    inner = np.arange(reach, len(video) - reach)
+    apart = np.stack(
+        [np.linalg.norm(video[inner] - audio[inner + k], axis=1) for k in range(-reach, reach + 1)], 1
+    )
+    windows = np.abs(apart.argmin(1) - reach) <= 1
+    return float(windows.mean()), float(abs(int(apart.mean(0).argmin()) - reach) <= 1)

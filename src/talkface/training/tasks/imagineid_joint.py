@@ -1,0 +1,58 @@
+"""Trains PAD's stages all at once, to compare."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from talkface.training.tasks.imagineid_content import ContentTask
+from talkface.training.tasks.imagineid_emotion import EmotionTask
+from talkface.training.tasks.imagineid_identity import IdentityTask
+from talkface.training.tasks.imagineid_pad import PadTask, PadTrainConfig
+
+
+class JointTask(PadTask):
+    """All stages at once, every loss reaching all of them: what their progress is worth."""
+
+    stage = "joint"
+    metric, mode = "val_joint", "max"
+
+    def __init__(self, config: PadTrainConfig, data: Path, seed: int = 0, device: str = "cpu") -> None:
+        super().__init__(config, data, seed, device)
+        for part in self.parts:
+            part.joint = True
+            self.modules |= part.modules
+        for module in self.modules.values():  # each part has frozen those before it
+            module.requires_grad_(True)
+
+    def prepare(self, generator: np.random.Generator) -> None:
+        """What each of the stages is trained on."""
+        given = self.config, self.manifest.directory, int(generator.integers(2**31)), str(self.device)
+        kinds = (IdentityTask, ContentTask, EmotionTask)
+        self.parts: list[PadTask] = [kind(*given, pad=self.pad) for kind in kinds]
+
+    def trained(self) -> dict[str, nn.Module]:
+        """The parts bring their own."""
+        return {}
+
+    def batches(self, generator: np.random.Generator) -> Iterator[tuple]:
+        """Endless batches of all parts."""
+        yield from zip(*(part.batches(generator) for part in self.parts), strict=True)
+
+    def training_step(self, batch: tuple, optimizer_index: int, step: int) -> dict[str, Tensor]:
+        """The sum of the stages' losses."""
+        losses = [
+            part.training_step(own, optimizer_index, step)["loss"]
+            for part, own in zip(self.parts, batch, strict=True)
+        ]
+        return {"loss": torch.stack(losses).sum()}
+
+    def validate(self) -> dict[str, float]:
+        """The stages' scores, and the sum of what each is chosen by."""
+        found: dict[str, float] = {}
+        for part in self.parts:
+            part.pad.eval()
+            found |= part.validate()
+        return {"val_joint": sum(found[part.metric] for part in self.parts), **found}

@@ -1,0 +1,143 @@
+"""Trains PAD's stages one after the other; each starts from the export of the one before, which is frozen."""
+
+import logging
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from talkface.data.prepare import Manifest
+from talkface.face.model import FaceModel
+from talkface.hub import load_pretrained, save_pretrained
+from talkface.speech.features import ContentEncoder as SpeechEncoder
+from talkface.speech.features import FeatureStream
+from talkface.systems.imagineid.config import PadConfig
+from talkface.systems.imagineid.hearing import Heard, as_speech
+from talkface.systems.imagineid.pad import Pad, Speech
+from talkface.training import Task
+
+logger = logging.getLogger(__name__)
+
+RATE = 50  # features a second
+
+
+@dataclass(frozen=True, kw_only=True)
+class PadTrainConfig:
+    """Settings of a stage's training.
+
+    Attributes:
+        model: sizes.
+        start: name or directory of the export of the stage before; empty for the first.
+        speech: name or directory of the content encoder.
+        face_model: name or directory of the 3DMM.
+        batch: voices, or windows.
+        seconds: shortest and longest stretch of a voice.
+        noise: standard deviation of the noise on content features.
+        dropout: while training, if other than the model's; nothing for 0.
+        variants: of each clip's sound, for the second stage.
+        gain: what the second stage's lips are multiplied by: means of guesses are calmer than people.
+        left_out: every so many training speakers, the second stage is not shown one; the gain is measured on
+            these. 0 for none.
+    """
+
+    model: PadConfig = field(default_factory=PadConfig)
+    start: str = ""
+    speech: str = "speech"
+    face_model: str = "face"
+    batch: int = 48
+    seconds: tuple[float, float] = (2.0, 5.0)
+    noise: float = 0.15
+    dropout: float = 0.0
+    variants: int = 3
+    gain: float = 1.0
+    left_out: int = 0
+
+
+@dataclass(frozen=True)
+class Voice:
+    """A voice; ``face`` (F,), ``alpha`` (K,), ``male`` and ``age`` of whose it is, ``mood`` of EMOTIONS."""
+
+    heard: Heard
+    person: str
+    split: str
+    face: np.ndarray | None = None
+    alpha: np.ndarray | None = None
+    male: float = 0.5
+    age: float = 0.0
+    mood: int = -1
+
+
+class PadTask(Task):
+    """What the stages' trainings share."""
+
+    Config = PadTrainConfig
+    stage: str
+    joint = False
+
+    def __init__(
+        self,
+        config: PadTrainConfig,
+        data: Path,
+        seed: int = 0,
+        device: str = "cpu",
+        pad: Pad | None = None,
+    ) -> None:
+        self.config, self.device = config, torch.device(device)
+        self.manifest = Manifest.load(data)
+        self.face = FaceModel.from_pretrained(config.face_model)
+        self.stream = FeatureStream(SpeechEncoder.from_pretrained(config.speech))
+        torch.manual_seed(seed)
+        if pad is None:
+            pad = Pad.from_pretrained(config.start) if config.start else Pad(config.model)
+        self.pad = pad.to(self.device).requires_grad_(False)
+        self.prepare(np.random.default_rng(seed))
+        self.modules = {name: module.requires_grad_(True) for name, module in self.trained().items()}
+        for layer in (layer for module in self.modules.values() for layer in module.modules()):
+            if config.dropout and isinstance(layer, nn.Dropout | nn.Dropout1d):
+                layer.p = config.dropout
+
+    def prepare(self, generator: np.random.Generator) -> None:
+        """Load what is trained and validated on."""
+        raise NotImplementedError
+
+    def trained(self) -> dict[str, nn.Module]:
+        """The stage's modules."""
+        return {self.stage: getattr(self.pad, self.stage)}
+
+    def export(self, directory: Path, metrics: dict[str, float]) -> None:
+        """Write all stages as the hub reads them, with this one's metrics beside those before."""
+        known = load_pretrained(self.config.start)[0]["metrics"] if self.config.start else {}
+        config = {"class": "Pad", "model": asdict(self.pad.config), "metrics": known | metrics}
+        save_pretrained(directory, config, self.pad.state_dict(), card=None)
+
+    def code(self, speech: Speech) -> Tensor:
+        """Identity codes (B, K + S) of voices; only joint training changes what they are made by."""
+        with torch.set_grad_enabled(self.joint and torch.is_grad_enabled()):
+            return self.pad.identity(speech).code()
+
+    def speech(self, parts: list[Heard], noise: float = 0.0) -> Speech:
+        """Stretches of equal length as a batch."""
+        speech = as_speech(parts, self.device)
+        return replace(speech, content=speech.content + noise * torch.randn_like(speech.content))
+
+    def stretches(self, voices: list[Voice], generator: np.random.Generator) -> list[Heard]:
+        """A stretch of each voice, all as long, in another room and through another microphone."""
+        low, high = self.config.seconds
+        length = round(RATE * generator.uniform(low, high)) // 4 * 4
+        parts = []
+        for voice in voices:
+            start = int(generator.integers(0, max(1, len(voice.heard) - length)))
+            part = looped(voice.heard, start, length)
+            shape = np.interp(np.arange(80), np.linspace(0, 79, 6), generator.normal(0, 0.06, 6))
+            prosody = part.prosody.astype(np.float32)
+            prosody[:, 2:] += shape
+            parts.append(Heard(part.content, part.level, prosody))
+        return parts
+
+
+def looped(whole: Heard, start: int, length: int) -> Heard:
+    """``length`` features from ``start`` on, from the beginning again at the end."""
+    places = (start + np.arange(length)) % len(whole)
+    return Heard(whole.content[places], whole.level[places], whole.prosody[places])

@@ -1,0 +1,97 @@
+"""Trains the reader of landmark pictures on true ones, moved about and made noisy."""
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from talkface.diffusion.base import COMPACT, Base
+from talkface.face.model import FaceModel
+from talkface.face.portrait import PIXELS
+from talkface.hub import save_pretrained
+from talkface.rendering.refiner import Refiner
+from talkface.systems.tccp.reading import LandmarkReader, ReaderConfig, landmark_error
+from talkface.training import Task
+from talkface.training.datasets.scenes import Scenes, of_both_splits
+
+_MOVES = 4  # latents by which drawings are moved about, at most
+_NOISE = 0.6  # standard deviation of noise, at most
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadingTrainConfig:
+    """Settings of the reader's training.
+
+    Attributes:
+        model: sizes.
+        base: name or directory of the LDM in whose latents landmarks are drawn.
+        face_model: name or directory of the 3DMM.
+        refiner: name or directory of the refiner with which scenes are made.
+        windows: of each clip.
+        batch: drawings.
+    """
+
+    model: ReaderConfig = field(default_factory=ReaderConfig)
+    base: str = COMPACT
+    face_model: str = "face"
+    refiner: str = "thpad-refiner"
+    windows: int = 4
+    batch: int = 128
+
+
+class ReadingTask(Task):
+    """Distance of the mesh that is read from the one that was drawn."""
+
+    Config = ReadingTrainConfig
+    metric, mode = "val_landmark_error", "min"
+
+    def __init__(self, config: ReadingTrainConfig, data: Path, seed: int = 0, device: str = "cpu") -> None:
+        self.config, self.device = config, torch.device(device)
+        face, base = FaceModel.from_pretrained(config.face_model), Base.from_pretrained(config.base, device)
+        refiner = Refiner.from_pretrained(config.refiner)
+        train, val = of_both_splits(data, base, face, refiner, config.windows, seed)
+        self.train_rows, self.val_rows = _rows(train), _rows(val)
+        torch.manual_seed(seed)
+        self.net = LandmarkReader(config.model).to(self.device)
+        with torch.no_grad():  # what is read begins with the mean face
+            self.net.outlet.bias.copy_(self.train_rows[1].mean(0).flatten())
+            self.net.outlet.weight.mul_(0.1)
+        self.modules = {"net": self.net}
+
+    def batches(self, generator: np.random.Generator) -> Iterator[dict[str, Tensor]]:
+        """Endless batches of drawings, moved about."""
+        latents, points = self.train_rows
+        side = latents.shape[-1]
+        while True:
+            chosen = torch.from_numpy(generator.integers(len(latents), size=self.config.batch))
+            across, down = (int(generator.integers(-_MOVES, _MOVES + 1)) for _ in range(2))
+            moved = torch.roll(latents[chosen], (down, across), (2, 3))
+            place = points[chosen] + torch.tensor([across, down, 0.0]) / side
+            yield {"latents": moved.to(self.device), "points": place.to(self.device)}
+
+    def training_step(self, batch: dict[str, Tensor], optimizer_index: int, step: int) -> dict[str, Tensor]:
+        """Mean distance of points, in sides of the picture."""
+        latents = batch["latents"]
+        spread = _NOISE * torch.rand(len(latents), 1, 1, 1, device=self.device)
+        read = self.net(latents + spread * torch.randn_like(latents))
+        return {"loss": (read - batch["points"]).norm(dim=-1).mean()}
+
+    @torch.no_grad()
+    def validate(self) -> dict[str, float]:
+        """Landmark error on drawings of held-out people."""
+        latents, points = (part.to(self.device) for part in self.val_rows)
+        return {"val_landmark_error": float(landmark_error(self.net(latents), points).mean())}
+
+    def export(self, directory: Path, metrics: dict[str, float]) -> None:
+        """Write the network as the hub reads it."""
+        config = {"class": "LandmarkReader", "model": asdict(self.config.model), "metrics": metrics}
+        save_pretrained(directory, config, self.net.state_dict(), card=None)
+
+
+def _rows(scenes: Scenes) -> tuple[Tensor, Tensor]:
+    """Drawings (N, 4, h, w) and their meshes (N, 478, 3) in sides of the picture."""
+    latents = torch.from_numpy(np.concatenate(list(scenes.drawn)).astype(np.float32))
+    return latents, torch.from_numpy(np.concatenate(list(scenes.points)) / PIXELS).float()

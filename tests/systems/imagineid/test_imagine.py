@@ -1,0 +1,427 @@
+"""``imagine``: bases, what a voice tells, portraits, both renderers, the verb."""
+
+import json
+import shutil
+import string
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from conftest import RATE, Outcome, write_wav
+from talkface.diffusion.autoencoder import FaceAutoencoder
+from talkface.diffusion.base import Base
+from talkface.diffusion.captions import PSEUDO_WORDS, tokenize
+from talkface.diffusion.critic import PortraitCritic
+from talkface.diffusion.model import FaceDiffusion, build_unet
+from talkface.diffusion.sampling import guided, sample
+from talkface.diffusion.stable import STABLE_DIFFUSION_15
+from talkface.errors import AudioTooShort, InvalidOption, ModelUnavailable, NoFaceFound
+from talkface.face.masks import face_mask
+from talkface.face.model import FaceModel
+from talkface.face.motion import FaceMotion
+from talkface.face.topology import eye_openness
+from talkface.face.tracker import FaceTracker
+from talkface.performance.model import DiffusionPrior, MotionModel
+from talkface.rendering.refiner import Refiner
+from talkface.speech.features import ContentEncoder, FeatureStream
+from talkface.systems.imagineid.adapters import Adapters
+from talkface.systems.imagineid.ccf import (
+    MaskBlendingAdapter,
+    SpatialConditionalAdapter,
+    TextualInversionAdapter,
+)
+from talkface.systems.imagineid.chance import hair_of, one_of
+from talkface.systems.imagineid.config import EMOTIONS, CcfConfig, PadConfig
+from talkface.systems.imagineid.pad import Pad
+from talkface.systems.imagineid.pipeline import ImaginePipeline
+from talkface.systems.imagineid.portrait import Imagined, adherence, contradicts, resting_mesh, told_words
+from talkface.systems.imagineid.renderer import DiffusionRenderer
+from talkface.systems.imagineid.voice import Speaker, one_mood
+from talkface.training import TrainerConfig, overfit_one_batch
+from talkface.training.tasks.imagineid_ccf import CcfTrainConfig, ScaTask
+
+Run = Callable[..., Outcome]
+
+
+# -- Stable Diffusion ------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def stable(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny random Stable Diffusion in diffusers' layout."""
+    pytest.importorskip("transformers")
+    from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("stable")
+    letters = string.ascii_lowercase + ","
+    words = ["<|startoftext|>", "<|endoftext|>", *letters, *(f"{letter}</w>" for letter in letters)]
+    vocabulary = {word: number for number, word in enumerate(words)}
+    tokenizer = CLIPTokenizer(vocabulary, [], model_max_length=20)
+    tokenizer.save_pretrained(folder / "tokenizer")
+    CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=len(words), hidden_size=16, intermediate_size=32, num_hidden_layers=1,
+            num_attention_heads=2, max_position_embeddings=20, bos_token_id=0, eos_token_id=1,
+        )
+    ).save_pretrained(folder / "text_encoder")  # fmt: skip
+    UNet2DConditionModel(
+        sample_size=32, in_channels=4, out_channels=4, layers_per_block=1, block_out_channels=(8, 16),
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+        cross_attention_dim=16, attention_head_dim=2, norm_num_groups=8,
+    ).save_pretrained(folder / "unet")  # fmt: skip
+    AutoencoderKL(
+        block_out_channels=(8, 8, 8, 8), down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4, norm_num_groups=4, layers_per_block=1,
+    ).save_pretrained(folder / "vae")  # fmt: skip
+    DDPMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear").save_pretrained(
+        folder / "scheduler"
+    )
+    (folder / "model_index.json").write_text(json.dumps({"_class_name": "StableDiffusionPipeline"}))
+    return folder
+
+
+def test_stable_diffusion_loads_through_the_same_interface(stable: Path) -> None:
+    base = Base.from_pretrained(str(stable))
+    assert not base.compact
+    assert base.pixels == 256
+    meaning, ignored = base.meaning("a b " * 20)
+    assert meaning.shape == (1, 20, 16)
+    assert len(ignored) == 40 - 18
+    picture = torch.rand(1, 3, 64, 64)
+    latents = base.autoencoder.encode(picture)
+    assert latents.shape == (1, 4, 8, 8)
+    torch.testing.assert_close(
+        base.autoencoder.decode(latents),
+        (base.autoencoder.vae.decode(base.autoencoder.unscale(latents)).sample * 0.5 + 0.5).clamp(0, 1),
+    )
+    noise = torch.randn(1, 4, 8, 8)
+    assert sample(guided(base.model, meaning, None, 3.0), noise, 2).shape == noise.shape
+    other, _ = base.meaning("woman")
+    assert (sample(guided(base.model, other, None, 3.0), noise, 2) != noise).any()
+
+
+class Oracle(torch.nn.Module):
+    """A U-Net that tells the noise it was told, and what it was shown."""
+
+    def forward(self, given: torch.Tensor, step: torch.Tensor, meaning: torch.Tensor, **_: object):
+        self.given, self.step = given, step
+        return (self.noise,)
+
+
+@pytest.fixture(scope="module")
+def foretold(stable: Path) -> Base:
+    """The tiny Stable Diffusion with an oracle in its U-Net's place."""
+    base = Base.from_pretrained(str(stable))
+    base.model.unet = Oracle()
+    return base
+
+
+@given(st.floats(0.05, 0.92), st.integers(0, 99))
+def test_velocity_of_stable_diffusion_is_that_of_its_noise(foretold: Base, time: float, seed: int) -> None:
+    """Where the U-Net tells the true noise, the velocity is the true one."""
+    generator = torch.Generator().manual_seed(seed)
+    clean, noise = torch.randn(2, 1, 4, 8, 8, generator=generator)
+    base, oracle = foretold, foretold.model.unet
+    oracle.noise = noise
+    now = torch.full((1,), time)
+    noisy = (1 - now) * clean + now * noise
+    velocity = base.model(noisy, now, base.meaning("")[0])
+    torch.testing.assert_close(velocity, noise - clean, atol=1e-4, rtol=1e-4)
+    # What the U-Net is shown is what it was trained on at that step of its schedule.
+    step = int(oracle.step.round())
+    sigma = base.model.sigmas[step]
+    expected = (clean + sigma * noise) / np.sqrt(1 + sigma**2)
+    torch.testing.assert_close(oracle.given, expected.float(), atol=0.02, rtol=0.02)
+
+
+def test_pseudo_words_reach_stable_diffusion(stable: Path) -> None:
+    model = Base.from_pretrained(str(stable)).model
+    tokens = model.tokenize("woman", voice=True)
+    ids = torch.from_numpy(tokens.ids)[None]
+    assert list(tokens.ids[1 : 1 + len(PSEUDO_WORDS)]) == list(model.pseudo_words)
+    words = model.text.embed(ids)
+    changed = words.clone()
+    changed[:, 1] += 1
+    assert (model.text(changed) != model.text(words)).any()
+
+
+def test_stable_diffusion_is_built_at_full_width_with_the_right_count() -> None:
+    with torch.device("meta"):
+        unet = build_unet(STABLE_DIFFUSION_15)
+        control = SpatialConditionalAdapter(STABLE_DIFFUSION_15)
+        tia = TextualInversionAdapter(CcfConfig(), STABLE_DIFFUSION_15.text)
+    assert sum(p.numel() for p in unet.parameters()) == 859_520_964
+    # diffusers' ControlNet has 361,279,120 with its own reader of the hint, which ours replaces.
+    own = sum(p.numel() for p in control.control.parameters())
+    assert own == 361_279_120 - 1_086_480
+    assert tia.body[-1].out_features == len(PSEUDO_WORDS) * 768
+
+
+def test_an_adapter_trains_over_stable_diffusion(stable: Path, prepared_clips: Path, tmp_path: Path) -> None:
+    config = CcfTrainConfig(base=str(stable), batch=2, frames=3, held_out=2)
+    task = ScaTask(config, prepared_clips)
+    before = task.validate()["val_loss"]
+    first, last = overfit_one_batch(task, TrainerConfig(lr=1e-2, warmup_steps=2, device="cpu"), 20)
+    assert last < 0.9 * first
+    assert task.validate()["val_loss"] < 0.9 * before
+
+
+@pytest.mark.parametrize("spoil", ["unet", "tokenizer", "weights", "nothing_there", "empty"])
+def test_incomplete_base_is_refused(stable: Path, tmp_path: Path, spoil: str) -> None:
+    copy = Path(shutil.copytree(stable, tmp_path / "copy"))
+    if spoil == "weights":
+        (copy / "unet" / "diffusion_pytorch_model.safetensors").unlink()
+    elif spoil == "nothing_there":
+        copy = tmp_path / "none"
+    elif spoil == "empty":
+        copy = tmp_path / "empty"
+        copy.mkdir()
+    else:
+        shutil.rmtree(copy / spoil)
+    with pytest.raises(ModelUnavailable) as refused:
+        Base.from_pretrained(str(copy))
+    assert len(str(refused.value).splitlines()) == 1
+
+
+# -- tiny random models ---------------------------------------------------------------------------
+
+
+def tiny_base() -> Base:
+    torch.manual_seed(0)
+    return Base("tiny", FaceDiffusion.debug(), FaceAutoencoder.debug(), 256)
+
+
+@pytest.fixture(scope="module")
+def portrait_of_somebody(picture: Image.Image) -> Imagined:
+    image = np.asarray(picture.crop((104, 8, 344, 248)).resize((256, 256)))
+    return Imagined(image, FaceTracker().track_image(image)[0].points, 0.0, 0.0, "")
+
+
+def still_and_talking() -> FaceMotion:
+    zeros = {"rotation": 3, "translation": 2, "gaze": 4}
+    mouth = np.zeros((3, 28), np.float32)
+    mouth[1:, 0] = 2.0
+    return FaceMotion(
+        beta_mouth=mouth,
+        beta_upper=np.zeros((3, 16), np.float32),
+        scale=np.ones((3, 1), np.float32),
+        **{name: np.zeros((3, width), np.float32) for name, width in zeros.items()},
+    )
+
+
+@pytest.mark.parametrize("without", ["", "reference", "before", "mba"])
+def test_frames_by_diffusion_change_the_face_alone(portrait_of_somebody: Imagined, without: str) -> None:
+    base = tiny_base()
+    sca = SpatialConditionalAdapter(base.model.config, base.model).eval()
+    with torch.no_grad():
+        for parameter in sca.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    adapters = Adapters(sca=sca, mba=MaskBlendingAdapter(base.autoencoder.config.decoder).eval())
+    parts, refiner = frozenset(filter(None, [without])), Refiner.debug()
+
+    def frames(seed: int) -> list[np.ndarray]:
+        renderer = DiffusionRenderer(
+            base, adapters, portrait_of_somebody, FaceModel.from_pretrained(), refiner, seed, without=parts
+        )
+        return list(renderer.frames([still_and_talking()]))
+
+    one, again, other = frames(1), frames(1), frames(2)
+    assert len(one) == 3
+    assert all(frame.shape == (256, 256, 3) and frame.dtype == np.uint8 for frame in one)
+    np.testing.assert_array_equal(one, again)
+    face = face_mask(portrait_of_somebody.points, (256, 256)) > 0.5
+    assert (one[1] != other[1])[face].any(), "the face is drawn from noise"
+    assert (one[0] != one[1])[face].any(), "the mesh moves it"
+    corner = np.s_[:8, :8]
+    assert (one[1][corner] != other[1][corner]).any() == (without == "mba"), "MBA keeps what is around it"
+
+
+@cache
+def tiny_pipeline() -> ImaginePipeline:
+    torch.manual_seed(0)
+    pad = Pad(PadConfig(content=16, width=16, layers=1, heads=2, semantic=8)).eval()
+    return ImaginePipeline(
+        tiny_base(),
+        Adapters(),
+        pad,
+        FaceModel.from_pretrained(),
+        FeatureStream(ContentEncoder.debug()),
+        MotionModel.from_pretrained("thpad-motion"),
+        DiffusionPrior.from_pretrained(),
+        Refiner.from_pretrained(),
+        PortraitCritic.debug(),
+    )
+
+
+def test_what_shows_no_face_is_refused_and_leaves_nothing(speech: Path, tmp_path: Path) -> None:
+    """A random LDM never draws a face: that must be said, not animated."""
+    takes = tiny_pipeline()(speech, takes=2, steps=1)
+    assert len(takes) == 2
+    assert [len(take) for take in takes] == [30, 30]
+    with pytest.raises(NoFaceFound, match="--seed"):
+        takes.save(tmp_path / "out.mp4")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_recordings_without_a_voice_are_refused(speech: Path, tmp_path: Path) -> None:
+    pipeline = tiny_pipeline()
+    noise = np.random.default_rng(0).normal(0, 3000, 3 * RATE).clip(-32768, 32767)
+    for name, samples in (("silence", np.zeros(3 * RATE)), ("noise", noise)):
+        empty = write_wav(tmp_path / f"{name}.wav", samples)
+        for wrong in ({"audio": empty}, {"identity_from": empty}, {"emotion_from": empty}):
+            with pytest.raises(AudioTooShort, match="of voice"):
+                pipeline(**{"audio": speech, **wrong})
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"size": 300}, "size is 300"),
+        ({"steps": 0}, "steps is 0"),
+        ({"guidance": -1}, "guidance is -1"),
+        ({"emotion": "jolly"}, "jolly"),
+        ({"emotion": "sad", "emotion_from": "x.wav"}, "not both"),
+        ({"renderer": "magic"}, "renderer is magic"),
+        ({"renderer": "diffusion"}, "no adapters"),
+        ({"takes": 0}, "takes is 0"),
+        ({"seed": -1}, "seed is -1"),
+        ({"without": ["mba"]}, "cannot do without mba"),
+        ({"without": ["tai"]}, "cannot do without tai"),
+    ],
+)
+def test_wrong_options_are_refused(speech: Path, options: dict, named: str) -> None:
+    with pytest.raises(InvalidOption, match=named):
+        tiny_pipeline()(speech, **options)
+
+
+@pytest.mark.parametrize("seconds", [0.01, 1.0, 7.5])
+def test_there_is_a_mood_for_every_frame(seconds: float) -> None:
+    listener = tiny_pipeline().listener
+    blocks = [np.zeros(round(seconds * RATE), np.float32)]
+    moods = listener.moods(blocks, a_speaker())
+    found = np.concatenate([next(moods) for _ in range(4)])
+    np.testing.assert_allclose(found.sum(1), 1, atol=1e-5)
+    assert found.shape[1] == len(EMOTIONS)
+    assert len(found) >= 25 * seconds
+
+
+# -- what a voice tells ----------------------------------------------------------------------------
+
+
+def a_speaker(male: float = 0.9, age: float = 40.0) -> Speaker:
+    return Speaker(
+        shape=np.zeros(40, np.float32),
+        shape_spread=np.ones(40, np.float32),
+        semantic=np.eye(64, dtype=np.float32)[0],
+        male=male,
+        male_spread=0.05,
+        age=age,
+        age_spread=8.0,
+        seconds=9.0,
+    )
+
+
+def test_words_of_the_voice_give_way_to_those_of_the_prompt() -> None:
+    man = a_speaker()
+    assert told_words(man, "") == ["middle-aged", "man"]
+    assert told_words(man, "a lady with a hat") == ["middle-aged"]
+    assert told_words(man, "an elderly gentleman") == []
+    assert told_words(a_speaker(male=0.5), "") == ["middle-aged"]
+    assert contradicts(man, "a girl")
+    assert not contradicts(man, "a guy, red hair")
+
+
+@given(st.integers(0, 2**32), st.floats(18, 80), st.floats(0, 1))
+def test_one_voice_could_be_many_people(seed: int, age: float, male: float) -> None:
+    speaker = a_speaker(male, age)
+    one, again, other = (one_of(speaker, np.random.default_rng(s)) for s in (seed, seed, seed + 1))
+    np.testing.assert_array_equal(one.semantic, again.semantic)
+    assert 18 <= one.age == again.age <= 80
+    assert np.linalg.norm(one.semantic) == pytest.approx(1, abs=1e-5)
+    assert one.semantic @ other.semantic < 1 - 1e-3
+    assert one.male == speaker.male  # nobody's voice is another sex's by chance
+
+
+@given(st.integers(0, 2**32), st.floats(18, 80), st.sampled_from([0.1, 0.9]))
+def test_hair_is_drawn_in_words_that_the_ldm_knows(seed: int, age: float, male: float) -> None:
+    hair = hair_of(a_speaker(male, age), "", np.random.default_rng(seed))
+    assert tokenize(hair).ignored == []
+    assert male > 0.5 or hair != "bald" or age < 30
+
+
+@pytest.mark.parametrize("prompt", ["red hair", "a bald man", "blonde", "somebody with a hat"])
+def test_hair_of_the_prompt_is_not_drawn(prompt: str) -> None:
+    assert {hair_of(a_speaker(), prompt, np.random.default_rng(seed)) for seed in range(20)} == {""}
+
+
+def test_hair_goes_with_the_age_that_a_prompt_asks_for() -> None:
+    words = [
+        Counter(hair_of(a_speaker(), prompt, np.random.default_rng(seed)) for seed in range(300))
+        for prompt in ("", "an old man")
+    ]
+    assert words[1]["grey hair"] > 2 * words[0]["grey hair"] > 0
+
+
+@given(st.integers(0, 2**32), st.sampled_from([256, 512]))
+def test_meshes_differ_by_seed_and_lie_in_the_picture(seed: int, pixels: int) -> None:
+    face = tiny_pipeline().models.face
+    one, again, other = (
+        resting_mesh(face, a_speaker(), np.random.default_rng(s), pixels) for s in (seed, seed, seed + 1)
+    )
+    np.testing.assert_array_equal(one, again)
+    assert adherence(one, one) == 0
+    assert adherence(one, other) > 0.005
+    assert one[:, :2].min() > 0
+    assert one[:, :2].max() < pixels - 1
+    assert 0.06 < eye_openness(one).mean() < 0.12
+
+
+def test_moods_are_sure_or_refused() -> None:
+    assert one_mood("happy").argmax() == EMOTIONS.index("happy")
+    with pytest.raises(InvalidOption, match="jolly"):
+        one_mood("jolly")
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_faces_with_spoilt_eyes_are_less_sound(picture: Image.Image, mirrored: bool) -> None:
+    image = np.ascontiguousarray(np.asarray(picture)[:, :: -1 if mirrored else 1])
+    points = FaceTracker().track_image(image)[0].points
+    spoilt, critic = image.copy(), PortraitCritic.from_pretrained()
+    left, top = points[[362, 263], :2].min(0).astype(int) - 12
+    spoilt[top : top + 30, left : left + 55] = spoilt[top : top + 30, left : left + 55][::-1]
+    assert critic.judge(spoilt, points) < critic.judge(image, points) - 0.1
+
+
+def test_noise_is_the_voice_s_and_the_seed_s() -> None:
+    pipeline = tiny_pipeline()
+    imaginer = pipeline.models.imaginer
+    generator = np.random.default_rng(0)
+    one, other = generator.standard_normal((2, 8))
+    voices = {"one": one, "again": one + 0.2 * generator.standard_normal(8), "other": other}
+
+    def noise(voice: str, seed: int) -> np.ndarray:
+        speaker = replace(a_speaker(), semantic=voices[voice])
+        return imaginer._noise(speaker, np.random.default_rng(seed)).numpy().ravel()
+
+    def alike(a: np.ndarray, b: np.ndarray) -> float:
+        return float(np.corrcoef(a, b)[0, 1])
+
+    first = noise("one", 1)
+    assert abs(first.std() - 1) < 0.1
+    np.testing.assert_array_equal(first, noise("one", 1))
+    assert alike(first, noise("again", 1)) > 0.85
+    assert abs(alike(first, noise("one", 2))) < 0.1
+    expected = float(one @ other / np.linalg.norm(one) / np.linalg.norm(other))
+    assert alike(first, noise("other", 1)) == pytest.approx(expected, abs=0.1)

@@ -1,0 +1,684 @@
+"""TCCP with tiny random networks: what is hidden stays hidden, and everything fits together."""
+
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from scipy.spatial.transform import Rotation
+
+from talkface.diffusion.autoencoder import FaceAutoencoder
+from talkface.diffusion.base import Base
+from talkface.diffusion.model import FaceDiffusion
+from talkface.diffusion.sampling import in_dtype
+from talkface.errors import InvalidOption, ModelUnavailable, NoFaceFound
+from talkface.evaluation.protocols.clips import Clip
+from talkface.evaluation.protocols.fill import HoleFidelity, against_truth
+from talkface.face import topology as tp
+from talkface.face.matting import PersonMatte
+from talkface.face.model import FaceModel, Pose
+from talkface.face.motion import FaceMotion
+from talkface.face.tracker import FaceTracker
+from talkface.hub import save_pretrained
+from talkface.media.source import SourceVideo
+from talkface.nn.marks import weights_mark
+from talkface.options import has_bf16_units, resolve_dtype
+from talkface.performance.model import DiffusionPrior, MotionModel
+from talkface.performance.motion import SpeechToMotion
+from talkface.rendering.refiner import Refiner
+from talkface.speech.features import ContentEncoder, FeatureStream
+from talkface.systems.tccp.border import continued, joined, membrane
+from talkface.systems.tccp.config import FACE, LANDMARKS, WINDOW, MVControlNetConfig
+from talkface.systems.tccp.detail import with_reference
+from talkface.systems.tccp.guess import first_guess
+from talkface.systems.tccp.holes import Hole, beside, box_hole, cells, covered, face_hole
+from talkface.systems.tccp.landmarks import LandmarkConfig, LandmarkTransformer, posed, rotations, view_matrix
+from talkface.systems.tccp.masks import read_mask
+from talkface.systems.tccp.model import MVControlNet, Signal
+from talkface.systems.tccp.pipeline import TccpPipeline
+from talkface.systems.tccp.placing import Landmarks, Outlines, fitted
+from talkface.systems.tccp.reading import LandmarkReader, ReaderConfig, landmark_error
+from talkface.systems.tccp.views import pose_in_frame, pose_in_view
+from talkface.systems.tccp.windows import around, around_audio
+from talkface.training import TrainerConfig, overfit_one_batch
+from talkface.training.tasks.tccp_landmarks import LandmarkTask, LandmarkTrainConfig
+from talkface.training.tasks.tccp_reading import ReadingTask, ReadingTrainConfig
+from talkface.training.tasks.tccp_video import VideoTask, VideoTrainConfig
+
+SIDE = 16
+
+
+def tiny_base() -> Base:
+    torch.manual_seed(0)
+    return Base("tiny", FaceDiffusion.debug(), FaceAutoencoder.debug(), 256)
+
+
+def a_signal(frames: int, drawing: bool = True, seed: int = 0) -> Signal:
+    generator = torch.Generator().manual_seed(seed)
+    context = torch.randn(1, frames, 4, SIDE, SIDE, generator=generator)
+    drawn = torch.randn(1, frames, 6, 4 * SIDE, 4 * SIDE, generator=generator) if drawing else None
+    return Signal.of(context, torch.ones(1, frames, 1, SIDE, SIDE), drawn, context)
+
+
+def told(net: MVControlNet, frames: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(1)
+    config = net.config
+    audio = torch.randn(1, frames, config.words, config.audio, generator=generator) if config.audio else None
+    lips = torch.randn(1, frames, config.words, config.lips, generator=generator) if config.lips else None
+    return net.tell(torch.randn(1, 2, 4, SIDE, SIDE, generator=generator), audio, lips)
+
+
+# -- MVControlNet ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("config", [FACE, LANDMARKS, MVControlNetConfig(control=False)], ids=str)
+def test_both_stages_begin_as_the_base_and_learn(config: MVControlNetConfig) -> None:
+    """Zero convolutions and silent attention over time change nothing until they are trained."""
+    net = MVControlNet(config, tiny_base().model)
+    signal = a_signal(3, config.drawing)
+    noisy, time = torch.randn(1, 3, 4, SIDE, SIDE), torch.tensor([0.5])
+    tokens = told(net, 3)
+    whole = net(noisy, time, tokens, signal)
+    alone = [net(noisy[:, k : k + 1], time, tokens[:, k : k + 1], _part(signal, k)) for k in range(3)]
+    torch.testing.assert_close(whole, torch.cat(alone, 1))
+    net.train()
+    other = MVControlNet(config, tiny_base().model)
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+        goal = other(noisy, time, told(other, 3), signal)  # so that it can be learnt
+    optimizer = torch.optim.Adam(net.parameters(), 5e-3)
+    losses = []
+    for _ in range(20):
+        loss = (net(noisy, time, told(net, 3), signal) - goal).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    assert np.mean(losses[-5:]) < 0.5 * np.mean(losses[:5])
+    moved = net(noisy, time, tokens, signal)
+    alone = [net(noisy[:, k : k + 1], time, tokens[:, k : k + 1], _part(signal, k)) for k in range(3)]
+    assert (moved - torch.cat(alone, 1)).abs().max() > 1e-4, "frames see each other now"
+
+
+def _part(signal: Signal, k: int) -> Signal:
+    drawing = None if signal.drawing is None else signal.drawing[:, k : k + 1]
+    return Signal(drawing, signal.planes[:, k : k + 1])
+
+
+def test_the_base_is_not_changed_and_only_what_was_trained_is_saved(tmp_path: Path) -> None:
+    base = tiny_base()
+    before = {name: value.clone() for name, value in base.model.state_dict().items()}
+    net = MVControlNet(FACE, base.model)
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    for name, value in base.model.state_dict().items():
+        torch.testing.assert_close(value, before[name])
+    assert not any("resnets" in name and "branch" not in name for name in net.state_dict())
+    config = {"class": "MVControlNet", "model": {}, "built_on": {"base": weights_mark(base.model)}}
+    save_pretrained(tmp_path / "net", config, net.state_dict(), card=None)
+    again = MVControlNet.from_pretrained(base.model, str(tmp_path / "net"))
+    given = torch.randn(1, 2, 4, SIDE, SIDE), torch.tensor([0.3]), told(net, 2), a_signal(2)
+    torch.testing.assert_close(again(*given), net.eval()(*given), rtol=2e-2, atol=2e-2)
+    with torch.no_grad():
+        next(base.model.parameters()).add_(1)
+    with pytest.raises(ModelUnavailable, match="trained over another base"):
+        MVControlNet.from_pretrained(base.model, str(tmp_path / "net"))
+
+
+# -- holes -----------------------------------------------------------------------------------------
+
+
+@given(st.integers(0, 60), st.integers(0, 60), st.integers(4, 90), st.integers(4, 90), st.floats(0, 20))
+def test_a_box_is_a_hole_of_that_size(left: int, top: int, width: int, height: int, soft: float) -> None:
+    mask = box_hole((left, top, left + width, top + height), (96, 80), soft)
+    assert mask.shape == (80, 96)
+    inside = np.zeros((80, 96), bool)
+    inside[top : top + height, left : left + width] = True
+    np.testing.assert_array_equal(mask > 0, inside)
+    hole = Hole.of(mask)
+    assert hole is not None
+    assert hole.box == (left, top, min(96, left + width), min(80, top + height))
+
+
+@given(st.integers(0, 63), st.integers(1, 64))
+def test_a_strangers_place_is_beside_the_hole(left: int, width: int) -> None:
+    hidden = np.zeros((3, 64, 64))
+    hidden[1, 20:40, left : left + width] = 1
+    place = beside(hidden)
+    free = max(left, 64 - min(left + width, 64))
+    if place is None:
+        assert free < 8
+    else:
+        assert not hidden[:, :, place].any()
+        assert 6 <= place.stop - place.start < free
+    assert beside(np.zeros((3, 64, 64))) is None
+
+
+def test_what_is_hidden_is_grey_and_the_rest_as_it_was(picture: Image.Image) -> None:
+    image = np.asarray(picture)
+    points = FaceTracker().track_image(image)[0].points
+    mask = face_hole(points, (image.shape[1], image.shape[0]), 0.25)
+    grey = covered(image, mask)
+    np.testing.assert_array_equal(grey[mask == 0], image[mask == 0])
+    assert (grey[mask > 0] == 127).all()
+    larger = face_hole(points, (image.shape[1], image.shape[0]), 0.6)
+    assert ((larger > 0) >= (mask > 0)).all()
+    assert cells(mask, 16).shape == (16, 16)
+
+
+@pytest.mark.parametrize(
+    ("mask", "named"),
+    [
+        ("0,0,0,9", "leaves the frame"),
+        ("500,0,50,50", "leaves the frame"),
+        ("a,b,c,d", "no box"),
+        ("1,1,8,80", "no head fits"),
+        ("0,0,1000,1000", "everything"),
+        ("none.png", "no file"),
+    ],
+)
+def test_masks_in_which_nothing_can_be_filled_are_refused(talking: Path, mask: str, named: str) -> None:
+    with pytest.raises(InvalidOption, match=named):
+        read_mask(mask, SourceVideo(talking))
+
+
+def test_mask_pictures(talking: Path, tmp_path: Path) -> None:
+    source = SourceVideo(talking)
+    for name, value, named in (("black", 0, "nothing"), ("white", 255, "everything")):
+        Image.fromarray(np.full((50, 50, 3), value, np.uint8)).save(tmp_path / f"{name}.png")
+        with pytest.raises(InvalidOption, match=named):
+            read_mask(str(tmp_path / f"{name}.png"), source)
+    half = np.zeros((50, 50, 3), np.uint8)
+    half[10:40, 10:40] = 255
+    Image.fromarray(half).save(tmp_path / "half.png")
+    holed = list(read_mask(str(tmp_path / "half.png"), source).follow(source.frames()))
+    assert len(holed) == source.frame_count
+    assert all(one.hole is not None and one.hole.mask.shape == source.size[::-1] for one in holed)
+
+
+# -- border ----------------------------------------------------------------------------------------
+
+
+@given(st.integers(0, 2**31))
+def test_a_filled_hole_has_no_step_and_nothing_else_changes(seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    scene = generator.uniform(0, 255, 3) + np.linspace(0, 30, 64)[:, None, None] + np.zeros((64, 64, 3))
+    scene = scene.astype(np.float32)
+    hole = box_hole((16, 20, 48, 50), (64, 64), 4)
+    drawn = (scene + generator.normal(0, 40, 3)).astype(np.float32)  # another tone
+    drawn[hole > 0] += 3
+    filled = joined(scene, drawn, hole)
+    np.testing.assert_array_equal(filled[hole == 0], scene[hole == 0])
+    assert np.abs(np.diff(filled, axis=0)).max() < 12
+    spoilt = scene.copy()
+    spoilt[hole > 0] = generator.uniform(0, 255, (int((hole > 0).sum()), 3))
+    np.testing.assert_allclose(joined(spoilt, drawn, hole), filled, atol=1e-3)
+
+
+@given(st.integers(0, 2**16))
+@settings(max_examples=20, deadline=None)
+def test_the_face_is_the_references_in_the_light_that_was_drawn(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    moved = random.integers(60, 160, (64, 64, 3)).astype(np.uint8)
+    drawn = cv2.GaussianBlur(moved, (0, 0), 3.0).astype(np.float32)
+    light = random.uniform(-50, 50, 3).astype(np.float32)
+    inside = box_hole((8, 8, 56, 56), (64, 64), 4)
+    lit = with_reference(drawn + light, moved, inside)
+    np.testing.assert_array_equal(lit[inside == 0], (drawn + light)[inside == 0])
+    middle = slice(16, 48)
+    apart = lit[middle, middle] - light - moved[middle, middle]
+    assert np.abs(apart).mean() < 0.5 * np.abs(drawn - moved)[middle, middle].mean()
+    np.testing.assert_allclose(with_reference(drawn, moved, inside) + light, lit, atol=1e-2)
+    np.testing.assert_array_equal(with_reference(drawn, moved, np.zeros_like(inside)), drawn)
+
+
+@given(st.floats(-3, 3), st.floats(-3, 3), st.floats(0, 255))
+def test_a_membrane_leaves_slopes_as_they_are(across: float, down: float, level: float) -> None:
+    y, x = np.mgrid[:40, :50]
+    plane = (level + across * x + down * y).astype(np.float32)[..., None].repeat(3, 2)
+    free = np.zeros((40, 50), bool)
+    free[5:30, 10:45] = True
+    np.testing.assert_allclose(membrane(plane, free), plane, atol=1e-2)
+
+
+@given(st.integers(0, 2**16))
+@settings(max_examples=20, deadline=None)
+def test_stripes_that_differ_at_the_border_leave_no_step(seed: int) -> None:
+    colours = np.random.default_rng(seed).uniform(0, 255, (1, 8, 3)).astype(np.float32)
+    scene = cv2.resize(colours, (64, 64), interpolation=cv2.INTER_LINEAR)
+    hole = box_hole((16, 20, 48, 50), (64, 64), 4)
+    spread = continued(scene, (hole == 0).astype(np.float32))
+    top = int(np.flatnonzero((hole > 0).any(1))[0])
+    coarse, fine = (
+        np.abs(filled[top, 24:44] - scene[top, 24:44]).mean()
+        for filled in (spread, joined(scene, np.zeros_like(scene), hole))
+    )
+    assert fine < 0.7 * coarse
+
+
+@given(st.integers(0, 2**16))
+@settings(max_examples=20, deadline=None)
+def test_beside_the_person_the_background_goes_on(seed: int) -> None:
+    """Whatever was drawn there, and whatever colours the person has."""
+    random = np.random.default_rng(seed)
+    ground, skin, wrong = random.uniform(0, 255, (3, 3)).astype(np.float32)
+    scene = np.broadcast_to(ground, (64, 64, 3)).copy()
+    person = np.zeros((64, 64), np.float32)
+    person[24:, 28:36] = 1
+    scene[person > 0] = skin
+    hole = box_hole((12, 12, 52, 52), (64, 64), 4)
+    drawn = scene.copy()
+    drawn[(hole > 0) & (person == 0)] = wrong
+    filled = joined(scene, drawn, hole, person)
+    inside = (hole > 0) & (person == 0)
+    np.testing.assert_allclose(filled[inside], np.broadcast_to(ground, filled[inside].shape), atol=3)
+    np.testing.assert_array_equal(filled[hole == 0], scene[hole == 0])
+    everywhere = joined(scene, drawn, hole, np.ones_like(person))
+    np.testing.assert_allclose(everywhere, joined(scene, drawn, hole), atol=1e-3)
+
+
+def test_a_person_is_told_from_the_background(picture: Image.Image) -> None:
+    image = np.asarray(picture)
+    points = FaceTracker().track_image(image)[0].points
+    size = (image.shape[1], image.shape[0])
+    (matte,) = PersonMatte()([image])
+    assert matte.shape == image.shape[:2]
+    assert 0 <= matte.min() <= matte.max() <= 1
+    assert matte[face_hole(points, size, -0.1) > 0.5].mean() > 0.9
+    left = int(points[:, 0].min() - 1.2 * np.ptp(points[:, 0]))
+    top = int(points[:, 1].min())
+    assert matte[: max(4, top), : max(4, left)].mean() < 0.1
+
+
+def test_continued_keeps_a_plain_colour() -> None:
+    image = np.full((40, 50, 3), 77, np.float32)
+    known = np.ones((40, 50), np.float32)
+    known[5:30, 10:45] = 0
+    image[known == 0] = 0
+    np.testing.assert_allclose(continued(image, known), 77, atol=0.5)
+
+
+# -- first guess -----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def seen(picture: Image.Image) -> tuple[np.ndarray, np.ndarray]:
+    """A portrait and its mesh."""
+    image = np.asarray(picture)
+    points = FaceTracker().track_image(image)[0].points
+    return image, points
+
+
+def test_a_first_guess_shows_the_head_over_the_scene_and_leaves_the_scene(
+    seen: tuple[np.ndarray, np.ndarray],
+) -> None:
+    image, points = seen
+    scene = np.full_like(image, (0, 90, 180))
+    hole = face_hole(points, (image.shape[1], image.shape[0]), 0.3)
+    guess = first_guess(covered(scene, hole), hole, image, points)
+    np.testing.assert_array_equal(guess[hole == 0], scene[hole == 0])
+    inner = face_hole(points, (image.shape[1], image.shape[0]), 0.0) > 0
+    np.testing.assert_allclose(guess[inner], image[inner], atol=1)
+
+
+# -- stage 1 ---------------------------------------------------------------------------------------
+
+
+@given(st.integers(0, 2**31))
+def test_poses_go_to_a_view_and_back(seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    pose = Pose(
+        rotations(torch.from_numpy(generator.uniform(-0.8, 0.8, (1, 3)))).numpy(),
+        generator.uniform(20, 300, 1).astype(np.float32),
+        generator.uniform(0, 500, (1, 3)).astype(np.float32),
+    )
+    low = generator.uniform(0, 300, 2)
+    matrix = view_matrix(np.concatenate([low, low + generator.uniform(40, 300, 2)]))
+    told_pose = pose_in_view(pose, matrix)
+    back = pose_in_frame(told_pose, matrix)
+    np.testing.assert_allclose(back.rotation, pose.rotation, atol=1e-4)
+    np.testing.assert_allclose(back.scale, pose.scale, rtol=1e-4)
+    np.testing.assert_allclose(back.translation[:, :2], pose.translation[:, :2], atol=0.05)
+    points = FaceModel.from_pretrained().mean[::40]
+    seen = posed(torch.from_numpy(points), torch.from_numpy(told_pose)[None, None])[0, 0].numpy()
+    expected = pose.apply(points)[0, :, :2] @ matrix[:, :2].T + matrix[:, 2]
+    np.testing.assert_allclose((seen + 0.5) * 64 - 0.5, expected, atol=0.1)
+
+
+def test_stage_1_does_not_see_what_is_hidden() -> None:
+    torch.manual_seed(0)
+    net = LandmarkTransformer(LandmarkConfig()).eval()
+    views = torch.randn(1, 5, 4, 64, 64)
+    views[:, :, 3] = 0
+    views[:, :, :, 16:48, 16:48] = 0
+    views[:, :, 3, 16:48, 16:48] = 1
+    poses = net(views, torch.randn(1, 5, 4, 512), torch.randn(1, 40), torch.tensor([0.3]))
+    assert poses.shape == (1, 5, 6)
+
+
+@given(st.floats(0.8, 1.25), st.floats(-20, 20), st.floats(-20, 20), st.floats(-0.5, 0.5))
+@settings(max_examples=20, deadline=None)
+def test_a_face_is_as_large_as_its_hole(scale: float, across: float, down: float, turn: float) -> None:
+    """Also where the frame's edge cuts the hole; without a hole, landmarks stay as they were."""
+    face = FaceModel.from_pretrained()
+    true = still_landmarks(3, size=60.0, place=(150.0, 140.0), rotation=(0.0, turn, 0.0))
+    guess = replace(true, size=true.size * scale, place=true.place + np.array([across, down]))
+    for size in ((320, 300), (170, 300)):
+        meshes = true.meshes(face, face.mean)
+        holes = [Hole.of(face_hole(mesh, size, 0.25)) for mesh in meshes]
+        boxes = [one.box if one else None for one in holes[:2]]
+        found = fitted(guess, Outlines([*boxes, None], size, 0.25), face, face.mean)
+        np.testing.assert_allclose(found.size[:2], 60, rtol=0.04)
+        np.testing.assert_allclose(found.place[:2], true.place[:2], atol=3)
+        np.testing.assert_array_equal(found.place[2], guess.place[2])
+
+
+def still_landmarks(
+    count: int, size: float, place: tuple[float, float], rotation: tuple[float, float, float]
+) -> Landmarks:
+    widths = {"beta_mouth": 28, "beta_upper": 16, "rotation": 3, "translation": 2, "scale": 1, "gaze": 4}
+    still = {name: np.zeros((count, width), np.float32) for name, width in widths.items()}
+    motion = FaceMotion(**still | {"rotation": np.tile(np.array(rotation, np.float32), (count, 1))})
+    return Landmarks(
+        np.arange(count) / 25, np.ones(count, bool), np.tile(np.array(place), (count, 1)),
+        np.full(count, size), motion,
+    )  # fmt: skip
+
+
+def test_landmarks_are_written_and_read(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    rows = {"beta_mouth": 28, "beta_upper": 16, "rotation": 3, "translation": 2, "scale": 1, "gaze": 4}
+    motion = FaceMotion(**{k: generator.normal(0, 0.1, (6, n)).astype(np.float32) for k, n in rows.items()})
+    landmarks = Landmarks(
+        np.arange(6) / 25, np.ones(6, bool), generator.uniform(0, 99, (6, 2)), np.full(6, 80.0), motion
+    )
+    landmarks.to_json(tmp_path / "lm.json")
+    again = Landmarks.from_json(tmp_path / "lm.json")
+    face = FaceModel.from_pretrained()
+    np.testing.assert_allclose(again.meshes(face, face.mean), landmarks.meshes(face, face.mean), atol=0.02)
+    (tmp_path / "other.json").write_text("{}")
+    with pytest.raises(InvalidOption, match="holds no landmarks"):
+        Landmarks.from_json(tmp_path / "other.json")
+
+
+@given(st.integers(1, 30), st.integers(0, 3))
+def test_around_keeps_the_middle(frames: int, reach: int) -> None:
+    values = np.arange(frames)
+    np.testing.assert_array_equal(around(values, reach)[:, reach], values)
+    assert around(values, reach).shape == (frames, 2 * reach + 1)
+    sound = np.arange(2 * frames)
+    np.testing.assert_array_equal(around_audio(sound)[:, 1], sound[::2])
+
+
+# -- both ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def pipeline() -> TccpPipeline:
+    """All of fill, with tiny random networks."""
+    base, face = tiny_base(), FaceModel.from_pretrained()
+    torch.manual_seed(0)
+    net = MVControlNet(FACE, base.model).eval()
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    placing = LandmarkTransformer(LandmarkConfig(channels=(8, 8), width=16, layers=1, heads=2)).eval()
+    performer = SpeechToMotion(
+        FeatureStream(ContentEncoder.from_pretrained()),
+        MotionModel.from_pretrained("thpad-motion"),
+        DiffusionPrior.from_pretrained(),
+        face,
+        "cpu",
+    )
+    return TccpPipeline(base, net, placing, face, performer, Refiner.debug())
+
+
+def write_lossless(path: Path, frames: list[np.ndarray]) -> Path:
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("ffv1", rate=25)
+        stream.height, stream.width, stream.pix_fmt = *frames[0].shape[:2], "bgr0"
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode(None))
+    return path
+
+
+def test_what_is_under_the_mask_does_not_matter(
+    pipeline: TccpPipeline, talking: Path, speech: Path, portrait: Path, tmp_path: Path
+) -> None:
+    """The same landmarks and pictures come out whatever the hole held, and around it nothing changes."""
+    real = [frame.image for frame in SourceVideo(talking).frames()][:10]
+    height, width = real[0].shape[:2]
+    left, top, across, down = width // 4, height // 5, width // 2, 3 * height // 5
+    part = slice(top, top + down), slice(left, left + across)
+    spoilt = [frame.copy() for frame in real]
+    for frame in spoilt:
+        frame[part] = 255 - frame[part]
+    videos = write_lossless(tmp_path / "real.mkv", real), write_lossless(tmp_path / "spoilt.mkv", spoilt)
+    one, other = (
+        pipeline(video, speech, identity=portrait, mask=f"{left},{top},{across},{down}", steps=1)[0]
+        for video in videos
+    )
+    np.testing.assert_array_equal(one.landmarks.place, other.landmarks.place)
+    outside = np.ones((height, width), bool)
+    outside[part] = False
+    for a, b, c in zip(one, other, real, strict=True):
+        np.testing.assert_array_equal(a, b)
+        np.testing.assert_array_equal(a[outside], c[outside])
+        assert (a[~outside] != c[~outside]).any()
+
+
+def test_context_that_is_left_out_does_not_matter(
+    pipeline: TccpPipeline, talking: Path, speech: Path, portrait: Path, tmp_path: Path
+) -> None:
+    real = [frame.image for frame in SourceVideo(talking).frames()][:6]
+    other = [255 - frame for frame in real]
+    videos = write_lossless(tmp_path / "real.mkv", real), write_lossless(tmp_path / "other.mkv", other)
+    height, width = real[0].shape[:2]
+    box = f"{width // 4},{height // 5},{width // 2},{3 * height // 5}"
+    for without, same in (((), False), (("context",), True)):
+        one, two = (
+            pipeline(video, speech, identity=portrait, mask=box, without=without)[0].landmarks
+            for video in videos
+        )
+        assert bool(np.allclose(one.place, two.place)) is same
+
+
+def test_takes_differ_and_repeat(pipeline: TccpPipeline, talking: Path, speech: Path, portrait: Path) -> None:
+    given = {"identity": portrait, "mask": "auto", "steps": 1, "stop": 0.4, "seed": 4}
+    one, two = (list(take) for take in pipeline(talking, speech, takes=2, **given))
+    again = list(pipeline(talking, speech, **given)[0])
+    assert len(one) == len(again)
+    for a, b in zip(one, again, strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert any((a != b).any() for a, b in zip(one, two, strict=True))
+
+
+def test_chained_windows_go_on_from_what_was_drawn(
+    pipeline: TccpPipeline, talking: Path, speech: Path, portrait: Path
+) -> None:
+    """The first frame of a shot is drawn alone, so that only from the second on does it matter."""
+    given = {"identity": portrait, "steps": 1, "stop": 0.4}
+    free, chained = (list(pipeline(talking, speech, **given, chained=one)[0]) for one in (False, True))
+    assert len(free) == len(chained)
+    assert any((a != b).any() for a, b in zip(free, chained, strict=True))
+
+
+def test_larger_faces_are_finer(pipeline: TccpPipeline, talking: Path, speech: Path, portrait: Path) -> None:
+    """The networks see the same; the face of the portrait is moved at the size that is asked for."""
+    small, large = (
+        pipeline(talking, speech, identity=portrait, steps=1, size=size, stop=0.1)[0] for size in (256, 512)
+    )
+    assert [one.identity.images[0].shape[0] for one in (small, large)] == [256, 512]
+    np.testing.assert_allclose(small.identity.neutral, large.identity.neutral, atol=0.05)
+    for a, b in zip(small, large, strict=True):
+        assert 0 < np.abs(a.astype(np.float32) - b).mean() < 4
+    with pytest.raises(InvalidOption, match="choose 256 or 512"):
+        pipeline(talking, speech, identity=portrait, size=300)
+
+
+def test_edited_landmarks_are_drawn(
+    pipeline: TccpPipeline, talking: Path, speech: Path, portrait: Path, tmp_path: Path
+) -> None:
+    given = {"identity": portrait, "steps": 1, "stop": 0.6}
+    first = pipeline(talking, speech, **given)[0]
+    first.landmarks.to_json(tmp_path / "lm.json")
+    again = pipeline(talking, speech, landmarks=tmp_path / "lm.json", **given)[0]
+    np.testing.assert_allclose(again.landmarks.place, first.landmarks.place, atol=0.01)
+    assert len(list(again)) == len(first)
+
+
+def test_wrong_identities_are_refused(
+    pipeline: TccpPipeline, talking: Path, speech: Path, tmp_path: Path, portrait: Path
+) -> None:
+    Image.fromarray(np.full((200, 200, 3), 90, np.uint8)).save(tmp_path / "nobody.png")
+    with pytest.raises(NoFaceFound, match=r"nobody\.png"):
+        pipeline(talking, speech, identity=tmp_path / "nobody.png")
+    one = Image.open(portrait).convert("RGB").resize((400, 400))
+    both = Image.new("RGB", (800, 400))
+    both.paste(one, (0, 0))
+    both.paste(one, (400, 0))
+    both.save(tmp_path / "two.png")
+    with pytest.raises(InvalidOption, match="faces"):
+        pipeline(talking, speech, identity=tmp_path / "two.png")
+    with pytest.raises(InvalidOption, match="1 to 8"):
+        pipeline(talking, speech, identity=[])
+
+
+@pytest.fixture(scope="module")
+def tiny_ldm(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with a tiny random face LDM."""
+    base, folder = tiny_base(), tmp_path_factory.mktemp("ldm")
+    for name, module in (("face-diffusion", base.model), ("face-autoencoder", base.autoencoder)):
+        config = {"class": type(module).__name__, "model": asdict(module.config)}
+        save_pretrained(folder / name, config, module.state_dict(), card=None)
+    return folder
+
+
+@pytest.mark.parametrize("model", [FACE, LANDMARKS], ids=["face", "landmarks"])
+def test_both_stages_train(prepared_clips: Path, tiny_ldm: Path, model: MVControlNetConfig) -> None:
+    goal = "face" if model.drawing else "landmarks"
+    config = VideoTrainConfig(
+        model=model, goal=goal, base=str(tiny_ldm), batch=1, windows=1, held_out=1, single=0.0
+    )
+    task = VideoTask(config, prepared_clips)
+    before = task.validate()["val_error"]
+    first, last = overfit_one_batch(task, TrainerConfig(lr=1e-2, warmup_steps=2, device="cpu"), 20)
+    assert last < 0.9 * first
+    assert task.validate()["val_error"] < 0.95 * before
+
+
+def test_drawn_landmarks_are_read(prepared_clips: Path, tiny_ldm: Path, tmp_path: Path) -> None:
+    """The reader learns drawings, reads them as motion, and tells how good a stage 1 is."""
+    sizes = ReaderConfig(channels=(8, 16), width=32, side=tiny_base().pixels // 8)
+    task = ReadingTask(
+        ReadingTrainConfig(model=sizes, base=str(tiny_ldm), batch=8, windows=1), prepared_clips
+    )
+    before, after = overfit_one_batch(task, TrainerConfig(lr=3e-3, warmup_steps=10, device="cpu"), 60)
+    assert after < 0.5 * before
+    task.export(tmp_path / "reader", {})
+    reader = LandmarkReader.from_pretrained(str(tmp_path / "reader"))
+    fit = reader.read(task.val_rows[0][:3], FaceModel.from_pretrained(), 256)
+    assert len(fit.motion) == len(fit.pose.scale) == 3
+    stage1 = VideoTrainConfig(
+        model=LANDMARKS,
+        goal="landmarks",
+        base=str(tiny_ldm),
+        windows=1,
+        held_out=1,
+        reader=str(tmp_path / "reader"),
+    )
+    found = VideoTask(stage1, prepared_clips).validate()
+    assert found["val_landmark_error"] > 0
+    assert 0 <= found["val_pose_error"] <= 180
+
+
+@given(st.floats(0, 0.3))
+def test_landmark_errors_are_told_in_inter_ocular_distances(away: float) -> None:
+    real = torch.from_numpy(FaceModel.from_pretrained().mean)[None].float() * 50
+    eyes = float(tp.inter_ocular(real.numpy())[0])
+    moved = real + torch.tensor([away * eyes, 0.0, 100.0])
+    torch.testing.assert_close(landmark_error(moved, real), torch.tensor([away]), atol=1e-4, rtol=1e-3)
+
+
+def test_poses_are_learned(prepared_clips: Path) -> None:
+    sizes = LandmarkConfig(channels=(8, 16, 16), width=32, layers=1, heads=2)
+    task = LandmarkTask(LandmarkTrainConfig(model=sizes, batch=2, held_out=2), prepared_clips)
+    before = task.validate()["val_landmark_error"]
+    overfit_one_batch(task, TrainerConfig(lr=3e-3, warmup_steps=2, device="cpu"), 40)
+    assert task.validate()["val_landmark_error"] < 0.7 * before
+
+
+def test_a_still_is_seen_through_another_hole_in_every_frame(prepared_clips: Path) -> None:
+    sizes = LandmarkConfig(channels=(8, 16, 16), width=32, layers=1, heads=2)
+    config = LandmarkTrainConfig(model=sizes, batch=12, frames=4, stills=1.0, held_out=1)
+    batch = next(LandmarkTask(config, prepared_clips).batches(np.random.default_rng(0)))
+    assert batch["there"].sum() == 48
+    assert not batch["audio"].any()
+    rotation, place = batch["poses"][:, :, :3], batch["poses"][:, :, 3:5]
+    torch.testing.assert_close(rotation, rotation[:, :1].expand(-1, 4, -1))
+    assert place.std(1).max() > 0
+    told = batch["margin"] > 0
+    assert 0 < told.sum() < 12
+    assert place[told].std(1).max() < 1e-3  # around a tracked face, always the same
+
+
+def test_dtypes() -> None:
+    cpu = torch.device("cpu")
+    assert resolve_dtype("float32", cpu) == torch.float32
+    assert resolve_dtype("auto", cpu) == (torch.bfloat16 if has_bf16_units() else torch.float32)
+    with pytest.raises(InvalidOption, match="int8"):
+        resolve_dtype("int8", cpu)
+    double = in_dtype(lambda noisy, time: noisy @ noisy, torch.bfloat16)
+    square = torch.full((1, 4, 8, 8), 0.3)
+    assert double(square, torch.zeros(1)).dtype == torch.float32
+    torch.testing.assert_close(double(square, torch.zeros(1)), square @ square, atol=0.01, rtol=0)
+
+
+def test_a_window_holds_what_the_networks_were_trained_on() -> None:
+    assert FACE.frames >= WINDOW
+
+
+# -- evaluation ------------------------------------------------------------------------------------
+
+
+def test_hole_figures_of_the_same_and_of_a_worse_picture(picture: Image.Image) -> None:
+    real = np.asarray(picture)
+    points = FaceTracker().track_image(real)[0].points
+    same = HoleFidelity()
+    same.add(real, real, points)
+    assert same.figures() == {"hole_psnr": float("inf"), "border": 1.0, "outside_difference": 0.0}
+    hole = face_hole(points, (real.shape[1], real.shape[0]), 0.25) > 0
+    darker = real.copy()
+    darker[hole] = darker[hole] // 2
+    worse = HoleFidelity()
+    worse.add(real, darker, points)
+    found = worse.figures()
+    assert found["hole_psnr"] < 20
+    assert found["border"] > 1.5
+    assert found["outside_difference"] == 0
+
+
+def test_true_landmarks_have_no_error(talking: Path, talking_frames: list[np.ndarray]) -> None:
+    face = FaceModel.from_pretrained()
+    track = FaceTracker().track_video((k / 25, image) for k, image in enumerate(talking_frames[:20]))[0]
+    fit = face.fit(track.points)
+    motion, pose = fit.motion, fit.pose
+    landmarks = Landmarks(
+        track.times, np.ones(len(track.times), bool), pose.translation[:, :2], pose.scale,
+        replace(motion, rotation=Rotation.from_matrix(pose.rotation).as_rotvec().astype(np.float32)),
+    )  # fmt: skip
+    found = against_truth(landmarks, Clip("own", "own", talking, track), face, fit.neutral)
+    assert found["landmark_error"] < 0.03
+    assert found["pose_error"] < 2.0
+    turned = replace(landmarks, place=landmarks.place + 20)
+    worse = against_truth(turned, Clip("own", "own", talking, track), face, fit.neutral)
+    assert worse["landmark_error"] > 0.1

@@ -44,14 +44,14 @@ demo: $(VENV)/.core
 	$(BIN)/talkface animate src/talkface/examples/portrait.jpg src/talkface/examples/speech.flac -o demo.mp4 --overwrite
 
 demo-dub: demo
-	$(BIN)/talkface dub demo.mp4 src/talkface/examples/speech.flac -o demo-dub.mp4 --from 4 --overwrite
+	$(BIN)/talkface dub demo.mp4 src/talkface/examples/speech.flac -o demo-dub.mp4 --start 4 --overwrite
 
 demo-imagine: $(VENV)/.core
 	$(BIN)/talkface imagine src/talkface/examples/speech.flac -o demo-imagine.mp4 --seed 1 --overwrite
 
 demo-fill: demo
 	$(BIN)/talkface fill demo.mp4 src/talkface/examples/speech.flac --identity src/talkface/examples/portrait.jpg \
-		-o demo-fill.mp4 --to 1 --overwrite
+		-o demo-fill.mp4 --stop 1 --overwrite
 
 # A worker a core, a thread a worker: two threads on a core that is shared take twice as long as one.
 THREADS ?= 1

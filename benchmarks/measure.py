@@ -149,7 +149,7 @@ def fps(portrait: str, speech: str, folder: str, started: float, repeats: int) -
     import talkface
 
     def save() -> int:
-        video = talkface.animate(portrait, speech, device="cpu")
+        video = talkface.animate(portrait, speech, device="cpu")[0]
         video.save(Path(folder) / "fps.mp4", overwrite=True)
         return len(video)
 
@@ -234,7 +234,9 @@ def first_frame(started: float) -> Figures:
     """Seconds from the start of the process to the first frame of the bundled example."""
     import talkface
 
-    frame = next(iter(talkface.animate(talkface.example_portrait(), talkface.example_speech(), device="cpu")))
+    frame = next(
+        iter(talkface.animate(talkface.example_portrait(), talkface.example_speech(), device="cpu")[0])
+    )
     return {"seconds": round(time.time() - started, 3), "height": frame.shape[0]}
 
 
@@ -243,7 +245,7 @@ def memory(portrait: str, speech: str, folder: str) -> Figures:
     import talkface
 
     start = time.perf_counter()
-    video = talkface.animate(portrait, speech, device="cpu")
+    video = talkface.animate(portrait, speech, device="cpu")[0]
     video.save(Path(folder) / "memory.mp4", overwrite=True)
     seconds = time.perf_counter() - start
     return {"frames": len(video), "seconds": round(seconds, 1), "peak_mib": peak_mib()}

@@ -56,7 +56,7 @@ def _write_talk(folder: Path, speech: Path) -> Path:
     canvas, path = wall.clip(0, 255).astype(np.uint8), folder / "talk.mp4"
     left, top = (WIDTH - PORTRAIT) // 2, HEIGHT - PORTRAIT
     with VideoWriter(path, (WIDTH, HEIGHT), 25, speech) as writer:
-        for frame in talkface.animate(portrait, speech, size=PORTRAIT):
+        for frame in talkface.animate(portrait, speech, size=PORTRAIT)[0]:
             canvas[top:, left : left + PORTRAIT] = frame
             writer.write(canvas)
     return path
@@ -85,7 +85,7 @@ def fps(video: str, speech: str, folder: str, started: float, repeats: int) -> F
     import talkface
 
     def save() -> int:
-        dubbing = talkface.dub(video, speech, device="cpu")
+        dubbing = talkface.dub(video, speech, device="cpu")[0]
         dubbing.save(Path(folder) / "fps.mp4", overwrite=True)
         return len(dubbing)
 
@@ -192,7 +192,7 @@ def first_frame(video: str, speech: str, started: float) -> Figures:
     """Seconds from the start of the process to the first frame."""
     import talkface
 
-    next(iter(talkface.dub(video, speech, device="cpu")))
+    next(iter(talkface.dub(video, speech, device="cpu")[0]))
     return {"seconds": round(time.time() - started, 3)}
 
 
@@ -201,7 +201,7 @@ def memory(video: str, speech: str, folder: str) -> Figures:
     import talkface
 
     start = time.perf_counter()
-    dubbing = talkface.dub(video, speech, device="cpu")
+    dubbing = talkface.dub(video, speech, device="cpu")[0]
     dubbing.save(Path(folder) / "memory.mp4", overwrite=True)
     seconds = time.perf_counter() - start
     return {"frames": len(dubbing), "seconds": round(seconds, 1), "peak_mib": peak_mib()}

@@ -31,9 +31,9 @@ def generated(verb: str, folder: Path) -> Iterable[np.ndarray]:
     portrait, video = folder / "portrait-256.png", folder / "video.mp4"
     speech, other = folder / "speech-4.wav", folder / "speech-2.wav"
     if verb == "animate":
-        return talkface.animate(portrait, speech, seed=3)
+        return talkface.animate(portrait, speech, seed=3)[0]
     if verb == "dub":
-        return talkface.dub(video, other)
+        return talkface.dub(video, other)[0]
     if verb == "imagine":
         return talkface.imagine(speech, seed=3)[0]
     return talkface.fill(video, other, identity=portrait, stop=1.0)[0]
@@ -47,7 +47,7 @@ def write_inputs(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     inputs(str(folder), ["256"], [4])
     write_speech(folder, [2], start=5.0)
-    made = talkface.animate(folder / "portrait-256.png", folder / "speech-4.wav", seed=3)
+    made = talkface.animate(folder / "portrait-256.png", folder / "speech-4.wav", seed=3)[0]
     made.save(folder / "video.mp4", overwrite=True)
 
 

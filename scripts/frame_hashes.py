@@ -42,7 +42,7 @@ def write_inputs(folder: Path) -> None:
             file.setframerate(16_000)
             file.writeframes((part * 32767).astype("<i2").tobytes())
     for name, rate in (("video", 25), ("fast", 30)):
-        made = talkface.animate(folder / "portrait-384.png", folder / "speech.wav", seed=5, fps=rate)
+        made = talkface.animate(folder / "portrait-384.png", folder / "speech.wav", seed=5, fps=rate)[0]
         made.save(folder / f"{name}.mp4")
     mask = np.zeros((384, 384), np.uint8)
     cv2.ellipse(mask, (192, 190), (88, 120), 0, 0, 360, 255, -1)
@@ -57,15 +57,17 @@ def generations(folder: Path) -> dict[str, Callable[[], Iterable[np.ndarray]]]:
     speech, other, long = (folder / f"{name}.wav" for name in ("speech", "other", "long"))
     video, fast = folder / "video.mp4", folder / "fast.mp4"
     return {
-        "animate": lambda: talkface.animate(portrait, speech, seed=3),
-        "animate-strong": lambda: talkface.animate(large, other, seed=8, pose=1.5, blink=2, lips=1.4, fps=30),
-        "animate-still": lambda: talkface.animate(large, other, seed=4, size=192, still=True),
-        "dub": lambda: talkface.dub(video, other),
-        "dub-remap": lambda: talkface.dub(fast, long, sync_mode="remap", keep_silence=True, lips=1.3),
-        "dub-bounce": lambda: talkface.dub(video, long, sync_mode="bounce", face="auto"),
+        "animate": lambda: talkface.animate(portrait, speech, seed=3)[0],
+        "animate-strong": lambda: talkface.animate(large, other, seed=8, pose=1.5, blink=2, lips=1.4, fps=30)[
+            0
+        ],
+        "animate-still": lambda: talkface.animate(large, other, seed=4, size=192, still=True)[0],
+        "dub": lambda: talkface.dub(video, other)[0],
+        "dub-remap": lambda: talkface.dub(fast, long, sync_mode="remap", keep_silence=True, lips=1.3)[0],
+        "dub-bounce": lambda: talkface.dub(video, long, sync_mode="bounce", face="auto")[0],
         "dub-stretch": lambda: talkface.dub(
             fast, other, sync_mode="silence", face="all", start=0.3, stop=1.4
-        ),
+        )[0],
         "imagine-warp": lambda: talkface.imagine(speech, seed=3)[0],
         "imagine-diffusion": lambda: talkface.imagine(speech, seed=2, renderer="diffusion", steps=3)[0],
         "imagine-prompt": lambda: talkface.imagine(

@@ -178,7 +178,7 @@ def talking(picture: Image.Image, samples: np.ndarray, tmp_path_factory: pytest.
     folder = tmp_path_factory.mktemp("talking")
     close, voice = folder / "close.png", write_wav(folder / "own.wav", samples[RATE : 4 * RATE])
     picture.crop((104, 8, 344, 248)).save(close)
-    return talkface.animate(close, voice, size=256).save(folder / "talking.mp4")
+    return talkface.animate(close, voice, size=256).save(folder / "talking.mp4")[0]
 
 
 @pytest.fixture(scope="session")

@@ -142,7 +142,7 @@ def no_speech(case: Case) -> None:
 
 
 def speech_and_track(case: Case) -> None:
-    case.options = ["--audio-track", f"face0={case.voice}"]
+    case.options = ["--audio-tracks", f"face0={case.voice}"]
 
 
 def track(*texts: str) -> Callable[[Case], None]:
@@ -151,7 +151,7 @@ def track(*texts: str) -> Callable[[Case], None]:
     def spoil(case: Case) -> None:
         case.speech = []
         for text in texts:
-            case.options += ["--audio-track", text.format(case.voice)]
+            case.options += ["--audio-tracks", text.format(case.voice)]
 
     spoil.__name__ = "track_" + "_".join(text.split("=")[0] for text in texts)
     return spoil
@@ -228,11 +228,11 @@ REFUSED: list[tuple[Callable[[Case], None], str]] = [
     (option("--sync-mode", "stretch"), "stretch"),
     (option("--lips", "-1"), "lips"),
     (option("--lips", "nan"), "lips"),
-    (option("--from", "0.4", "--to", "0.2"), "later"),
-    (option("--from", "0.4", "--to", "0.4"), "later"),
-    (option("--from", "10"), "10"),
-    (option("--from", "soon"), "soon"),
-    (option("--to", ""), "time"),
+    (option("--start", "0.4", "--stop", "0.2"), "later"),
+    (option("--start", "0.4", "--stop", "0.4"), "later"),
+    (option("--start", "10"), "10"),
+    (option("--start", "soon"), "soon"),
+    (option("--stop", ""), "time"),
     (option("--audio-stream", "2", "--face", "auto"), "audio stream"),
     (option("--device", "quantum"), "quantum"),
     (option("--progress", "maybe"), "progress"),
@@ -312,7 +312,7 @@ def test_silence_as_speech_closes_the_mouth(
 
 
 def test_end_behind_the_end(case: Case, dub: Callable[..., list[np.ndarray]]) -> None:
-    case.options = ["--to", "60"]
+    case.options = ["--stop", "60"]
     assert len(dub("ends at 0.60 s")) == 15
 
 
@@ -452,5 +452,5 @@ def test_odd_paths(case: Case, run: Run) -> None:
     video = case.video.rename(folder / "-film's $1 #1 é.mp4")
     voice = case.voice.rename(folder / 'voice "日本" %s=1.wav')
     output = folder / "out 'ü' $(x) :1.mp4"
-    outcome = run("dub", video, "--audio-track", f"face0={voice}", "-o", output, "--to", "0.2")
+    outcome = run("dub", video, "--audio-tracks", f"face0={voice}", "-o", output, "--stop", "0.2")
     assert outcome == Outcome(0, [str(output)], [])

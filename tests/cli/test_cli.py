@@ -1,5 +1,6 @@
 """The command line: verbs, options that mirror the API, progress, exit codes."""
 
+import importlib
 import inspect
 import json
 import subprocess
@@ -14,8 +15,10 @@ import typer
 import talkface
 from conftest import Outcome, read_video
 from talkface import cli, hub
+from talkface.cli.verbs import argument_help
 
 Run = Callable[..., Outcome]
+VERBS = ("animate", "dub", "imagine", "fill")
 
 
 def start(*arguments: object, **options: object) -> subprocess.CompletedProcess[str]:
@@ -32,7 +35,7 @@ def test_help_loads_nothing_heavy() -> None:
         assert f"'{module}'" not in printed
 
 
-@pytest.mark.parametrize("verb", ["animate", "dub", "doctor", "models", "prepare", "train", "evaluate"])
+@pytest.mark.parametrize("verb", [*VERBS, "doctor", "models", "prepare", "train", "evaluate"])
 def test_every_verb_has_help(verb: str, run: Run) -> None:
     outcome = run(verb, "--help")
     assert outcome.code == 0
@@ -65,27 +68,75 @@ def test_wrong_usage_is_one_line(arguments: list[str], run: Run) -> None:
     assert outcome.err[0].startswith("talkface: error: ")
 
 
-def keywords(function: Callable[..., object]) -> set[str]:
-    parameters = inspect.signature(function).parameters.values()
-    return {parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY}
-
-
-def options(verb: str) -> set[str]:
+def parameters(verb: str) -> dict[str, tuple[bool, object]]:
+    """Names of a command's parameters: whether they are options, and their defaults."""
     command = typer.main.get_command(cli.app).commands[verb]  # type: ignore[attr-defined]
-    return {parameter.name for parameter in command.params if parameter.param_type_name == "option"}
+    return {one.name: (one.param_type_name == "option", one.default) for one in command.params}
 
 
-def test_options_are_the_keywords_of_the_api_and_of_the_pipeline() -> None:
-    from talkface.systems.g4g.pipeline import G4GPipeline
-    from talkface.systems.thpad.pipeline import ThpadPipeline
+@pytest.mark.parametrize("verb", VERBS)
+def test_the_command_line_takes_what_the_api_takes(verb: str) -> None:
+    """Every argument of the API, with its default, is one of the command line; a few more are its own."""
+    of_program = {"output", "overwrite", "resume", "progress", "help"}
+    extra = {"animate": {"export_motion"}, "dub": {"dry_run"}, "fill": {"landmarks_out"}}
+    extra["imagine"] = {"portrait_out", "explain"}
+    told, command = inspect.signature(getattr(talkface, verb)).parameters, parameters(verb)
+    assert set(told) == set(command) - of_program - extra[verb]
+    for name, parameter in told.items():
+        is_option, default = command[name]
+        assert is_option == (parameter.kind is parameter.KEYWORD_ONLY)
+        if parameter.default not in (parameter.empty, None):
+            assert default == parameter.default, name
 
-    only_here = {"output", "takes", "overwrite", "export_motion", "progress", "help"}
-    assert keywords(talkface.animate) == options("animate") - only_here
-    assert keywords(talkface.animate) == keywords(ThpadPipeline.__call__) | {"device"}
-    only_here = {"output", "overwrite", "dry_run", "resume", "progress", "help"}
-    renamed = {"audio_track": "audio_tracks"}  # one at a time on the command line
-    assert keywords(talkface.dub) == {renamed.get(name, name) for name in options("dub") - only_here}
-    assert keywords(talkface.dub) == keywords(G4GPipeline.__call__) | {"device"}
+
+@pytest.mark.parametrize(
+    ("verb", "pipeline"),
+    [
+        ("animate", "thpad.pipeline:ThpadPipeline"),
+        ("dub", "g4g.pipeline:G4GPipeline"),
+        ("imagine", "imagineid.pipeline:ImagineIdPipeline"),
+        ("fill", "tccp.pipeline:TccpPipeline"),
+    ],
+)
+def test_the_pipeline_takes_what_the_api_takes(verb: str, pipeline: str) -> None:
+    module, _, name = pipeline.partition(":")
+    call = getattr(importlib.import_module(f"talkface.systems.{module}"), name).__call__
+    of_verb = inspect.signature(getattr(talkface, verb)).parameters
+    of_call = inspect.signature(call).parameters
+    for name, parameter in of_verb.items():
+        if name not in ("device", "base"):  # they choose the pipeline
+            assert name in of_call
+            assert parameter.default in (of_call[name].default, parameter.empty), name
+
+
+def test_every_verb_means_the_same_by_the_same_name() -> None:
+    verbs = {verb: inspect.signature(getattr(talkface, verb)).parameters for verb in VERBS}
+    for name in (
+        "takes",
+        "seed",
+        "steps",
+        "guidance",
+        "start",
+        "stop",
+        "sync_mode",
+        "lips",
+        "device",
+        "still",
+    ):
+        kinds = {str(of[name].annotation).removesuffix(" | None") for of in verbs.values() if name in of}
+        assert len(kinds) == 1, (name, kinds)
+    assert all("resume" in parameters(verb) for verb in VERBS)
+    assert all(("takes" in of) == ("seed" in of) for of in verbs.values())
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_says_what_the_docstring_says(verb: str, run: Run) -> None:
+    function = getattr(talkface, verb)
+    told = argument_help(function)
+    assert set(told) == set(inspect.signature(function).parameters)
+    shown = " ".join(" ".join(run(verb, "--help").out).replace("│", " ").split())
+    for text in told.values():
+        assert all(word in shown for word in text.split()[:6])
 
 
 def test_bug_is_one_line_and_a_traceback_under_debug(
@@ -201,16 +252,18 @@ def test_overwrite(portrait: Path, speech: Path, tmp_path: Path, run: Run) -> No
 
 
 def test_python_api(portrait: Path, speech: Path, tmp_path: Path) -> None:
-    generation = talkface.animate(portrait, speech, seed=3)
+    generation = talkface.animate(portrait, speech, seed=3)[0]
     assert (generation.fps, tuple(generation.size), generation.seed) == (25, (512, 512), 3)
     generation.save(tmp_path / "out.mp4")
-    frames = [frame for frame, _ in zip(talkface.animate(str(portrait), str(speech)), range(2), strict=False)]
+    frames = [
+        frame for frame, _ in zip(talkface.animate(str(portrait), str(speech))[0], range(2), strict=False)
+    ]
     assert all(frame.shape == (512, 512, 3) and frame.dtype == np.uint8 for frame in frames)
     assert read_video(tmp_path / "out.mp4").frames == 30
 
 
 def test_dub_in_a_process_prints_the_output_only(talking: Path, speech: Path, tmp_path: Path) -> None:
-    done = start("dub", talking, speech, "-o", "out.mp4", "--to", "0.4", cwd=tmp_path)
+    done = start("dub", talking, speech, "-o", "out.mp4", "--stop", "0.4", cwd=tmp_path)
     assert (done.returncode, done.stdout, done.stderr) == (0, "out.mp4\n", "")
     video = read_video(tmp_path / "out.mp4")
     assert (video.frames, video.fps, video.size) == (10, 25, (256, 256))

@@ -104,8 +104,8 @@ def test_block_runs(block: Block, folder: Path, monkeypatch: pytest.MonkeyPatch)
     [
         ('talkface dub a.mp4 "b c.wav" -o d.mp4  # a remark\n', [["dub", "a.mp4", "b c.wav", "-o", "d.mp4"]]),
         (
-            "# a remark\ntalkface fill a \\\n  b --to 0:1.5\n\ntalkface x\n",
-            [["fill", "a", "b", "--to", "0:1.5"], ["x"]],
+            "# a remark\ntalkface fill a \\\n  b --stop 0:1.5\n\ntalkface x\n",
+            [["fill", "a", "b", "--stop", "0:1.5"], ["x"]],
         ),
         ("talkface animate a b | tee c\n", None),
         ("talkface animate *.png b\n", None),

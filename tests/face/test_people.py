@@ -43,7 +43,7 @@ def face() -> FaceModel:
 @pytest.fixture(scope="module")
 def anna() -> list[np.ndarray]:
     """Head and shoulders of the portrait, speaking for two seconds: 50 frames (260, 260, 3)."""
-    video = talkface.animate(talkface.example_portrait(), talkface.example_speech(), size=384, seed=1)
+    video = talkface.animate(talkface.example_portrait(), talkface.example_speech(), size=384, seed=1)[0]
     return [np.ascontiguousarray(frame[:200, 70:270]) for frame in itertools.islice(video, 50)]
 
 
@@ -444,7 +444,7 @@ def test_the_one_whose_lips_follow_the_sound_speaks(dialogue, face, speaker) -> 
 
 def performed(face: FaceModel, speaker: int) -> FaceMotion:
     """What the speech predicts for the one who says it, or for the one who says it backwards."""
-    speech = talkface.animate(talkface.example_portrait(), talkface.example_speech(), size=64, seed=1)
+    speech = talkface.animate(talkface.example_portrait(), talkface.example_speech(), size=64, seed=1)[0]
     next(iter(speech))
     motion = speech.motion
     assert motion is not None

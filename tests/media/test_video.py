@@ -3,7 +3,7 @@
 import errno
 import logging
 import resource
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
@@ -15,12 +15,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from media_samples import gradient, packets, tone, write_float_wav, write_sound, write_video
-from talkface import __version__
 from talkface.errors import OutputError, UnreadableMedia
 from talkface.media.audio import probe_audio, read_audio
 from talkface.media.files import output_error
 from talkface.media.video import VideoReader, VideoWriter, exact_fps, frame_count, frame_times, resample_times
-from talkface.output.generation import Generation
 
 SAME_FOLDER = settings(
     max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
@@ -443,59 +441,3 @@ def test_full_disk_is_called_so(tmp_path: Path) -> None:
         message = str(output_error(tmp_path / "a.mp4", av.error.FFmpegError(number, "x")))
         assert says in message
         assert "a.mp4" in message
-
-
-# -- Generation ------------------------------------------------------------------------------------
-
-
-class Computation:
-    """Frames of a gradient that say when they are computed."""
-
-    def __init__(self, count: int) -> None:
-        self.count, self.computed = count, 0
-
-    def __call__(self) -> Iterator[np.ndarray]:
-        for number in range(self.count):
-            self.computed += 1
-            yield gradient(32, 32, number)
-
-
-def test_generation_computes_when_asked(tmp_path: Path) -> None:
-    source = write_sound(tmp_path / "a.m4a", tone(1.0, 16000), 16000, "aac")
-    computation = Computation(25)
-    provenance = {"model": "debug"}
-    generation = Generation(computation, 25, 25, (32, 32), source, 3, provenance, lambda: None)
-    assert (len(generation), generation.fps, generation.duration, generation.seed) == (25, 25.0, 1.0, 3)
-    assert generation.motion is None
-    next(iter(generation))
-    assert computation.computed == 1
-    steps: list[tuple[str, int, int]] = []
-    path = generation.save(tmp_path / "a.mp4", progress=lambda *step: steps.append(step))
-    assert steps == [("frames", done, 25) for done in range(1, 26)]
-    with av.open(str(path)) as container:
-        metadata = container.metadata
-    assert metadata["synthetic"] == "true"
-    assert (metadata["model"], metadata["seed"], metadata["version"]) == ("debug", "3", __version__)
-    assert "synthetic" in metadata["comment"].lower()
-    assert lengths(path) == (1.0, pytest.approx(1.0))
-
-
-def test_generation_looks_at_the_target_first(tmp_path: Path) -> None:
-    computation = Computation(25)
-    generation = Generation(computation, 25, 25, (32, 32), None, 0)
-    (tmp_path / "a.mp4").write_bytes(b"precious")
-    for name in ("a.mp4", "nowhere/a.mp4", "a.docx"):
-        with pytest.raises(OutputError):
-            generation.save(tmp_path / name)
-    assert computation.computed == 0
-    assert names(tmp_path) == ["a.mp4"]
-
-
-def test_generation_interrupted(tmp_path: Path) -> None:
-    def stop(stage: str, done: int, total: int) -> None:
-        if done == 10:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        Generation(Computation(25), 25, 25, (32, 32), None, 0).save(tmp_path / "a.mp4", progress=stop)
-    assert names(tmp_path) == []

@@ -1,6 +1,6 @@
 """The command line."""
 
-from talkface.cli import generate, machine, workshop  # their commands, in the order of the help
+from talkface.cli import machine, verbs, workshop  # their commands, in the order of the help
 from talkface.cli.program import app, entry, main
 
-__all__ = ["app", "entry", "generate", "machine", "main", "workshop"]
+__all__ = ["app", "entry", "machine", "main", "verbs", "workshop"]

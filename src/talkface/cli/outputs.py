@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING
 
 from talkface.errors import InvalidOption, OutputError
 from talkface.progress import Reporter
 
 if TYPE_CHECKING:
-    from talkface.output.generation import Generation
-
-Number = TypeVar("Number", int, float)
+    from talkface.output import Take
 
 
 def audio_tracks(texts: list[str]) -> dict[int, Path]:
@@ -22,9 +20,9 @@ def audio_tracks(texts: list[str]) -> dict[int, Path]:
         name, _, file = text.partition("=")
         number = name.removeprefix("face")
         if not (file and name.startswith("face") and number.isdecimal()):
-            raise InvalidOption(f"--audio-track {text}: write face0=FILE, face1=FILE, ...")
+            raise InvalidOption(f"--audio-tracks {text}: write face0=FILE, face1=FILE, ...")
         if int(number) in tracks:
-            raise InvalidOption(f"--audio-track {text}: face {number} has a track already")
+            raise InvalidOption(f"--audio-tracks {text}: face {number} has a track already")
         tracks[int(number)] = Path(file)
     return tracks
 
@@ -32,8 +30,8 @@ def audio_tracks(texts: list[str]) -> dict[int, Path]:
 def take_names(path: Path | None, takes: int) -> list[Path]:
     """The names of the takes: ``out.mp4``, or ``out.take1.mp4``, ``out.take2.mp4``, ..."""
     if takes < 1:
-        raise InvalidOption(f"--takes must be 1 or more, not {takes}")
-    from talkface.output.generation import take_paths
+        raise InvalidOption(f"takes is {takes}; choose a whole number from 1")
+    from talkface.output import take_paths
 
     return [] if path is None else take_paths(path, takes)
 
@@ -55,33 +53,28 @@ def check_outputs(outputs: list[Path], inputs: list[Path], overwrite: bool) -> N
             raise OutputError(f"{output} cannot be written: the directory {output.parent} is read-only")
 
 
-def number_or_source(option: str, text: str, kind: type[Number]) -> Number | Literal["source"]:
-    """The number in an option's text, unless it says 'source'."""
-    if text == "source":
-        return "source"
-    try:
-        return kind(text)
-    except ValueError:
-        raise InvalidOption(f"{option} must be a number or 'source', not {text!r}") from None
-
-
 def fetch_models(verb: str, report: Reporter) -> None:
+    """Get the models of others that a verb needs."""
     from talkface import hub
 
     for name in hub.models_for(verb):
         hub.model_path(name, report)
 
 
-def save_take(
-    generation: Generation, output: Path, motion: Path | None, overwrite: bool, report: Reporter
-) -> None:
-    report.restart(generation.fps)
-    generation.save(output, overwrite=overwrite, progress=report)
-    played = generation.motion
-    if motion and played is not None:
-        try:
-            played.to_json(motion)
-        except OSError as error:
-            motion.unlink(missing_ok=True)
-            raise OutputError(f"{motion} cannot be written: {error.strerror}") from error
-    report.event("done", output=str(output), seed=generation.seed)
+def save_take(take: Take, output: Path, overwrite: bool, resume: bool, report: Reporter) -> None:
+    """Compute a take and write it, telling how far it is."""
+    report.restart(take.fps)
+    take.save(output, overwrite=overwrite, resume=resume, progress=report)
+
+
+def write_motion(take: Take, path: Path) -> None:
+    """Write a take's motion as JSON.
+
+    Raises:
+        OutputError: It cannot be written.
+    """
+    from talkface.media.files import replacing
+
+    if (played := take.motion) is not None:
+        with replacing(path) as partial:
+            played.to_json(partial)

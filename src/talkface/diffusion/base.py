@@ -17,10 +17,9 @@ from talkface.errors import ModelUnavailable
 from talkface.face.crop import face_unit
 from talkface.face.masks import face_mask
 from talkface.face.texture import FaceTexture
-from talkface.hub import find_pretrained, hub_snapshot
+from talkface.hub import COMPACT, find_pretrained, hub_snapshot
 from talkface.nn.picture import pictures
 
-COMPACT = "compact"
 _WHITE, _MOST_GAIN = 235.0, 1.5  # level of what is nearly white, and how much lighter a picture may get
 _STROKE, _STROKES = 0.03, 0.3  # width of a stroke in inter-ocular distances; share that is left of them
 _FACE = 1.08  # size of what is in focus by the face's oval
@@ -73,6 +72,11 @@ class Base:
         for module in base.modules():
             module.to(device).requires_grad_(False).eval()
         return base
+
+    @classmethod
+    def debug(cls) -> "Base":
+        """A tiny random one for tests: it draws no faces."""
+        return cls("debug", FaceDiffusion.debug(), FaceAutoencoder.debug(), PIXELS)
 
     def modules(self) -> list[nn.Module]:
         """Its parts."""

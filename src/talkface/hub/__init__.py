@@ -4,6 +4,7 @@ from talkface.hub.fetch import MODELS, ThirdPartyModel, find_model, model_path, 
 from talkface.hub.files import cache_directory
 from talkface.hub.pretrained import (
     CARD,
+    COMPACT,
     CONFIG,
     WEIGHTS,
     BundledModel,
@@ -26,6 +27,7 @@ from talkface.hub.sources import (
 
 __all__ = [
     "CARD",
+    "COMPACT",
     "CONFIG",
     "MODELS",
     "WEIGHTS",

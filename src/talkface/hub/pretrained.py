@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     Module = TypeVar("Module", bound=nn.Module)
 
+COMPACT = "compact"
+"""The preset that comes with the package."""
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "MODEL_CARD.md"
 # Another directory that is laid out as the package's: where trainings go on from each other's weights.
 _BUNDLED = Path(os.environ.get("TALKFACE_WEIGHTS") or Path(__file__).parents[1] / "weights")

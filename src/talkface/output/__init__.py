@@ -1,1 +1,15 @@
-"""What a verb gives: a video that is computed while it is looked at or saved."""
+"""What a verb gives: takes of a video that are computed while they are looked at or saved."""
+
+from talkface.output.generation import Generation, take_paths, takes_of
+from talkface.output.take import Clock, ConstantRate, Progress, Take, fingerprint_of
+
+__all__ = [
+    "Clock",
+    "ConstantRate",
+    "Generation",
+    "Progress",
+    "Take",
+    "fingerprint_of",
+    "take_paths",
+    "takes_of",
+]

@@ -46,6 +46,7 @@ class Drawn:
     maps: list[np.ndarray]
     matrices: list[np.ndarray]
     code: np.ndarray
+    wanted: bool = True
 
 
 class PortraitRenderer:
@@ -160,18 +161,23 @@ class PortraitRenderer:
 
     # -- drawing ---------------------------------------------------------------------------------
 
-    def frames(self, motions: Iterable[FaceMotion], batch: int = 4) -> Iterator[np.ndarray]:
+    def frames(self, motions: Iterable[FaceMotion], batch: int = 4, skip: int = 0) -> Iterator[np.ndarray]:
         """Frames (H, W, 3) uint8 for stretches of motion, ``batch`` at a time through the refiner.
 
-        Speech, motion and warping work ahead in a thread while the refiner is busy.
+        Speech, motion and warping work ahead in a thread while the refiner is busy. The first ``skip`` frames
+        are left out; the others are as they would be after them.
         """
-        for drawn in prefetched(self._drawn(motions, batch)):
-            yield from (d.image for d in self._finished(drawn))
+        for drawn in prefetched(self._drawn(motions, batch, skip)):
+            yield from (d.image for d in self._finished(drawn) if d.wanted)
 
-    def moved(self, motion: FaceMotion, batch: int = 4) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def moved(
+        self, motions: Iterable[FaceMotion], batch: int = 4, skip: int = 0
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Frames as :meth:`frames` gives them, each with its mesh (478, 3)."""
-        for drawn in self._drawn([motion], batch):
-            yield from ((d.image, d.moved[: len(self.fit.neutral)]) for d in self._finished(drawn))
+        for drawn in self._drawn(motions, batch, skip):
+            for one in self._finished(drawn):
+                if one.wanted:
+                    yield one.image, one.moved[: len(self.fit.neutral)]
 
     def at(self, meshes: np.ndarray, motion: FaceMotion) -> list[np.ndarray]:
         """The portrait at meshes of its own face, wherever these came from.
@@ -192,9 +198,13 @@ class PortraitRenderer:
                 self._cut_parts(one, plate)
         return [one.image for one in self._finished(drawn)]
 
-    def _drawn(self, motions: Iterable[FaceMotion], batch: int) -> Iterator[list[Drawn]]:
-        """Warped frames with the refiner's inputs, in batches."""
+    def _drawn(self, motions: Iterable[FaceMotion], batch: int, skip: int = 0) -> Iterator[list[Drawn]]:
+        """Warped frames with the refiner's inputs, in batches; the first ``skip`` frames are left out."""
+        before = 0  # frames of earlier stretches
         for motion in motions:
+            past, before = skip - before, before + len(motion)
+            if past >= len(motion):
+                continue
             rigid, target = self.meshes(motion)
             codes = motion_code(
                 motion.beta_mouth,
@@ -205,10 +215,14 @@ class PortraitRenderer:
             plates = self._posed(self._corners[None], motion) if self._refiner is not None else None
             for start in range(0, len(motion), batch):
                 part = range(start, min(start + batch, len(motion)))
+                if part.stop <= past:
+                    continue
                 drawn = [self._draw(rigid[k], target[k], codes[k]) for k in part]
                 if plates is not None:
                     for k, frame in zip(part, drawn, strict=True):
                         self._cut_parts(frame, plates[k])
+                for frame in drawn[: max(0, past - start)]:
+                    frame.wanted = False  # drawn with its batch, whose size tells in the last bits
                 yield drawn
 
     def _absolute_rotation(self, motion: FaceMotion) -> np.ndarray:

@@ -112,7 +112,7 @@ def voice(other_speech: Path, samples: np.ndarray) -> Callable[[float], Path]:
 @pytest.fixture(scope="module")
 def dubbed(talking: Path, other_speech: Path) -> list[np.ndarray]:
     """All frames of ``talking`` with other words, before they are encoded."""
-    return list(talkface.dub(talking, other_speech))
+    return list(talkface.dub(talking, other_speech)[0])
 
 
 def test_only_the_lower_face_changes(
@@ -145,14 +145,14 @@ def test_the_lips_follow_the_new_words(
 
 
 def test_the_same_input_gives_the_same_video(clip: Path, voice: Callable[[float], Path]) -> None:
-    dubbing = talkface.dub(clip, voice(1.0))
-    first, again, anew = list(dubbing), list(dubbing), list(talkface.dub(clip, voice(1.0)))
+    dubbing = talkface.dub(clip, voice(1.0))[0]
+    first, again, anew = list(dubbing), list(dubbing), list(talkface.dub(clip, voice(1.0))[0])
     np.testing.assert_array_equal(first, again)
     np.testing.assert_array_equal(first, anew)
 
 
 def test_no_lip_motion_closes_the_mouth(talking: Path, talking_frames: list[np.ndarray]) -> None:
-    closed = list(talkface.dub(talking, talking.with_name("own.wav"), lips=0.0, start=0.8, stop=1.6))
+    closed = list(talkface.dub(talking, talking.with_name("own.wav"), lips=0.0, start=0.8, stop=1.6)[0])
     wide = talking_frames[20:40]
     assert len(closed) == 20
     assert openings(wide).max() > 0.1
@@ -171,8 +171,8 @@ def test_silence(
 ) -> None:
     """The mouth is closed, or with ``keep_silence`` what it was, to the bit."""
     speech = half_silent(tmp_path, samples)
-    kept = list(talkface.dub(talking, speech, keep_silence=True, stop=1.3))
-    closed = list(talkface.dub(talking, speech, stop=1.3))
+    kept = list(talkface.dub(talking, speech, keep_silence=True, stop=1.3)[0])
+    closed = list(talkface.dub(talking, speech, stop=1.3)[0])
     for number in range(13):
         np.testing.assert_array_equal(kept[number], talking_frames[number])
         assert (closed[number] != talking_frames[number]).any()
@@ -252,7 +252,7 @@ def test_from_to(
     talking: Path, talking_frames: list[np.ndarray], other_speech: Path, tmp_path: Path, run: Run
 ) -> None:
     out = tmp_path / "out.mp4"
-    outcome = run("dub", talking, other_speech, "-o", out, "--from", "0:01", "--to", "1.4")
+    outcome = run("dub", talking, other_speech, "-o", out, "--start", "0:01", "--stop", "1.4")
     assert outcome.code == 0, outcome
     done = pictures(out)
     assert len(done) == 10
@@ -277,7 +277,7 @@ def test_frames_without_a_face_pass_through(
     ]
     images = [*talking_frames[:12], *empty[:8], *talking_frames[20:32]]
     source = write_film(tmp_path / "in.mp4", images, Fraction(25), crf=8)
-    before, after = pictures(source), list(talkface.dub(source, other_speech))
+    before, after = pictures(source), list(talkface.dub(source, other_speech)[0])
     assert len(after) == 32
     for number in range(32):
         assert changed(before[number], after[number]).any() == (number < 12 or number >= 20), number
@@ -295,7 +295,7 @@ def test_a_microphone_before_the_mouth_stays(
         image[thing > 0] = 58, 58, 62
         covered.append(thing > 0)
     source = write_film(tmp_path / "in.mp4", images, Fraction(25), crf=8)
-    before, after = pictures(source)[16:], list(talkface.dub(source, other_speech))[16:]
+    before, after = pictures(source)[16:], list(talkface.dub(source, other_speech)[0])[16:]
     for thing, shown, made in zip(covered, before, after, strict=True):
         away = np.abs(shown.astype(int) - made).max(-1)
         assert (away[thing] <= 4).mean() > 0.9
@@ -329,14 +329,14 @@ def test_whose_lips(
     face: int | str, expected: tuple[int, int], two: Path, voice: Callable[[float], Path]
 ) -> None:
     stop = None if face == "auto" else 0.6
-    assert sides(talkface.dub(two, voice(0.6), face=face, stop=stop), two) == expected
+    assert sides(talkface.dub(two, voice(0.6), face=face, stop=stop)[0], two) == expected
 
 
 def test_a_speech_for_each_face(
     two: Path, voice: Callable[[float], Path], samples: np.ndarray, tmp_path: Path, run: Run
 ) -> None:
     low = write_wav(tmp_path / "low.wav", (samples[: RATE * 4 // 10] * 0).astype(np.int16))
-    tracks = ["--audio-track", f"face0={low}", "--audio-track", f"face1={voice(0.6)}"]
+    tracks = ["--audio-tracks", f"face0={low}", "--audio-tracks", f"face1={voice(0.6)}"]
     out = tmp_path / "out.mp4"
     outcome = run("dub", two, *tracks, "-o", out)
     assert outcome.code == 0, outcome
@@ -344,7 +344,7 @@ def test_a_speech_for_each_face(
     heard, said = read_audio(out), read_audio(voice(0.6))
     count = min(len(heard), len(said)) - 1000
     assert np.corrcoef(heard[1000:count], said[1000:count])[0, 1] > 0.9, "the other is silent"
-    frames = list(talkface.dub(two, audio_tracks={0: low, 1: voice(0.6)}, stop=0.4))
+    frames = list(talkface.dub(two, audio_tracks={0: low, 1: voice(0.6)}, stop=0.4)[0])
     assert sides(frames, two) == (1, 1)
     assert openings([frame[:, 256:] for frame in frames]).max() < 0.1, "whose speech is silence is silent"
 
@@ -354,7 +354,7 @@ def test_sounds_of_several_faces_are_mixed(two: Path, samples: np.ndarray, tmp_p
     tones = [
         write_wav(tmp_path / f"{hertz}.wav", 6000 * np.sin(2 * np.pi * hertz * time)) for hertz in (300, 700)
     ]
-    out = talkface.dub(two, audio_tracks=dict(enumerate(tones)), stop=0.4).save(tmp_path / "out.mp4")
+    out = talkface.dub(two, audio_tracks=dict(enumerate(tones)), stop=0.4).save(tmp_path / "out.mp4")[0]
     spectrum = np.abs(np.fft.rfft(read_audio(out)[: RATE * 4 // 10] * np.hanning(RATE * 4 // 10)))
     peaks = {hertz: spectrum[round(hertz * 0.4)] for hertz in (300, 500, 700)}
     assert min(peaks[300], peaks[700]) > 20 * peaks[500]
@@ -387,7 +387,7 @@ def test_dry_run(two: Path, clip: Path, voice: Callable[[float], Path], tmp_path
 
 
 def test_plan_of_the_api(clip: Path, voice: Callable[[float], Path]) -> None:
-    dubbing = talkface.dub(clip, voice(0.4))
+    dubbing = talkface.dub(clip, voice(0.4))[0]
     assert (len(dubbing), dubbing.fps, dubbing.size, dubbing.duration) == (10, 25, (160, 160), 0.4)
     person = dubbing.plan.faces[0]
     assert person.share == 1
@@ -426,11 +426,11 @@ def test_resuming_gives_what_one_run_gives(
     slow_film: Path, samples: np.ndarray, tmp_path: Path, run: Run
 ) -> None:
     speech = write_wav(tmp_path / "long.wav", np.resize(samples, 12 * RATE))
-    out, dubbing = tmp_path / "out.mp4", talkface.dub(slow_film, speech)
+    out, dubbing = tmp_path / "out.mp4", talkface.dub(slow_film, speech)[0]
     whole: list[Frame] = []
 
     def interrupted(after: float | None = None) -> Iterator[Frame]:
-        for frame in talkface.dub(slow_film, speech).timed(after):
+        for frame in talkface.dub(slow_film, speech)[0].timed(after):
             if len(whole) == 43:
                 raise KeyboardInterrupt
             whole.append(frame)
@@ -446,7 +446,7 @@ def test_resuming_gives_what_one_run_gives(
     assert min(step["done"] for step in steps if step.get("stage") == "frames") > 40, "not made again"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["long.wav", "out.mp4"]
     assert times(out) == pytest.approx([k / 4 for k in range(48)])
-    rest = list(talkface.dub(slow_film, speech).timed(whole[39].time))
+    rest = list(talkface.dub(slow_film, speech)[0].timed(whole[39].time))
     for before, after in zip(whole[40:], rest, strict=False):
         assert after.time == before.time
         assert np.abs(after.image.astype(int) - before.image).mean() < 0.05
@@ -458,7 +458,7 @@ def test_another_stretch_is_not_resumed(slow_film: Path, samples: np.ndarray, tm
     """What is left of one job is not taken for another."""
     speech = write_wav(tmp_path / "long.wav", np.resize(samples, 12 * RATE))
     prints = [
-        talkface.dub(slow_film, speech, **options)._fingerprint
+        talkface.dub(slow_film, speech, **options)[0].fingerprint
         for options in ({}, {"start": 1.0, "stop": 3.0}, {"start": 2.0, "stop": 4.0}, {"lips": 0.5})
     ]
     assert len(set(prints)) == 4
@@ -501,12 +501,12 @@ def test_nothing_is_left_after_an_error(clip: Path, voice: Callable[[float], Pat
 
 def test_a_portrait_is_no_video(portrait: Path, other_speech: Path) -> None:
     with pytest.raises(TalkfaceError, match="picture"):
-        talkface.dub(portrait, other_speech)
+        talkface.dub(portrait, other_speech)[0]
 
 
 @pytest.mark.parametrize("suffix", ["mkv", "mov", "webm"])
 def test_containers(suffix: str, clip: Path, voice: Callable[[float], Path], tmp_path: Path) -> None:
-    out = talkface.dub(clip, voice(0.2)).save(tmp_path / f"out.{suffix}")
+    out = talkface.dub(clip, voice(0.2)).save(tmp_path / f"out.{suffix}")[0]
     assert len(pictures(out)) == 5
     assert len(read_audio(out)) > 0.15 * RATE
 
@@ -516,7 +516,7 @@ def test_large_and_small_faces(talking_frames: list[np.ndarray], other_speech: P
     for side in (104, 1040):
         images = [np.asarray(Image.fromarray(image).resize((side, side))) for image in talking_frames[10:14]]
         source = write_film(tmp_path / f"{side}.mp4", images, Fraction(25))
-        before, after = pictures(source), list(talkface.dub(source, other_speech))
+        before, after = pictures(source), list(talkface.dub(source, other_speech)[0])
         points = tracked(before)
         for one, two, face in zip(before, after, points, strict=True):
             differs = changed(one, two)

@@ -87,7 +87,7 @@ def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], TccpPi
 @pytest.fixture
 def tiny(pipeline: Callable[[str], TccpPipeline], monkeypatch: pytest.MonkeyPatch) -> None:
     """Makes ``talkface.fill`` take the tiny LDM."""
-    monkeypatch.setattr(talkface, "_tccp", pipeline)
+    monkeypatch.setattr(talkface.api, "_tccp", pipeline)
 
 
 def outside(box: tuple[int, int, int, int]) -> np.ndarray:
@@ -125,7 +125,7 @@ def test_a_box_is_filled_and_its_landmarks_are_drawn_again(
     drawn = talkface.fill(scene.video, scene.speech, **drawn_from, landmarks=first)[0]
     for one, again in zip(found, drawn, strict=True):
         assert np.abs(one.astype(int) - again).mean() < 0.2
-    assert run("fill", *given, "--to", 0.2, "-o", tmp_path / "again.mp4", "--landmarks-in", first).code == 0
+    assert run("fill", *given, "--stop", 0.2, "-o", tmp_path / "again.mp4", "--landmarks", first).code == 0
 
 
 def test_a_mask_video_of_other_size_and_length_is_stretched(
@@ -137,7 +137,7 @@ def test_a_mask_video_of_other_size_and_length_is_stretched(
     write_film(tmp_path / "mask.mp4", masks, Fraction(25))
     outcome = run(
         "fill", scene.video, scene.speech, "--identity", scene.identity, "-o", tmp_path / "out.mp4",
-        "--mask", tmp_path / "mask.mp4", "--to", "0.2",
+        "--mask", tmp_path / "mask.mp4", "--stop", "0.2",
     )  # fmt: skip
     assert outcome.code == 0, outcome
     assert "96 x 96" in outcome.err[0]
@@ -191,9 +191,9 @@ REFUSED: dict[str, tuple[list[object], str]] = {
     "steps": (["--steps", 0], "steps is 0"),
     "size": (["--size", 300], "choose 256 or 512"),
     "seed": (["--seed", -1], "seed is -1"),
-    "landmarks_text": (["--landmarks-in", "FOLDER/text.json"], "no landmarks"),
-    "landmarks_other": (["--landmarks-in", "FOLDER/other.json"], "no landmarks"),
-    "stretch": (["--from", "9", "--to", "10"], "over before 9 s"),
+    "landmarks_text": (["--landmarks", "FOLDER/text.json"], "no landmarks"),
+    "landmarks_other": (["--landmarks", "FOLDER/other.json"], "no landmarks"),
+    "stretch": (["--start", "9", "--stop", "10"], "over before 9 s"),
     "device": (["--device", "abacus"], "abacus"),
 }
 
@@ -215,14 +215,14 @@ def test_what_shows_nobody_needs_a_mask(
 ) -> None:
     given = [wrong / "grey.mp4", scene.speech, "--identity", scene.identity, "-o", tmp_path / "out.mp4"]
     check_refused(run("fill", *given), "face")
-    assert run("fill", *given, "--mask", ",".join(map(str, BOX)), "--to", "0.08").code == 0
+    assert run("fill", *given, "--mask", ",".join(map(str, BOX)), "--stop", "0.08").code == 0
 
 
 def test_landmarks_of_another_length_are_refused(scene: Scene, tiny: None, tmp_path: Path, run: Run) -> None:
     given = [scene.video, scene.speech, "--identity", scene.identity]
-    short = [*given, "--to", "0.2", "-o", tmp_path / "short.mp4", "--landmarks-out", tmp_path / "lm.json"]
+    short = [*given, "--stop", "0.2", "-o", tmp_path / "short.mp4", "--landmarks-out", tmp_path / "lm.json"]
     assert run("fill", *short).code == 0
-    outcome = run("fill", *given, "-o", tmp_path / "out.mp4", "--landmarks-in", tmp_path / "lm.json")
+    outcome = run("fill", *given, "-o", tmp_path / "out.mp4", "--landmarks", tmp_path / "lm.json")
     check_refused(outcome, "5 frames")
     assert not (tmp_path / "out.mp4").exists()
 
@@ -246,7 +246,7 @@ def test_the_face_is_there_and_it_is_the_asked_one(scene: Scene) -> None:
 def test_somebody_imagined_is_filled_in_twice(scene: Scene, speech: Path, tmp_path: Path, run: Run) -> None:
     outcome = run(
         "fill", scene.video, speech, "--identity", "imagined", "-o", tmp_path / "out.mp4",
-        "--takes", 2, "--to", "0.04",
+        "--takes", 2, "--stop", "0.04",
     )  # fmt: skip
     assert outcome.code == 0, outcome
     assert outcome.out == [str(tmp_path / f"out.take{k}.mp4") for k in (1, 2)]
@@ -267,7 +267,7 @@ def test_it_is_measured_beside_its_baselines(
         monkeypatch.setattr(module, "_LOOKED_AT", 2)
     folder = tmp_path / "data"
     folder.mkdir()
-    film = talkface.animate(scene.identity, scene.speech, size=SIDE)
+    film = talkface.animate(scene.identity, scene.speech, size=SIDE)[0]
     film.save(folder / "a.mp4")
     assert track_file(folder / "a.mp4", FaceTracker()).found.all()
     split = list_items(folder)[0].split

@@ -29,10 +29,6 @@ from talkface.hub import save_pretrained
 from talkface.media.source import SourceVideo
 from talkface.nn.marks import weights_mark
 from talkface.options import has_bf16_units, resolve_dtype
-from talkface.performance.model import DiffusionPrior, MotionModel
-from talkface.performance.motion import SpeechToMotion
-from talkface.rendering.refiner import Refiner
-from talkface.speech.features import ContentEncoder, FeatureStream
 from talkface.systems.tccp.border import continued, joined, membrane
 from talkface.systems.tccp.config import FACE, LANDMARKS, WINDOW, MVControlNetConfig
 from talkface.systems.tccp.detail import with_reference
@@ -424,21 +420,7 @@ def test_around_keeps_the_middle(frames: int, reach: int) -> None:
 @pytest.fixture(scope="module")
 def pipeline() -> TccpPipeline:
     """All of fill, with tiny random networks."""
-    base, face = tiny_base(), FaceModel.from_pretrained()
-    torch.manual_seed(0)
-    net = MVControlNet(FACE, base.model).eval()
-    with torch.no_grad():
-        for parameter in net.parameters():
-            parameter.add_(0.05 * torch.randn_like(parameter))
-    placing = LandmarkTransformer(LandmarkConfig(channels=(8, 8), width=16, layers=1, heads=2)).eval()
-    performer = SpeechToMotion(
-        FeatureStream(ContentEncoder.from_pretrained()),
-        MotionModel.from_pretrained("thpad-motion"),
-        DiffusionPrior.from_pretrained(),
-        face,
-        "cpu",
-    )
-    return TccpPipeline(base, net, placing, face, performer, Refiner.debug())
+    return TccpPipeline.debug()
 
 
 def write_lossless(path: Path, frames: list[np.ndarray]) -> Path:

@@ -246,7 +246,7 @@ def test_a_portrait_at_its_own_meshes_is_what_it_draws_there() -> None:
     turned = np.array([[0, 0, 0], [0, 0.05, 0]], np.float32)
     pair = {name: np.repeat(getattr(own, name), 2, 0) for name in ("beta_upper", "translation", "scale")}
     motion = FaceMotion(spoken, rotation=turned, gaze=np.zeros((2, 4), np.float32), **pair)
-    drawn = list(renderer.moved(motion))
+    drawn = list(renderer.moved([motion]))
     said = replace(motion, gaze=motion.gaze + own.gaze, rotation=own.rotation + turned)
     again = renderer.at(np.stack([mesh for _, mesh in drawn]), said)
     for (frame, _), other in zip(drawn, again, strict=True):

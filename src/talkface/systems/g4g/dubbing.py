@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
+from talkface.media.decode import Frame
 from talkface.media.source import SourceVideo
 from talkface.media.timeline import Timeline
-from talkface.media.video import Frame
-from talkface.output.edited import EditedVideo
+from talkface.output import Take
 
 _WARM, _TIMED = 4, 12  # frames drawn before the clock is started, and while it runs
 _BASE_BYTES = 650e6  # of libraries, models and buffers
@@ -74,7 +74,7 @@ class Plan:
         yield f"memory: about {self.memory / 1e6:.0f} MB"
 
 
-class Dubbing(EditedVideo):
+class Dubbing(Take):
     """A video with new lips, frame by frame.
 
     Args:
@@ -97,7 +97,15 @@ class Dubbing(EditedVideo):
         fingerprint: str,
         provenance: dict[str, str],
     ) -> None:
-        super().__init__(frames, timeline, source, speeches, fingerprint, provenance)
+        super().__init__(
+            frames,
+            timeline,
+            source.size,
+            sounds=speeches,
+            provenance=provenance,
+            fingerprint=fingerprint,
+            source=source,
+        )
         self.plan = plan
 
     def seconds_needed(self) -> float:

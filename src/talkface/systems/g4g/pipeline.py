@@ -1,7 +1,5 @@
 """``dub``: a video and new speech to the same video with the lips in sync."""
 
-import hashlib
-import json
 import logging
 import math
 from collections.abc import Iterable, Iterator, Mapping
@@ -11,20 +9,19 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from talkface._version import __version__
 from talkface.errors import AudioTooShort, InvalidOption, NoFaceFound
 from talkface.face.model import FaceModel, estimate_pose
 from talkface.face.motion import FaceMotion
 from talkface.face.occlusion import OcclusionFinder, OcclusionNet
 from talkface.face.people import Cast, Follower, Person, Sighting, scan, speaking
-from talkface.face.tracker import FaceTracker
+from talkface.hub import COMPACT
 from talkface.media.audio import AudioInfo, probe_audio, stream_audio
-from talkface.media.decode import TOLERANCE
+from talkface.media.decode import TOLERANCE, Frame
 from talkface.media.prefetch import prefetched
 from talkface.media.source import SourceVideo
 from talkface.media.timeline import Timeline
-from talkface.media.video import Frame
-from talkface.options import resolve_device
+from talkface.options import number_within
+from talkface.output import Generation, fingerprint_of
 from talkface.performance.lip_track import LipTrack
 from talkface.performance.lips import SpeechToLips
 from talkface.performance.model import MotionModel
@@ -35,6 +32,7 @@ from talkface.systems.g4g.dubbing import Dubbing, Plan, PlannedFace
 from talkface.systems.g4g.geometry import MouthRange, Retargeter, mouth_shape
 from talkface.systems.g4g.model import Generator
 from talkface.systems.g4g.renderer import Bank, Cut, MouthRenderer
+from talkface.systems.pipeline import Part, Pipeline, open_source
 
 logger = logging.getLogger(__name__)
 
@@ -53,54 +51,41 @@ class _Batch:
     cuts: dict[int, list[Cut]] = field(default_factory=dict)
 
 
-class G4GPipeline:
+class G4GPipeline(Pipeline):
     """G4G's compact preset: content encoder, TH-PAD's lip path, 3DMM and generator.
 
-    Build it with :meth:`from_pretrained`; then ``pipe(video=..., audio=...)`` gives a
-    :class:`~talkface.systems.g4g.dubbing.Dubbing`.
+    ``pipe = G4GPipeline.from_pretrained()``; ``pipe(video, audio)`` gives a
+    :class:`~talkface.output.Generation` of one :class:`~talkface.systems.g4g.dubbing.Dubbing`.
     """
+
+    system = "g4g"
+    parts = {  # noqa: RUF012 - the base declares it as a class variable
+        "face": Part("face", FaceModel),
+        "speech": Part("speech", ContentEncoder),
+        "motion": Part("thpad-motion", MotionModel),
+        "generator": Part("g4g", Generator),
+        "occlusion": Part("occlusion", OcclusionNet),
+    }
+    tracking = {"threads": 1, "eyes": False}  # noqa: RUF012
+    default_dtype = "float32"
 
     def __init__(
         self,
         face: FaceModel,
-        features: FeatureStream,
+        speech: ContentEncoder,
         motion: MotionModel,
         generator: Generator,
         occlusion: OcclusionNet,
         device: str | torch.device = "cpu",
+        dtype: torch.dtype = torch.float32,
+        name: str = COMPACT,
     ) -> None:
-        self.device = torch.device(device)
-        self.face, self.generator, self.occlusion = face, generator, occlusion
+        super().__init__(face, device, dtype, name)
+        if dtype != torch.float32:
+            raise InvalidOption("G4G computes in float32 only; leave dtype out")
+        self.generator, self.occlusion = generator, occlusion
+        features = FeatureStream(speech, device=self.device)
         self.speech_to_lips = SpeechToLips(features, motion, self.device)
-        self._tracker: FaceTracker | None = None
-
-    @classmethod
-    def from_pretrained(cls, name_or_path: str = "compact", device: str = "auto") -> "G4GPipeline":
-        """Load the shipped models, or those of a directory with the same folders.
-
-        Args:
-            name_or_path: "compact", or a directory holding face/, speech/, thpad-motion/, g4g/ and
-                occlusion/.
-            device: "auto" takes a GPU when there is one.
-        """
-        target = resolve_device(device)
-        compact = name_or_path == "compact"
-        place = (lambda part: part) if compact else (lambda part: str(Path(name_or_path).resolve() / part))
-        return cls(
-            face=FaceModel.from_pretrained(place("face")),
-            features=FeatureStream(ContentEncoder.from_pretrained(place("speech")), device=target),
-            motion=MotionModel.from_pretrained(place("thpad-motion")),
-            generator=Generator.from_pretrained(place("g4g")),
-            occlusion=OcclusionNet.from_pretrained(place("occlusion")),
-            device=target,
-        )
-
-    @property
-    def tracker(self) -> FaceTracker:
-        """The face tracker, made when it is first needed."""
-        if self._tracker is None:
-            self._tracker = FaceTracker(threads=1, eyes=False)
-        return self._tracker
 
     def __call__(
         self,
@@ -112,19 +97,29 @@ class G4GPipeline:
         audio_tracks: Mapping[int, str | Path] | None = None,
         lips: float = 1.0,
         keep_silence: bool = False,
-        start: float = 0.0,
-        stop: float | None = None,
+        start: float | str = 0.0,
+        stop: float | str | None = None,
         audio_stream: int = 0,
-    ) -> Dubbing:
+    ) -> Generation[Dubbing]:
         """Make the people of a video say other words; the options are those of :func:`talkface.dub`."""
-        if not 0.0 <= float(lips) <= 3.0:
-            raise InvalidOption(f"lips is {lips}; choose a number from 0 to 3")
+        strength = number_within("lips", lips, 0.0, 3.0)
         speeches = _speeches(audio, audio_tracks)
-        source = SourceVideo(video, start, stop, audio_stream)
-        for note in source.notes:
-            logger.warning("%s: %s", source.path.name, note)
+        source = open_source(video, start, stop, audio_stream)
         infos = _probed(speeches, source)
         timeline = Timeline(source, max(info.duration for info in infos.values()), sync_mode)
+        return Generation([self._dub(source, timeline, speeches, infos, face, strength, keep_silence)])
+
+    def _dub(
+        self,
+        source: SourceVideo,
+        timeline: Timeline,
+        speeches: dict[int | None, Path],
+        infos: dict[Path, AudioInfo],
+        face: int | str,
+        strength: float,
+        keep_silence: bool,
+    ) -> Dubbing:
+        """Look at the video, choose who is dubbed, and promise the frames."""
 
         def listen() -> dict[Path, LipTrack]:
             return {
@@ -145,7 +140,7 @@ class G4GPipeline:
             begin = None if done < _REWIND else done - _REWIND
             tracks = heard.pop() if heard else listen()
             actors = {
-                number: self._actor(cast[number], banks[number], tracks[path], source, lips, keep_silence)
+                number: self._actor(cast[number], banks[number], tracks[path], source, strength, keep_silence)
                 for number, path in chosen.items()
             }
             follower = Follower(self.tracker, cast, chosen, turned=TURNED)
@@ -158,12 +153,8 @@ class G4GPipeline:
             source=source,
             speeches=list(infos),
             plan=_plan(source, timeline, cast, chosen),
-            fingerprint=_fingerprint(source, infos, chosen, sync_mode, lips, keep_silence),
-            provenance={
-                "synthetic": "true",
-                "software": f"talkface {__version__}",
-                "model": "g4g-compact",
-            },
+            fingerprint=_fingerprint(source, infos, chosen, self.name, timeline.mode, strength, keep_silence),
+            provenance=self.provenance(),
         )
 
     # -- who -------------------------------------------------------------------------------------
@@ -189,8 +180,7 @@ class G4GPipeline:
         for number in named:
             if not 0 <= number < len(cast):
                 raise InvalidOption(
-                    f"face is {number}, but {source.path.name} shows {len(cast)}; "
-                    f"choose 0 to {len(cast) - 1} (--dry-run lists them)"
+                    f"face is {number}, but {source.path.name} shows {len(cast)}; choose 0 to {len(cast) - 1}"
                 )
         return named
 
@@ -236,7 +226,7 @@ class G4GPipeline:
             retarget=Retargeter(self.face, person.neutral, float(source.fps)),
             renderer=MouthRenderer(self.face, self.generator, bank, self.device),
             lips=lips,
-            range=self._mouth_range(person, float(strength)),
+            range=self._mouth_range(person, strength),
             finder=OcclusionFinder(self.occlusion, warp, bank.references, self.device),
             keep_silence=keep_silence,
         )
@@ -291,7 +281,7 @@ def _speeches(audio: str | Path | None, tracks: Mapping[int, str | Path] | None)
             raise InvalidOption("give either one speech, or an audio track for each face, not both")
         return {number: Path(path) for number, path in tracks.items()}
     if audio is None:
-        raise InvalidOption("there is no speech: give a sound file, or --audio-track face0=FILE")
+        raise InvalidOption("there is no speech: give a sound file, or audio_tracks for the faces")
     return {None: Path(audio)}
 
 
@@ -326,13 +316,13 @@ def _until(frames: Iterable[Frame], seconds: float) -> Iterator[Frame]:
         yield frame
 
 
-def _fingerprint(source: SourceVideo, infos: Mapping[Path, object], chosen: dict[int, Path], *options) -> str:
+def _fingerprint(
+    source: SourceVideo, infos: Mapping[Path, AudioInfo], chosen: Mapping[int, Path], *options: object
+) -> str:
     """Tells what the pictures are made from and how, for resuming."""
-    files = [(str(p.resolve()), p.stat().st_size, p.stat().st_mtime_ns) for p in [source.path, *infos]]
     who = sorted((number, str(path)) for number, path in chosen.items())
     stretch = source.size, source.start, source.stop, source.duration
-    text = json.dumps([__version__, files, who, stretch, *options], default=str)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return fingerprint_of([source.path, *infos], who, stretch, *options)
 
 
 def _plan(source: SourceVideo, timeline: Timeline, cast: Cast, chosen: dict[int, Path]) -> Plan:

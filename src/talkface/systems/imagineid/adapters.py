@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from talkface.diffusion.adapter import load_adapter
-from talkface.diffusion.base import COMPACT, Base
-from talkface.hub import find_pretrained
+from talkface.diffusion.base import Base
+from talkface.hub import COMPACT, find_pretrained
 from talkface.systems.imagineid.ccf import (
     MaskBlendingAdapter,
     SpatialConditionalAdapter,
@@ -49,6 +49,14 @@ class Adapters:
             if adapter is not None:
                 adapter.to(device).requires_grad_(False).eval()
         return cls(**found)
+
+    @classmethod
+    def debug(cls, base: Base) -> "Adapters":
+        """Random ones for tests, without TIA."""
+        return cls(
+            sca=SpatialConditionalAdapter(base.model.config, base.model).eval(),
+            mba=MaskBlendingAdapter(base.autoencoder.config.decoder).eval(),
+        )
 
     def complete(self) -> bool:
         """Whether frames can be drawn by diffusion."""

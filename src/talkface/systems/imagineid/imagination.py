@@ -1,7 +1,7 @@
 """One imagined person saying a speech: a video that is computed while it is looked at or saved."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -11,15 +11,15 @@ import cv2
 import numpy as np
 import torch
 
-from talkface._version import __version__
 from talkface.face import topology as tp
 from talkface.face.model import FaceModel
 from talkface.face.motion import FaceMotion
 from talkface.media.audio import AudioInfo, stream_audio
+from talkface.media.decode import Frame
 from talkface.media.files import check_picture_name, replacing
 from talkface.media.image import save_image
 from talkface.media.video import exact_fps, frame_count
-from talkface.output.generation import Generation
+from talkface.output import ConstantRate, Take
 from talkface.performance.config import FRAME_RATE
 from talkface.performance.model import DiffusionPrior, MotionModel
 from talkface.performance.motion import SpeechToMotion, Style, exactly
@@ -61,6 +61,8 @@ class Script:
         wish: what is asked for beside the voice.
         size: side of the video in pixels.
         renderer: "diffusion" or "warp".
+        provenance: what makes it, for the videos' metadata.
+        fingerprint: tells all of this, for resuming.
         still: whether head and gaze keep still.
     """
 
@@ -72,10 +74,12 @@ class Script:
     wish: Wish
     size: int
     renderer: str
+    provenance: Mapping[str, str]
+    fingerprint: str
     still: bool = False
 
 
-class Imagination(Generation):
+class Imagination(Take):
     """A take: one person from the first frame to the last.
 
     Args:
@@ -89,18 +93,15 @@ class Imagination(Generation):
         self._made: list[FaceMotion] = []
         self._moods: list[np.ndarray] = []
         rate = exact_fps(FRAME_RATE)
+        self._rate = ConstantRate(frame_count(script.info.duration, rate), rate)
         super().__init__(
             self._compute,
-            frame_count=frame_count(script.info.duration, rate),
-            fps=rate,
+            self._rate,
             size=(script.size, script.size),
-            audio=script.audio,
+            sounds=[script.audio],
+            provenance=script.provenance,
+            fingerprint=script.fingerprint,
             seed=seed,
-            provenance={
-                "synthetic": "true",
-                "software": f"talkface {__version__}",
-                "model": f"imagineid-{Path(models.imaginer.base.name).name}",
-            },
             motion=lambda: FaceMotion.concatenate(self._made) if self._made else None,
         )
 
@@ -121,16 +122,18 @@ class Imagination(Generation):
 
     # -- frames ------------------------------------------------------------------------------------
 
-    def _compute(self) -> Iterator[np.ndarray]:
+    def _compute(self, after: float | None) -> Iterator[Frame]:
         self._made.clear()
         self._moods.clear()
         motions = exactly(self._performance(), self.frame_count, self._made)
+        done = self._rate.done(after)
         if self.script.renderer == "diffusion":
-            yield from self._by_diffusion(motions)
+            images = self._by_diffusion(motions, done)
         else:
-            yield from self._portrait_renderer(self.models.refiner).frames(motions)
+            images = self._portrait_renderer(self.models.refiner).frames(motions, skip=done)
+        yield from self._rate.shown(images, first=done)
 
-    def _by_diffusion(self, motions: Iterator[FaceMotion]) -> Iterator[np.ndarray]:
+    def _by_diffusion(self, motions: Iterator[FaceMotion], skip: int) -> Iterator[np.ndarray]:
         imaginer = self.models.imaginer
         renderer = DiffusionRenderer(
             imaginer.base,
@@ -142,7 +145,7 @@ class Imagination(Generation):
             without=self.script.wish.without,
             dtype=self.models.dtype,
         )
-        for frame in renderer.frames(motions):
+        for frame in renderer.frames(motions, skip):
             yield _scaled(frame, self.script.size)
 
     def meshes(self) -> np.ndarray:

@@ -235,7 +235,7 @@ class Pad(nn.Module):
     @classmethod
     def debug(cls) -> "Pad":
         """A tiny random one for tests."""
-        return cls(PadConfig(content=16, width=16, layers=1, heads=2, shape=8, semantic=8, features=8)).eval()
+        return cls(PadConfig(content=16, width=16, layers=1, heads=2, semantic=8, features=8)).eval()
 
     @classmethod
     def from_pretrained(cls, name_or_path: str) -> "Pad":

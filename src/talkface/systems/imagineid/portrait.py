@@ -164,7 +164,7 @@ class PortraitImaginer:
                 enough = min(enough + 1, _MOST_TRIES)
         if not drafts:
             raise NoFaceFound(
-                f"no face came out of {_MOST_TRIES} tries with seed {seed}; choose another --seed or prompt"
+                f"no face came out of {_MOST_TRIES} tries with seed {seed}; choose another seed or prompt"
             )
         drafts.sort(key=Imagined.rank, reverse=True)
         finished = [self._finished(draft, mesh, wish) for draft in drafts[:_FINISHED]]

@@ -66,13 +66,18 @@ class DiffusionRenderer:
         self.noise = torch.from_numpy(noise).to(self.device)
         self.meaning, _ = base.meaning("")
 
-    def frames(self, motions: Iterable[FaceMotion]) -> Iterator[np.ndarray]:
-        """Frames (H, W, 3) uint8 for stretches of motion; warping works ahead in a thread."""
+    def frames(self, motions: Iterable[FaceMotion], skip: int = 0) -> Iterator[np.ndarray]:
+        """Frames (H, W, 3) uint8 for stretches of motion; warping works ahead in a thread.
+
+        The first ``skip`` frames are left out; the others are as they would be after them.
+        """
         before: Tensor | None = None
-        moved = (pair for motion in motions for pair in self.portrait.moved(motion))
-        for picture, mesh in prefetched(moved):
+        # With MBA, a frame shows the next one its moved reference, so one frame is all that must be redone.
+        lead = skip if "mba" in self.without else min(skip, 1)
+        for number, (picture, mesh) in enumerate(prefetched(self.portrait.moved(motions, skip=skip - lead))):
             before, image = self._frame(picture, mesh, before)
-            yield image
+            if number >= lead:
+                yield image
 
     @torch.inference_mode()
     def _frame(

@@ -1,6 +1,6 @@
 """A video whose missing face is filled while it is looked at or saved."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -8,18 +8,16 @@ from pathlib import Path
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from talkface._version import __version__
 from talkface.errors import InvalidOption, NoFaceFound
 from talkface.face.model import FaceModel, Pose
 from talkface.face.motion import FaceMotion
 from talkface.media.audio import AudioInfo, stream_audio
-from talkface.media.decode import TOLERANCE
+from talkface.media.decode import TOLERANCE, Frame
 from talkface.media.files import replacing
 from talkface.media.prefetch import prefetched
 from talkface.media.source import SourceVideo
 from talkface.media.timeline import Timeline
-from talkface.media.video import Frame
-from talkface.output.edited import EditedVideo
+from talkface.output import Take
 from talkface.performance.config import FRAME_RATE, SPEECH_WINDOW
 from talkface.performance.lip_track import LipTrack
 from talkface.performance.motion import SpeechToMotion
@@ -40,6 +38,8 @@ class Scene:
         mask: where the holes are.
         audio: the speech.
         info: what it is like.
+        provenance: what fills it, for the videos' metadata.
+        fingerprint: tells all of this and the options, for resuming.
         given: landmarks that are to be drawn; None to find them.
     """
 
@@ -48,6 +48,8 @@ class Scene:
     mask: Mask
     audio: Path
     info: AudioInfo
+    provenance: Mapping[str, str]
+    fingerprint: str
     given: Landmarks | None = None
 
     def holed(self) -> Iterator[Holed]:
@@ -69,7 +71,7 @@ class Hands:
     renderer: Callable[[Identity, int], FaceRenderer]
 
 
-class Filling(EditedVideo):
+class Filling(Take):
     """A take.
 
     Args:
@@ -83,16 +85,13 @@ class Filling(EditedVideo):
         self.hands, self.scene, self._identify = hands, scene, identity
         super().__init__(
             self._filled,
-            timeline=scene.timeline,
-            source=scene.source,
-            speeches=[scene.audio],
-            fingerprint="",
-            provenance={
-                "synthetic": "true",
-                "software": f"talkface {__version__}",
-                "model": "tccp-compact",
-            },
+            scene.timeline,
+            scene.source.size,
+            sounds=[scene.audio],
+            provenance=scene.provenance,
+            fingerprint=scene.fingerprint,
             seed=seed,
+            source=scene.source,
         )
 
     @cached_property
@@ -161,7 +160,7 @@ class Filling(EditedVideo):
     def _filled(self, after: float | None) -> Iterator[Frame]:
         renderer = self.hands.renderer(self.identity, self.seed)
         done = -1.0 if after is None else after + TOLERANCE
-        for frame in renderer.fill(self._jobs(self.landmarks)):
+        for frame in renderer.fill(self._jobs(self.landmarks), done):
             if frame.time > done:
                 yield frame
 

@@ -1,29 +1,37 @@
 """``fill``: a video in which a face is missing, speech and an identity to the face, in place and in sync."""
 
-import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any, Self
 
 import numpy as np
 import torch
 
-from talkface.diffusion.base import COMPACT, Base
-from talkface.errors import AudioTooShort, InvalidOption, ModelUnavailable
+from talkface.diffusion.base import Base
+from talkface.errors import InvalidOption
 from talkface.face.model import FaceModel
 from talkface.face.people import scan
 from talkface.face.portrait import PIXELS
-from talkface.face.tracker import FaceTracker
-from talkface.hub import find_pretrained
-from talkface.media.audio import probe_audio
+from talkface.hub import COMPACT, find_pretrained
 from talkface.media.image import load_image
 from talkface.media.source import SourceVideo
 from talkface.media.timeline import Timeline
-from talkface.options import number_within, resolve_device, resolve_dtype, whole_seed
-from talkface.output.generation import Takes
+from talkface.options import number_within, resolve_device, resolve_dtype
+from talkface.output import Generation, fingerprint_of, takes_of
 from talkface.performance.model import DiffusionPrior, MotionModel
 from talkface.performance.motion import SpeechToMotion
 from talkface.rendering.refiner import Refiner
 from talkface.speech.features import ContentEncoder, FeatureStream
+from talkface.systems.pipeline import (
+    Part,
+    Pipeline,
+    one_of,
+    open_source,
+    parts_to_leave_out,
+    seeds_of,
+    speech_info,
+)
+from talkface.systems.tccp.config import FACE
 from talkface.systems.tccp.filling import Filling, Hands, Scene
 from talkface.systems.tccp.identity import Identity
 from talkface.systems.tccp.landmarks import LandmarkTransformer
@@ -31,8 +39,6 @@ from talkface.systems.tccp.masks import FaceMask, Mask, read_mask
 from talkface.systems.tccp.model import MVControlNet
 from talkface.systems.tccp.placing import Landmarks, Placer
 from talkface.systems.tccp.renderer import FaceRenderer, Settings
-
-logger = logging.getLogger(__name__)
 
 IMAGINED = "imagined"
 Imagine = Callable[[Path, int, int], np.ndarray]
@@ -42,15 +48,25 @@ PARTS = ("context", "over_time", "reference", "detail", "matte", "stage2")
 _LOOKED_AT = 48  # frames of the fast look
 SIZES = (PIXELS, 2 * PIXELS)
 """Sides of the square in which a face is filled in, pixels."""
-_MOST_TAKES = 64
 
 
-class TccpPipeline:
+class TccpPipeline(Pipeline):
     """TCCP's compact preset: stage 1, stage 2 over the face LDM, and TH-PAD's lips, blinks and gaze.
 
-    Build it with :meth:`from_pretrained`; then ``pipe(video, audio, identity="anna.jpg")`` gives
-    :class:`~talkface.output.generation.Takes` of :class:`Filling`.
+    ``pipe = TccpPipeline.from_pretrained()``; ``pipe(video, audio, identity="anna.jpg")`` gives a
+    :class:`~talkface.output.Generation` of :class:`Filling`.
     """
+
+    system = "tccp"
+    parts = {  # noqa: RUF012 - the base declares it as a class variable
+        "placing": Part("tccp-landmarks", LandmarkTransformer),
+        "face": Part("face", FaceModel),
+        "speech": Part("speech", ContentEncoder),
+        "motion": Part("thpad-motion", MotionModel),
+        "prior": Part("thpad-prior", DiffusionPrior),
+        "refiner": Part("thpad-refiner", Refiner),
+    }
+    tracking = {"threads": 1}  # noqa: RUF012
 
     def __init__(
         self,
@@ -58,63 +74,60 @@ class TccpPipeline:
         net: MVControlNet,
         placing: LandmarkTransformer,
         face: FaceModel,
-        performer: SpeechToMotion,
+        speech: ContentEncoder,
+        motion: MotionModel,
+        prior: DiffusionPrior,
         refiner: Refiner | None,
         device: str | torch.device = "cpu",
         dtype: torch.dtype = torch.float32,
+        name: str = COMPACT,
         imagine: Imagine | None = None,
     ) -> None:
+        super().__init__(face, device, dtype, name)
+        self.base, self.net, self.placing, self.refiner = base, net.to(self.device), placing, refiner
+        features = FeatureStream(speech, device=self.device)
+        self.performer = SpeechToMotion(features, motion, prior, face, self.device)
         self.imagine = imagine
-        self.base, self.net, self.placing = base, net, placing
-        self.face, self.performer, self.refiner, self.device = face, performer, refiner, torch.device(device)
-        self.dtype, self.tracker = dtype, FaceTracker(threads=1)
 
     @classmethod
     def from_pretrained(
         cls,
-        name_or_path: str = COMPACT,
+        name_or_path: str | Path = COMPACT,
         device: str = "auto",
-        dtype: str = "auto",
+        dtype: str | None = None,
         imagine: Imagine | None = None,
-    ) -> "TccpPipeline":
+    ) -> Self:
         """Load the shipped models, or those of a directory in their place.
 
         Args:
-            name_or_path: "compact", or a directory holding any of tccp-video/, tccp-landmarks/,
-                imagineid-mba/, face/, speech/, thpad-motion/, thpad-prior/, thpad-refiner/, and
-                face-diffusion/ with face-autoencoder/; what it lacks is taken from those shipped.
+            name_or_path: "compact", or a directory with folders named as in :attr:`parts`, tccp-video/, and
+                face-diffusion/ with face-autoencoder/; what it lacks is taken from the shipped models.
             device: "auto" takes a GPU when there is one.
-            dtype: of stage 2's arithmetic: "float32", "bfloat16", or "auto" for the faster one.
+            dtype: of stage 2's arithmetic: "float32", "bfloat16", or "auto", the default, for the faster one.
             imagine: what imagines a face from a voice, for ``identity="imagined"``.
 
         Raises:
             ModelUnavailable: one of them is damaged, or was trained over another base; there is no such
                 directory.
         """
-        target = resolve_device(device)
-        if name_or_path != COMPACT and not Path(name_or_path).is_dir():
-            raise ModelUnavailable(f"there is no directory {name_or_path} with models")
-
-        def place(part: str) -> str:
-            return find_pretrained(name_or_path, part) or part
-
-        own_base = find_pretrained(name_or_path, "face-diffusion")
-        base = Base.from_pretrained(name_or_path if own_base else COMPACT, target)
-        face = FaceModel.from_pretrained(place("face"))
-        features = FeatureStream(ContentEncoder.from_pretrained(place("speech")), device=target)
-        motion = MotionModel.from_pretrained(place("thpad-motion"))
-        prior = DiffusionPrior.from_pretrained(place("thpad-prior"))
+        place, target = str(name_or_path), resolve_device(device)
+        own_base = find_pretrained(place, "face-diffusion")
+        base = Base.from_pretrained(place if own_base else COMPACT, target)
+        net = find_pretrained(place, "tccp-video") or "tccp-video"
         return cls(
             base=base,
-            net=MVControlNet.from_pretrained(base.model, place("tccp-video")).to(target),
-            placing=LandmarkTransformer.from_pretrained(place("tccp-landmarks")),
-            face=face,
-            performer=SpeechToMotion(features, motion, prior, face, target),
-            refiner=Refiner.from_pretrained(place("thpad-refiner")),
+            net=MVControlNet.from_pretrained(base.model, net),
+            **cls.load_parts(place),
             device=target,
-            dtype=resolve_dtype(dtype, target),
+            dtype=resolve_dtype(dtype or cls.default_dtype, target),
+            name=place,
             imagine=imagine,
         )
+
+    @classmethod
+    def _debug_extras(cls, parts: Mapping[str, Any]) -> dict[str, Any]:
+        base = Base.debug()
+        return {"base": base, "net": MVControlNet(FACE, base.model).eval()}
 
     def __call__(
         self,
@@ -131,51 +144,58 @@ class TccpPipeline:
         seed: int = 0,
         steps: int = 2,
         size: int = PIXELS,
-        start: float = 0.0,
-        stop: float | None = None,
+        start: float | str = 0.0,
+        stop: float | str | None = None,
         chained: bool = False,
-        without: Iterable[str] = (),
-    ) -> Takes[Filling]:
+        without: Sequence[str] = (),
+    ) -> Generation[Filling]:
         """Fill the face; the options are those of :func:`talkface.fill`, and two more.
 
         With ``chained``, every window is drawn given the last frame of the one before, as in the paper;
         ``without`` names those of PARTS that are left out.
         """
-        takes = int(number_within("takes", takes, 1, _MOST_TAKES))
+        seeds = seeds_of(seed, takes)
+        one_of("size", size, SIZES)
         settings = Settings(
             steps=int(number_within("steps", steps, 1, 100)),
             dtype=self.dtype,
             chained=chained,
-            without=frozenset(without),
+            without=parts_to_leave_out(without, PARTS),
         )
-        if not settings.without <= set(PARTS):
-            raise InvalidOption(f"there are only {', '.join(PARTS)} to leave out")
-        seeds = [whole_seed(seed + take) for take in range(takes)]
         margin = number_within("margin", margin, 0.05, 1.0)
         given = None if landmarks is None else Landmarks.from_json(landmarks)
-        source = SourceVideo(video, start, stop)
-        for note in source.notes:
-            logger.warning("%s: %s", source.path.name, note)
-        path, info = Path(audio), probe_audio(audio)
-        if info.duration * float(source.fps) < 1:
-            raise AudioTooShort(f"{path.name} lasts {info.duration:.3f} s, less than one frame")
+        source = open_source(video, start, stop)
+        path, info = Path(audio), speech_info(audio, source.fps)
         timeline = Timeline(source, info.duration, sync_mode)
         found = self._mask(source, str(mask), face, margin)
-        scene = Scene(source, timeline, found, path, info, given)
-        if size not in SIZES:
-            raise InvalidOption(f"size is {size}; choose {SIZES[0]} or {SIZES[1]}")
         people = self._people(identity, path, size)
-        hands = Hands(
+        files = [source.path, path, *_files(identity, mask, landmarks)]
+        stretch = source.size, source.start, source.stop, source.duration
+        chosen = sync_mode, str(mask), face, margin, size, str(identity) == IMAGINED
+        scene = Scene(
+            source=source,
+            timeline=timeline,
+            mask=found,
+            audio=path,
+            info=info,
+            provenance=self.provenance(),
+            fingerprint=fingerprint_of(files, self.name, stretch, chosen, settings),
+            given=given,
+        )
+        hands = self._hands(found.margin, settings)
+        return takes_of(lambda one: Filling(hands, scene, people(one), one), seeds)
+
+    def _hands(self, margin: float, settings: Settings) -> Hands:
+        """What does the work on holes that are larger than the face by a margin."""
+        blind = "context" in settings.without
+        return Hands(
             face=self.face,
-            placer=lambda who: Placer(
-                self.placing, who.alpha, self.device, found.margin, "context" in settings.without
-            ),
+            placer=lambda who: Placer(self.placing, who.alpha, self.device, margin, blind),
             performer=self.performer,
-            renderer=lambda who, one: FaceRenderer(
-                self.base, self.net, who, self.face, self.refiner, one, settings
+            renderer=lambda who, seed: FaceRenderer(
+                self.base, self.net, who, self.face, self.refiner, seed, settings
             ),
         )
-        return Takes([Filling(hands, scene, people(one), one) for one in seeds])
 
     def _mask(self, source: SourceVideo, mask: str, face: int, margin: float) -> Mask:
         if mask != "auto":
@@ -209,3 +229,11 @@ class TccpPipeline:
     def _imagined(self, audio: Path, seed: int, size: int) -> Identity:
         assert self.imagine is not None  # was looked at before
         return self._identity([("the imagined portrait", self.imagine(audio, seed, size))], size)
+
+
+def _files(*given: str | Path | Sequence[str | Path] | None) -> list[Path]:
+    """Those of the arguments that are files."""
+    flat: list[str | Path] = []
+    for one in given:
+        flat += [] if one is None else [one] if isinstance(one, str | Path) else list(one)
+    return [path for path in map(Path, flat) if path.is_file()]

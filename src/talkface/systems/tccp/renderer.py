@@ -1,5 +1,6 @@
 """Stage 2 at work: frames with holes and landmarks to frames with a face."""
 
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
@@ -114,8 +115,12 @@ class FaceRenderer:
         self.noise = torch.randn((1, 1, 4, side, side), generator=self.generator).to(self.device)
         self.matte = None if "matte" in self.settings.without else PersonMatte(self.device)
 
-    def fill(self, jobs: Iterable[Job | Frame]) -> Iterator[Frame]:
-        """Filled frames, in order; those that are no jobs come out as they are."""
+    def fill(self, jobs: Iterable[Job | Frame], after: float = -math.inf) -> Iterator[Frame]:
+        """Filled frames, in order; those that are no jobs come out as they are.
+
+        Windows whose frames all begin at ``after`` seconds or earlier are not drawn, unless later ones go on
+        from them.
+        """
         window: list[Job] = []
         matrix: np.ndarray | None = None
         before: Frame | None = None
@@ -123,7 +128,7 @@ class FaceRenderer:
         for job in jobs:
             if isinstance(job, Frame) or job.shot != shot:
                 if window:
-                    yield from self._drawn(window, matrix, before)
+                    yield from self._drawn(window, matrix, before, after)
                 window, matrix, before, shot = [], None, None, -1
             if isinstance(job, Frame):
                 yield job
@@ -133,14 +138,14 @@ class FaceRenderer:
                 matrix = self._followed(job, matrix)
             window.append(job)
             if len(window) == self._length(before):
-                frames = self._drawn(window, matrix, before)
+                frames = self._drawn(window, matrix, before, after)
                 before = frames[-1] if self.settings.chained else None
                 yield from frames
                 window = []
                 if "over_time" in self.settings.without:
                     self.noise = torch.randn(self.noise.shape, generator=self.generator).to(self.device)
         if window:
-            yield from self._drawn(window, matrix, before)
+            yield from self._drawn(window, matrix, before, after)
 
     def _length(self, before: Frame | None) -> int:
         """Frames that are drawn together."""
@@ -167,9 +172,13 @@ class FaceRenderer:
         return wanted if np.abs(nose).max() > _STRAYS * self.side or grown > 0.15 else matrix
 
     @torch.inference_mode()
-    def _drawn(self, window: list[Job], matrix: np.ndarray | None, before: Frame | None) -> list[Frame]:
+    def _drawn(
+        self, window: list[Job], matrix: np.ndarray | None, before: Frame | None, after: float
+    ) -> list[Frame]:
         """Filled frames of a window; ``before`` is a finished one that it goes on from."""
         assert matrix is not None
+        if window[-1].frame.time <= after and not self.settings.chained:
+            return [job.frame for job in window]
         base, pixels = self.base, self.base.pixels
         crops = [cut(job.frame.image, matrix, self.side) for job in window]
         holes = [_cut_hole(job.hole, matrix, self.side) for job in window]

@@ -3,29 +3,32 @@
 import logging
 import math
 from collections.abc import Iterator
+from fractions import Fraction
 from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
 
-from talkface._version import __version__
-from talkface.errors import AudioTooShort, InvalidOption, NoFaceFound, UnusableFace
+from talkface.errors import InvalidOption, NoFaceFound, UnusableFace
 from talkface.face import topology as tp
 from talkface.face.model import FaceModel
 from talkface.face.motion import FaceMotion
-from talkface.face.tracker import FaceMesh, FaceTracker
-from talkface.media.audio import probe_audio, stream_audio
+from talkface.face.tracker import FaceMesh
+from talkface.hub import COMPACT
+from talkface.media.audio import AudioInfo, stream_audio
+from talkface.media.decode import Frame
 from talkface.media.image import load_image
 from talkface.media.video import exact_fps, frame_count
-from talkface.options import number_within, resolve_device, whole_seed
-from talkface.output.generation import Generation
+from talkface.options import number_within
+from talkface.output import ConstantRate, Generation, Take, fingerprint_of, takes_of
 from talkface.performance.config import FRAME_RATE
 from talkface.performance.model import DiffusionPrior, MotionModel
 from talkface.performance.motion import SpeechToMotion, Style, exactly, resample_stream
 from talkface.rendering.portrait import PortraitRenderer
 from talkface.rendering.refiner import Refiner
 from talkface.speech.features import ContentEncoder, FeatureStream
+from talkface.systems.pipeline import Part, Pipeline, seeds_of, speech_info
 
 logger = logging.getLogger(__name__)
 
@@ -33,64 +36,46 @@ SMALLEST_FACE = 48  # pixels from forehead to chin
 WARN_YAW, REFUSE_YAW = math.radians(45), math.radians(70)
 
 
-class ThpadPipeline:
+class ThpadPipeline(Pipeline):
     """TH-PAD's compact preset: content encoder, motion model, prior, 3DMM and refiner.
 
-    Build it with :meth:`from_pretrained`; then ``pipe(image=..., audio=..., seed=0)`` gives a
-    :class:`~talkface.output.generation.Generation`.
+    ``pipe = ThpadPipeline.from_pretrained()``; ``pipe(image, audio, seed=0)`` gives a
+    :class:`~talkface.output.Generation`.
     """
+
+    system = "thpad"
+    parts = {  # noqa: RUF012 - the base declares it as a class variable
+        "face": Part("face", FaceModel),
+        "speech": Part("speech", ContentEncoder),
+        "motion": Part("thpad-motion", MotionModel),
+        "prior": Part("thpad-prior", DiffusionPrior),
+        "refiner": Part("thpad-refiner", Refiner),
+    }
+    tracking = {"threads": 2}  # noqa: RUF012
+    default_dtype = "float32"
 
     def __init__(
         self,
         face: FaceModel,
-        features: FeatureStream,
+        speech: ContentEncoder,
         motion: MotionModel,
         prior: DiffusionPrior,
         refiner: Refiner | None,
         device: str | torch.device = "cpu",
+        dtype: torch.dtype = torch.float32,
+        name: str = COMPACT,
     ) -> None:
-        self.device = torch.device(device)
-        self.face, self.refiner = face, refiner
+        super().__init__(face, device, dtype, name)
+        self.refiner = refiner
+        features = FeatureStream(speech, device=self.device)
         self.speech_to_motion = SpeechToMotion(features, motion, prior, face, self.device)
-        self._tracker: FaceTracker | None = None
-
-    @classmethod
-    def from_pretrained(cls, name_or_path: str = "compact", device: str = "auto") -> "ThpadPipeline":
-        """Load the shipped models, or those of a directory with the same folders.
-
-        Args:
-            name_or_path: "compact", or a directory holding face/, speech/, thpad-motion/, thpad-prior/ and
-                thpad-refiner/.
-            device: "auto" takes a GPU when there is one.
-        """
-        target = resolve_device(device)
-        place = (
-            (lambda part: part)
-            if name_or_path == "compact"
-            else (lambda part: str(Path(name_or_path) / part))
-        )
-
-        return cls(
-            face=FaceModel.from_pretrained(place("face")),
-            features=FeatureStream(ContentEncoder.from_pretrained(place("speech")), device=target),
-            motion=MotionModel.from_pretrained(place("thpad-motion")),
-            prior=DiffusionPrior.from_pretrained(place("thpad-prior")),
-            refiner=Refiner.from_pretrained(place("thpad-refiner")),
-            device=target,
-        )
-
-    @property
-    def tracker(self) -> FaceTracker:
-        """The face tracker, made when it is first needed."""
-        if self._tracker is None:
-            self._tracker = FaceTracker(threads=2)
-        return self._tracker
 
     def __call__(
         self,
         image: str | Path,
         audio: str | Path,
         *,
+        takes: int = 1,
         seed: int = 0,
         size: int | str = "source",
         fps: float | str = "source",
@@ -100,56 +85,40 @@ class ThpadPipeline:
         expression: float = 1.0,
         lips: float = 1.0,
         still: bool = False,
-        face: int | None = None,
-    ) -> Generation:
+        face: int = 0,
+    ) -> Generation[Take]:
         """Make the person in a portrait say the speech; the options are those of :func:`talkface.animate`."""
         rate = exact_fps(FRAME_RATE if fps == "source" else number_within("fps", fps, low=1.0, high=240.0))
-        seed = whole_seed(seed)
         strengths = {"pose": pose, "blink": blink, "gaze": gaze, "expression": expression, "lips": lips}
-        style = Style(
-            **{name: number_within(name, value, low=0.0, high=3.0) for name, value in strengths.items()}
-        )
-        if still:
-            style = Style(pose=0.0, blink=style.blink, gaze=0.0, expression=style.expression, lips=style.lips)
+        style = _style(strengths, still)
         side = None if size == "source" else int(number_within("size", size, low=64, high=4096))
-        picture = load_image(image)
-        info = probe_audio(audio)
-        count = frame_count(info.duration, rate)
-        if count < 1:
-            raise AudioTooShort(
-                f"{Path(audio).name} lasts {info.duration:.3f} s, less than one frame; give longer speech"
-            )
+        seeds = seeds_of(seed, takes)
+        picture, info = load_image(image), speech_info(audio, rate)
         mesh = self._choose(picture, face, Path(image).name)
         picture, points = _resize(picture, mesh.points, side)
-        renderer = PortraitRenderer(picture, points, self.face, self.refiner, self.device)
-        made: list[FaceMotion] = []
-
-        def frames() -> Iterator[np.ndarray]:
-            made.clear()
-            blocks = stream_audio(audio, gain=info.gain())
-            motions = self.speech_to_motion(blocks, seed, style)
-            if rate != FRAME_RATE:
-                motions = resample_stream(motions, float(rate), count)
-            yield from renderer.frames(exactly(motions, count, made))
-
-        height, width = picture.shape[:2]
-        return Generation(
-            frames,
-            frame_count=count,
-            fps=rate,
-            size=(width, height),
-            audio=Path(audio),
-            seed=seed,
-            provenance={
-                "synthetic": "true",
-                "software": f"talkface {__version__}",
-                "model": "thpad-compact",
-            },
-            motion=lambda: FaceMotion.concatenate(made) if made else None,
+        renderer = PortraitRenderer(picture, points, self.face, self.refiner, self.device, self.dtype)
+        clock = ConstantRate(frame_count(info.duration, rate), rate)
+        fingerprint = fingerprint_of(
+            [Path(image), Path(audio)], self.name, self.dtype, side, style, face, rate
         )
 
-    def _choose(self, picture: np.ndarray, face: int | None, name: str) -> FaceMesh:
-        """The face to animate; says so when it had to choose.
+        def make(one: int) -> Take:
+            performance = _Performance(self.speech_to_motion, Path(audio), info, style, one, clock)
+            return Take(
+                lambda after: performance.frames(renderer, after),
+                clock,
+                size=(picture.shape[1], picture.shape[0]),
+                sounds=[Path(audio)],
+                provenance=self.provenance(),
+                fingerprint=fingerprint,
+                seed=one,
+                motion=performance.motion,
+            )
+
+        return takes_of(make, seeds)
+
+    def _choose(self, picture: np.ndarray, face: int, name: str) -> FaceMesh:
+        """The face to animate by its rank in size; says so when there are others.
 
         Raises:
             NoFaceFound, UnusableFace, InvalidOption.
@@ -157,25 +126,58 @@ class ThpadPipeline:
         meshes = self.tracker.track_image(picture)
         if not meshes:
             raise NoFaceFound(f"no face found in {name}; give a picture with a clearly visible face")
-        from_left = sorted(meshes, key=lambda mesh: mesh.box[0])
-        if face is None:
-            if len(meshes) > 1:
-                number = from_left.index(meshes[0])
-                logger.warning(
-                    "%d faces in %s: the largest is used (--face %d, counted from the left)",
-                    len(meshes),
-                    name,
-                    number,
-                )
-            mesh = meshes[0]
-        elif 0 <= face < len(meshes):
-            mesh = from_left[face]
-        else:
+        if not 0 <= face < len(meshes):
             raise InvalidOption(
                 f"face is {face}, but {name} shows {len(meshes)}; choose 0 to {len(meshes) - 1}"
             )
-        _check_usable(mesh, name)
-        return mesh
+        if len(meshes) > 1 and face == 0:
+            logger.warning(
+                "%d faces in %s: the largest, face 0, is used; 1 to %d are the others by size",
+                len(meshes),
+                name,
+                len(meshes) - 1,
+            )
+        _check_usable(meshes[face], name)
+        return meshes[face]
+
+
+class _Performance:
+    """The motion of one take, drawn as its frames are asked for."""
+
+    def __init__(
+        self,
+        speech_to_motion: SpeechToMotion,
+        audio: Path,
+        info: AudioInfo,
+        style: Style,
+        seed: int,
+        clock: ConstantRate,
+    ) -> None:
+        self._draw, self._audio, self._info = speech_to_motion, audio, info
+        self._style, self._seed, self._clock = style, seed, clock
+        self._made: list[FaceMotion] = []
+
+    def motion(self) -> FaceMotion | None:
+        """What has been drawn so far."""
+        return FaceMotion.concatenate(self._made) if self._made else None
+
+    def frames(self, renderer: PortraitRenderer, after: float | None) -> Iterator[Frame]:
+        """Frames that begin later than ``after`` seconds; the motion is always drawn from the start."""
+        self._made.clear()
+        blocks = stream_audio(self._audio, gain=self._info.gain())
+        motions = self._draw(blocks, self._seed, self._style)
+        rate, count = self._clock.fps, self._clock.frame_count
+        if rate != Fraction(FRAME_RATE):
+            motions = resample_stream(motions, float(rate), count)
+        done = self._clock.done(after)
+        images = renderer.frames(exactly(motions, count, self._made), skip=done)
+        yield from self._clock.shown(images, first=done)
+
+
+def _style(strengths: dict[str, float], still: bool) -> Style:
+    """The strengths of a performance, checked; ``still`` keeps head and gaze at rest."""
+    checked = {name: number_within(name, value, low=0.0, high=3.0) for name, value in strengths.items()}
+    return Style(**checked | ({"pose": 0.0, "gaze": 0.0} if still else {}))
 
 
 def _resize(picture: np.ndarray, points: np.ndarray, side: int | None) -> tuple[np.ndarray, np.ndarray]:

@@ -14,13 +14,14 @@ from talkface.data.arrays import kept_arrays
 from talkface.data.attributes import described
 from talkface.data.faces import Portrait, held_out, portraits, weights
 from talkface.data.prepare import Manifest
-from talkface.diffusion.base import COMPACT, Base
+from talkface.diffusion.base import Base
 from talkface.diffusion.captions import Attributes, caption, tokenize
 from talkface.diffusion.sampling import guided, own_guidance, own_steps, restored, sample
 from talkface.face.draw import draw_mesh
 from talkface.face.model import FaceModel
 from talkface.face.portrait import PIXELS
 from talkface.face.warp import MeshWarp
+from talkface.hub import COMPACT
 from talkface.nn.marks import marked, weights_mark
 from talkface.nn.picture import pictures
 from talkface.training.datasets.latents import vary

@@ -15,12 +15,12 @@ from torch.nn import functional as F
 from talkface.data.attributes import described, looks
 from talkface.data.faces import held_out, portraits, weights
 from talkface.data.prepare import Manifest
-from talkface.diffusion.base import COMPACT, Base
+from talkface.diffusion.base import Base
 from talkface.diffusion.captions import Attributes, caption
 from talkface.face.draw import draw_mesh
 from talkface.face.model import FaceModel
 from talkface.face.portrait import PIXELS
-from talkface.hub import save_pretrained
+from talkface.hub import COMPACT, save_pretrained
 from talkface.nn.marks import latents_mark, weights_mark
 from talkface.nn.picture import gradient_loss, weighted_l1
 from talkface.systems.imagineid.ccf import (

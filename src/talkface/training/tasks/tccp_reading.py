@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from talkface.diffusion.base import COMPACT, Base
+from talkface.diffusion.base import Base
 from talkface.face.model import FaceModel
 from talkface.face.portrait import PIXELS
-from talkface.hub import save_pretrained
+from talkface.hub import COMPACT, save_pretrained
 from talkface.rendering.refiner import Refiner
 from talkface.systems.tccp.reading import LandmarkReader, ReaderConfig, landmark_error
 from talkface.training import Task

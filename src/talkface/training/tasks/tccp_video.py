@@ -12,12 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from talkface.diffusion.base import COMPACT, Base
+from talkface.diffusion.base import Base
 from talkface.diffusion.sampling import Velocity, sample
 from talkface.face.draw import draw_mesh
 from talkface.face.model import FaceModel, estimate_pose
 from talkface.face.portrait import PIXELS
-from talkface.hub import save_pretrained
+from talkface.hub import COMPACT, save_pretrained
 from talkface.nn.marks import weights_mark
 from talkface.rendering.refiner import Refiner
 from talkface.systems.tccp.config import FACE, MVControlNetConfig

@@ -1,0 +1,220 @@
+"""What the pipelines of all systems share: their parts, where these come from, and checks of arguments."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import torch
+
+from talkface._version import __version__
+from talkface.errors import AudioTooShort, InvalidOption, ModelUnavailable
+from talkface.face.model import FaceModel
+from talkface.face.tracker import FaceTracker
+from talkface.hub import COMPACT, find_pretrained
+from talkface.media.audio import AudioInfo, probe_audio
+from talkface.media.source import SourceVideo, parse_time
+from talkface.options import number_within, resolve_device, resolve_dtype, whole_seed
+
+logger = logging.getLogger(__name__)
+
+_MOST_TAKES = 64
+
+
+@dataclass(frozen=True)
+class Part:
+    """A network of a pipeline.
+
+    Attributes:
+        folder: its name in a preset and in a directory of models.
+        kind: its class, with ``from_pretrained`` and ``debug``.
+    """
+
+    folder: str
+    kind: Any
+
+    def load(self, place: str) -> Any:
+        """The part of a preset or a directory; the shipped one where a directory has none."""
+        return self.kind.from_pretrained(find_pretrained(place, self.folder) or self.folder)
+
+    def debug(self) -> Any:
+        """A tiny random one; the 3DMM, whose basis is no network, is the shipped one."""
+        return self.kind.from_pretrained(self.folder) if self.kind is FaceModel else self.kind.debug()
+
+
+class Pipeline:
+    """Base of all pipelines: build one with :meth:`from_pretrained`, then call it.
+
+    Attributes:
+        system: Name of the system, for provenance.
+        parts: The networks, by the names of the constructor's arguments.
+        tracking: How faces are tracked: arguments of :class:`~talkface.face.tracker.FaceTracker`.
+        default_dtype: What ``from_pretrained`` computes in unless told.
+        name: The preset, or the directory that the models came from.
+        device: Where the networks run.
+        dtype: In what they compute.
+        face: The 3DMM.
+    """
+
+    system: ClassVar[str]
+    parts: ClassVar[Mapping[str, Part]]
+    tracking: ClassVar[Mapping[str, Any]]
+    default_dtype: ClassVar[str] = "auto"
+
+    def __init__(
+        self, face: FaceModel, device: str | torch.device, dtype: torch.dtype, name: str = COMPACT
+    ) -> None:
+        self.face, self.device, self.dtype, self.name = face, torch.device(device), dtype, name
+        self._tracker: FaceTracker | None = None
+
+    @classmethod
+    def from_pretrained(
+        cls, name_or_path: str | Path = COMPACT, device: str = "auto", dtype: str | None = None
+    ) -> Self:
+        """Load the shipped models, or those of a directory in their place.
+
+        Args:
+            name_or_path: "compact", or a directory with folders named as in :attr:`parts`; what it lacks is
+                taken from the shipped models.
+            device: "auto" takes a GPU when there is one.
+            dtype: Of the networks' arithmetic: "float32", "bfloat16" or "auto" for the faster one; by default
+                :attr:`default_dtype`.
+
+        Raises:
+            ModelUnavailable: There is no such directory, it holds none of the parts, or one is damaged.
+            InvalidOption: There is no such device or dtype.
+        """
+        place, target = str(name_or_path), resolve_device(device)
+        return cls(
+            **cls.load_parts(place),
+            device=target,
+            dtype=resolve_dtype(dtype or cls.default_dtype, target),
+            name=place,
+        )
+
+    @classmethod
+    def load_parts(cls, place: str) -> dict[str, Any]:
+        """The parts of a preset or a directory, by the constructor's names."""
+        if place != COMPACT:
+            folders = [part.folder for part in cls.parts.values()]
+            check_directory(place, folders)
+        return {name: part.load(place) for name, part in cls.parts.items()}
+
+    @classmethod
+    def debug(cls, device: str = "cpu", seed: int = 0) -> Self:
+        """A pipeline of tiny random networks: all of the way from input to output, at once and meaningless."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            parts = {name: part.debug() for name, part in cls.parts.items()}
+            return cls(**parts, **cls._debug_extras(parts), device=device, dtype=torch.float32, name="debug")
+
+    @classmethod
+    def _debug_extras(cls, parts: Mapping[str, Any]) -> dict[str, Any]:
+        """Further arguments of the constructor that stand on the parts."""
+        return {}
+
+    @property
+    def tracker(self) -> FaceTracker:
+        """The face tracker, made when it is first needed."""
+        if self._tracker is None:
+            self._tracker = FaceTracker(**self.tracking)
+        return self._tracker
+
+    def provenance(self, model: str = "") -> dict[str, str]:
+        """What a video's metadata say of what made it."""
+        made_by = model or Path(self.name).name
+        return {
+            "synthetic": "true",
+            "software": f"talkface {__version__}",
+            "model": f"{self.system}-{made_by}",
+        }
+
+
+def check_directory(place: str, folders: Sequence[str]) -> None:
+    """See to it that a directory of models holds some of the folders.
+
+    Raises:
+        ModelUnavailable: It does not.
+    """
+    if not Path(place).is_dir():
+        raise ModelUnavailable(f"there is no directory {place} with models")
+    if not any(find_pretrained(place, folder) for folder in folders):
+        raise ModelUnavailable(f"{place} holds no models: it may have the folders {', '.join(folders)}")
+
+
+# -- arguments that several verbs take -------------------------------------------------------------
+
+
+def seeds_of(seed: int, takes: int) -> list[int]:
+    """The seeds of the takes: ``seed``, ``seed + 1``, ...
+
+    Raises:
+        InvalidOption: A seed is no whole number from 0, or there are no takes or too many.
+    """
+    count = int(number_within("takes", takes, 1, _MOST_TAKES))
+    return [whole_seed(seed + take) for take in range(count)]
+
+
+def speech_info(path: str | Path, fps: float | Fraction) -> AudioInfo:
+    """What a sound file is like.
+
+    Raises:
+        UnreadableMedia: It has no sound.
+        AudioTooShort: It lasts less than a frame.
+    """
+    info = probe_audio(path)
+    if round(info.duration * fps) < 1:
+        raise AudioTooShort(
+            f"{Path(path).name} lasts {info.duration:.3f} s, less than one frame; give longer speech"
+        )
+    return info
+
+
+def open_source(
+    path: str | Path, start: float | str, stop: float | str | None, audio_stream: int = 0
+) -> SourceVideo:
+    """A video that is to be edited; says what has been converted.
+
+    Args:
+        path: Any video file.
+        start: Where the stretch begins: seconds, or a text such as "1:02:03".
+        stop: Where it ends; None for the end of the video.
+        audio_stream: Which audio stream is its speech.
+
+    Raises:
+        UnreadableMedia, InvalidOption: As :class:`~talkface.media.source.SourceVideo`.
+    """
+    first, last = seconds_of(start), None if stop is None else seconds_of(stop)
+    source = SourceVideo(path, first, last, audio_stream)
+    for note in source.notes:
+        logger.warning("%s: %s", source.path.name, note)
+    return source
+
+
+def seconds_of(time: float | str) -> float:
+    """Seconds of a number or of a text such as ``"12.5"`` or ``"1:02:03"``."""
+    return parse_time(time) if isinstance(time, str) else float(time)
+
+
+def one_of(name: str, value: object, choices: Sequence[object]) -> None:
+    """See to it that an option has one of its values.
+
+    Raises:
+        InvalidOption: It has not.
+    """
+    if value not in choices:
+        *others, last = map(str, choices)
+        raise InvalidOption(f"{name} is {value}; choose {', '.join(others)} or {last}")
+
+
+def parts_to_leave_out(without: Sequence[str] | frozenset[str], parts: Sequence[str]) -> frozenset[str]:
+    """The parts that an ablation leaves out.
+
+    Raises:
+        InvalidOption: There is no such part.
+    """
+    if unknown := set(without) - set(parts):
+        raise InvalidOption(f"there is no {', '.join(sorted(unknown))} to leave out; only {', '.join(parts)}")
+    return frozenset(without)

@@ -200,7 +200,9 @@ class SegmentedWriter:
             self._state.clear()
             return
         done = sum(segment.frames for segment in self._state.segments)
-        logger.warning("%d frames of %s are kept; resume=True (or --resume) goes on after them", done, self.path)
+        logger.warning(
+            "%d frames of %s are kept; resume=True (or --resume) goes on after them", done, self.path
+        )
 
     def _finish_part(self) -> None:
         if self._part:

@@ -1,7 +1,7 @@
 """What the pipelines of all systems share: their parts, where these come from, and checks of arguments."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -209,7 +209,7 @@ def one_of(name: str, value: object, choices: Sequence[object]) -> None:
         raise InvalidOption(f"{name} is {value}; choose {', '.join(others)} or {last}")
 
 
-def parts_to_leave_out(without: Sequence[str] | frozenset[str], parts: Sequence[str]) -> frozenset[str]:
+def parts_to_leave_out(without: Collection[str], parts: Sequence[str]) -> frozenset[str]:
     """The parts that an ablation leaves out.
 
     Raises:

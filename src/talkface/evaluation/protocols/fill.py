@@ -135,7 +135,7 @@ class Maker:
         """The portrait talks by ``animate`` and is moved over the hole as the first face was."""
         self._animate = self._animate or ThpadPipeline.from_pretrained()
         source = SourceVideo(clip.path)
-        talking = self._animate(self.portrait(clip), clip.path, seed=self.seed, fps=float(source.fps))
+        talking = self._animate(self.portrait(clip), clip.path, seed=self.seed, fps=float(source.fps))[0]
         portrait = clip.track.points[clip.track.found][-1]
         with VideoWriter(target, source.size, source.fps, clip.path, like=source) as writer:
             for frame, image in zip(source, talking, strict=False):

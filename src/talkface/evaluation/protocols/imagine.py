@@ -21,7 +21,7 @@ from talkface.evaluation.protocols.clips import Clip, Library, frames_at, spread
 from talkface.evaluation.protocols.voices import Voices, judge_moods, judge_swaps, judge_voices
 from talkface.face.model import FaceModel
 from talkface.face.tracker import FaceTrack, FaceTracker
-from talkface.systems.imagineid.pipeline import ImaginePipeline
+from talkface.systems.imagineid.pipeline import ImagineIdPipeline
 from talkface.systems.imagineid.portrait import Wish, adherence
 
 logger = logging.getLogger(__name__)
@@ -49,7 +49,7 @@ class VideoScorer:
         options: of the pipeline.
     """
 
-    def __init__(self, pipeline: ImaginePipeline, folder: Path, seed: int, **options: Any) -> None:
+    def __init__(self, pipeline: ImagineIdPipeline, folder: Path, seed: int, **options: Any) -> None:
         self.pipeline, self.folder, self.seed, self.options = pipeline, folder, seed, options
         self.tracker, self.face = FaceTracker(threads=2), FaceModel.from_pretrained()
         self.rows: list[dict[str, Any]] = []
@@ -191,10 +191,10 @@ def evaluate_imagine(
     return result
 
 
-def _pipeline(models: Path | None) -> ImaginePipeline:
+def _pipeline(models: Path | None) -> ImagineIdPipeline:
     if models is None:
-        return ImaginePipeline.from_pretrained()
-    return ImaginePipeline.from_pretrained(str(models), base=str(models))
+        return ImagineIdPipeline.from_pretrained()
+    return ImagineIdPipeline.from_pretrained(str(models), base=str(models))
 
 
 def _groups(rows: list[dict[str, Any]], together: bool) -> dict[str, Any]:

@@ -28,7 +28,7 @@ from talkface.face.model import FaceModel, estimate_pose
 from talkface.face.tracker import FaceTrack
 from talkface.systems.imagineid.config import EMOTIONS
 from talkface.systems.imagineid.imagination import Imagination
-from talkface.systems.imagineid.pipeline import ImaginePipeline
+from talkface.systems.imagineid.pipeline import ImagineIdPipeline
 from talkface.systems.imagineid.portrait import Imagined, Wish
 from talkface.systems.imagineid.voice import Listener, Speaker, one_mood
 
@@ -69,7 +69,7 @@ class _Subject:
 
 
 def judge_voices(
-    pipeline: ImaginePipeline, manifest: Manifest, limit: int | None, seed: int, wish: Wish
+    pipeline: ImagineIdPipeline, manifest: Manifest, limit: int | None, seed: int, wish: Wish
 ) -> Voices:
     """Imagine portraits for voices of held-out people, one recording each; compare them with the people."""
     album, look = portraits(manifest), FaceRes()
@@ -100,7 +100,7 @@ def judge_voices(
 
 
 def _imagine(
-    pipeline: ImaginePipeline,
+    pipeline: ImagineIdPipeline,
     manifest: Manifest,
     pair: VoiceAndFace,
     known: dict[str, Look],
@@ -282,7 +282,7 @@ class _Shown:
 
 
 def judge_swaps(
-    pipeline: ImaginePipeline, manifest: Manifest, items: list[Item], seed: int, **options: Any
+    pipeline: ImagineIdPipeline, manifest: Manifest, items: list[Item], seed: int, **options: Any
 ) -> list[dict[str, Any]]:
     """Exchange one of three recordings after the other: what changes, and what does not?
 
@@ -313,7 +313,7 @@ def judge_swaps(
 
 
 def _swaps(
-    pipeline: ImaginePipeline,
+    pipeline: ImagineIdPipeline,
     manifest: Manifest,
     own: Item,
     other: Path,
@@ -346,7 +346,7 @@ def _swaps(
 
 
 def _show(
-    pipeline: ImaginePipeline,
+    pipeline: ImagineIdPipeline,
     content: Path,
     identity: Path,
     emotion: Path,

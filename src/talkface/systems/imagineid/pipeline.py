@@ -1,7 +1,7 @@
 """``imagine``: speech alone to people who could have that voice, saying it."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, Self
@@ -140,7 +140,7 @@ class ImagineIdPipeline(Pipeline):
         guidance: float | None = None,
         renderer: str = "auto",
         still: bool = False,
-        without: Sequence[str] = (),
+        without: Collection[str] = (),
     ) -> Generation[Imagination]:
         """Imagine people who say the speech; the options are those of :func:`talkface.imagine`.
 

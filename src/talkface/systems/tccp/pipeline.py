@@ -1,6 +1,6 @@
 """``fill``: a video in which a face is missing, speech and an identity to the face, in place and in sync."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -147,7 +147,7 @@ class TccpPipeline(Pipeline):
         start: float | str = 0.0,
         stop: float | str | None = None,
         chained: bool = False,
-        without: Sequence[str] = (),
+        without: Collection[str] = (),
     ) -> Generation[Filling]:
         """Fill the face; the options are those of :func:`talkface.fill`, and two more.
 

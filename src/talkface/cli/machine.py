@@ -36,6 +36,7 @@ def doctor() -> None:
 
 
 def wide_console() -> Console:
+    """A console for tables."""
     from rich.console import Console
 
     # Rows stay whole in files and pipes.
@@ -51,18 +52,19 @@ def _models(context: typer.Context) -> None:
 @models.command("list")
 def list_models() -> None:
     """Show every model with licence and state."""
-    from rich.table import Table
-
     from talkface import hub
     from talkface.cli.doctor import model_state
 
-    table = Table("model", "purpose", "licence", "MB", "state", box=None, padding=(0, 1))
     for own in hub.bundled_models():
-        table.add_row(own.id, f"ours; trained on {own.data}", own.licence, f"{own.size / 1e6:.1f}", "bundled")
+        _show_model(own.id, own.size, own.licence, f"trained on {own.data}", "bundled")
     for other in hub.MODELS.values():
-        size = f"{other.size / 1e6:.1f}"
-        table.add_row(other.name, other.purpose, other.licence, size, model_state(other.name))
-    wide_console().print(table)
+        _show_model(other.name, other.size, other.licence, other.purpose, model_state(other.name))
+
+
+def _show_model(name: str, size: int, licence: str, *lines: str) -> None:
+    """A model in a few lines that are readable in a narrow terminal, too."""
+    first, *rest = f"{name}  {size / 1e6:.2f} MB, {licence}, {lines[-1]}", *lines[:-1]
+    print(first, *(f"    {line}" for line in rest), sep="\n")
 
 
 @models.command()

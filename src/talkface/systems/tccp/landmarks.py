@@ -75,6 +75,11 @@ class LandmarkTransformer(nn.Module):
         self.outlet = nn.Sequential(nn.LayerNorm(config.width), nn.Linear(config.width, POSE))
 
     @classmethod
+    def debug(cls) -> "LandmarkTransformer":
+        """A tiny random one for tests."""
+        return cls(LandmarkConfig(content=16, channels=(8, 8), width=16, layers=1, heads=2)).eval()
+
+    @classmethod
     def from_pretrained(cls, name_or_path: str = "tccp-landmarks") -> "LandmarkTransformer":
         """Load the shipped model, or one from a directory or hub id."""
         return build_pretrained(cls, LandmarkConfig, name_or_path)

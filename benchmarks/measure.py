@@ -167,7 +167,9 @@ def stages(portrait: str, speech: str, folder: str, repeats: int) -> Figures:
 
     def prepare() -> PortraitRenderer:
         picture = load_image(portrait)
-        return PortraitRenderer(picture, pipe.tracker.track_image(picture)[0].points, pipe.face, pipe.refiner)
+        return PortraitRenderer(
+            picture, pipe.tracker.track_image(picture)[0].points, pipe.face, pipe.parts.refiner
+        )
 
     def speak() -> None:
         motions[:] = _motions(pipe, speech)

@@ -112,9 +112,9 @@ def stages(video: str, speech: str, folder: str, repeats: int) -> Figures:
     def look() -> None:
         album = Album()
         cast = scan(source.sparse(64), pipe.tracker, pipe.face, album.keep)
-        bank = gather(album, cast[0], pipe.face, pipe.occlusion)
-        finder = OcclusionFinder(pipe.occlusion, pipe.face.mesh_warp(), bank.references)
-        people[:] = [cast, MouthRenderer(pipe.face, pipe.generator, bank, "cpu"), finder]
+        bank = gather(album, cast[0], pipe.face, pipe.parts.occlusion)
+        finder = OcclusionFinder(pipe.parts.occlusion, pipe.face.mesh_warp(), bank.references)
+        people[:] = [cast, MouthRenderer(pipe.face, pipe.parts.generator, bank, "cpu"), finder]
 
     def listen() -> list[Any]:
         gain = probe_audio(speech).gain()

@@ -230,7 +230,9 @@ def _tccp(device: str) -> TccpPipeline:
     def imagine(speech: Path, seed: int, size: int) -> np.ndarray:
         return _imagineid("compact", device)(speech, seed=seed, size=size)[0].portrait
 
-    return TccpPipeline.from_pretrained("compact", device=device, imagine=imagine)
+    pipeline = TccpPipeline.from_pretrained("compact", device=device)
+    pipeline.imagine = imagine
+    return pipeline
 
 
 @cache

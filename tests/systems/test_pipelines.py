@@ -133,7 +133,7 @@ def test_a_directory_gives_the_parts_it_has(tmp_path: Path, portrait: Path, spee
     save_pretrained(tmp_path / "models" / "thpad-motion", config, state, dtype=torch.float32)
     mine = ThpadPipeline.from_pretrained(tmp_path / "models", device="cpu")
     torch.testing.assert_close(mine.speech_to_motion.model.lip_gain, 2 * own.lip_gain)
-    for one, other in zip(mine.refiner.parameters(), shipped.refiner.parameters(), strict=True):  # type: ignore[union-attr]
+    for one, other in zip(mine.parts.refiner.parameters(), shipped.parts.refiner.parameters(), strict=True):
         assert torch.equal(one, other)
     take = mine(portrait, speech, size=64)[0]
     assert take.provenance["model"] == "thpad-models"

@@ -2,10 +2,10 @@
 
 import logging
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Generic, Self, TypeVar, cast
 
 import torch
 
@@ -17,56 +17,103 @@ from talkface.hub import COMPACT, find_pretrained
 from talkface.media.audio import AudioInfo, probe_audio
 from talkface.media.source import SourceVideo, parse_time
 from talkface.options import number_within, resolve_device, resolve_dtype, whole_seed
+from talkface.performance.model import DiffusionPrior, MotionModel
+from talkface.rendering.refiner import Refiner
+from talkface.speech.features import ContentEncoder
 
 logger = logging.getLogger(__name__)
 
 _MOST_TAKES = 64
 
 
-@dataclass(frozen=True)
-class Part:
-    """A network of a pipeline.
-
-    Attributes:
-        folder: its name in a preset and in a directory of models.
-        kind: its class, with ``from_pretrained`` and ``debug``.
-    """
-
-    folder: str
-    kind: Any
-
-    def load(self, place: str) -> Any:
-        """The part of a preset or a directory; the shipped one where a directory has none."""
-        return self.kind.from_pretrained(find_pretrained(place, self.folder) or self.folder)
-
-    def debug(self) -> Any:
-        """A tiny random one; the 3DMM, whose basis is no network, is the shipped one."""
-        return self.kind.from_pretrained(self.folder) if self.kind is FaceModel else self.kind.debug()
+def part(folder: str, kind: Any) -> Any:
+    """A field of :class:`Parts`: a network with its folder in a preset and in a directory of models."""
+    return field(metadata={"folder": folder, "kind": kind})
 
 
-class Pipeline:
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """The networks of a pipeline, and the 3DMM; each system adds its own."""
+
+    face: FaceModel = part("face", FaceModel)
+    speech: ContentEncoder = part("speech", ContentEncoder)
+    motion: MotionModel = part("thpad-motion", MotionModel)
+
+    @classmethod
+    def folders(cls) -> dict[str, tuple[str, Any]]:
+        """Folder and class of each network, by its field."""
+        told = {one.name: one.metadata for one in fields(cls) if one.metadata}
+        return {name: (metadata["folder"], metadata["kind"]) for name, metadata in told.items()}
+
+    @classmethod
+    def load(cls, place: str, further: Sequence[str] = ()) -> dict[str, Any]:
+        """The networks of a preset or a directory; those that a directory lacks are the shipped ones.
+
+        Args:
+            place: "compact" or a directory.
+            further: folders that it may hold beside those of these networks.
+
+        Raises:
+            ModelUnavailable: There is no such directory, it holds none of them, or one is damaged.
+        """
+        if place != COMPACT:
+            check_directory(place, [*(folder for folder, _ in cls.folders().values()), *further])
+        return {
+            name: kind.from_pretrained(find_pretrained(place, folder) or folder)
+            for name, (folder, kind) in cls.folders().items()
+        }
+
+    @classmethod
+    def debug(cls) -> dict[str, Any]:
+        """Tiny random networks. The 3DMM, whose basis is no network, is the shipped one."""
+        return {
+            name: kind.from_pretrained(folder) if kind is FaceModel else kind.debug()
+            for name, (folder, kind) in cls.folders().items()
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class PerformanceParts(Parts):
+    """What a person who moves of their own accord needs: the prior of head, gaze and brows, and the refiner."""
+
+    prior: DiffusionPrior = part("thpad-prior", DiffusionPrior)
+    refiner: Refiner = part("thpad-refiner", Refiner)
+
+
+AnyParts = TypeVar("AnyParts", bound=Parts)
+
+
+class Pipeline(Generic[AnyParts]):
     """Base of all pipelines: build one with :meth:`from_pretrained`, then call it.
+
+    Args:
+        parts: The networks.
+        device: Where they run.
+        dtype: In what they compute.
+        name: The preset, or the directory that they came from.
 
     Attributes:
         system: Name of the system, for provenance.
-        parts: The networks, by the names of the constructor's arguments.
+        parts_type: What its networks are.
         tracking: How faces are tracked: arguments of :class:`~talkface.face.tracker.FaceTracker`.
         default_dtype: What ``from_pretrained`` computes in unless told.
-        name: The preset, or the directory that the models came from.
-        device: Where the networks run.
-        dtype: In what they compute.
         face: The 3DMM.
     """
 
     system: ClassVar[str]
-    parts: ClassVar[Mapping[str, Part]]
+    parts_type: ClassVar[type[Parts]]
     tracking: ClassVar[Mapping[str, Any]]
     default_dtype: ClassVar[str] = "auto"
 
     def __init__(
-        self, face: FaceModel, device: str | torch.device, dtype: torch.dtype, name: str = COMPACT
+        self,
+        parts: AnyParts,
+        device: str | torch.device = "cpu",
+        dtype: torch.dtype = torch.float32,
+        name: str = COMPACT,
     ) -> None:
-        self.face, self.device, self.dtype, self.name = face, torch.device(device), dtype, name
+        self.parts, self.device, self.dtype, self.name = parts, torch.device(device), dtype, name
+        self.face = parts.face
         self._tracker: FaceTracker | None = None
 
     @classmethod
@@ -76,44 +123,37 @@ class Pipeline:
         """Load the shipped models, or those of a directory in their place.
 
         Args:
-            name_or_path: "compact", or a directory with folders named as in :attr:`parts`; what it lacks is
-                taken from the shipped models.
+            name_or_path: "compact", or a directory with folders as :meth:`Parts.folders` of
+                :attr:`parts_type` tells; what it lacks is taken from the shipped models.
             device: "auto" takes a GPU when there is one.
             dtype: Of the networks' arithmetic: "float32", "bfloat16" or "auto" for the faster one; by default
                 :attr:`default_dtype`.
 
         Raises:
-            ModelUnavailable: There is no such directory, it holds none of the parts, or one is damaged.
+            ModelUnavailable: There is no such directory, it holds none of the parts, one is damaged, or one
+                was trained over others.
             InvalidOption: There is no such device or dtype.
         """
         place, target = str(name_or_path), resolve_device(device)
-        return cls(
-            **cls.load_parts(place),
-            device=target,
-            dtype=resolve_dtype(dtype or cls.default_dtype, target),
-            name=place,
-        )
+        parts = cls.load_parts(place, target)
+        return cls(parts, target, resolve_dtype(dtype or cls.default_dtype, target), place)
 
     @classmethod
-    def load_parts(cls, place: str) -> dict[str, Any]:
-        """The parts of a preset or a directory, by the constructor's names."""
-        if place != COMPACT:
-            folders = [part.folder for part in cls.parts.values()]
-            check_directory(place, folders)
-        return {name: part.load(place) for name, part in cls.parts.items()}
+    def load_parts(cls, place: str, device: torch.device) -> AnyParts:
+        """The parts of a preset or a directory."""
+        return cast(AnyParts, cls.parts_type(**cls.parts_type.load(place)))
 
     @classmethod
     def debug(cls, device: str = "cpu", seed: int = 0) -> Self:
         """A pipeline of tiny random networks: all of the way from input to output, at once and meaningless."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            parts = {name: part.debug() for name, part in cls.parts.items()}
-            return cls(**parts, **cls._debug_extras(parts), device=device, dtype=torch.float32, name="debug")
+            return cls(cls.debug_parts(), device, torch.float32, "debug")
 
     @classmethod
-    def _debug_extras(cls, parts: Mapping[str, Any]) -> dict[str, Any]:
-        """Further arguments of the constructor that stand on the parts."""
-        return {}
+    def debug_parts(cls) -> AnyParts:
+        """Tiny random parts."""
+        return cast(AnyParts, cls.parts_type(**cls.parts_type.debug()))
 
     @property
     def tracker(self) -> FaceTracker:

@@ -203,7 +203,7 @@ def _claim(folder: Path, models: Path | None) -> None:
         ModelUnavailable: a model is missing in ``models``.
     """
     mark, digest = folder / "generator.sha256", hashlib.sha256()
-    for tensor in _dubber(models).generator.state_dict().values():
+    for tensor in _dubber(models).parts.generator.state_dict().values():
         digest.update(tensor.cpu().numpy().tobytes())
     if mark.exists() and mark.read_text().strip() != digest.hexdigest():
         raise InvalidOption(f"{folder} holds videos of another generator; choose another --output")

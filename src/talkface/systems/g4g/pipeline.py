@@ -5,6 +5,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -24,15 +25,14 @@ from talkface.options import number_within
 from talkface.output import Generation, fingerprint_of
 from talkface.performance.lip_track import LipTrack
 from talkface.performance.lips import SpeechToLips
-from talkface.performance.model import MotionModel
-from talkface.speech.features import ContentEncoder, FeatureStream
+from talkface.speech.features import FeatureStream
 from talkface.systems.g4g.actors import TURNED, Actor
 from talkface.systems.g4g.bank import Album, gather
 from talkface.systems.g4g.dubbing import Dubbing, Plan, PlannedFace
 from talkface.systems.g4g.geometry import MouthRange, Retargeter, mouth_shape
 from talkface.systems.g4g.model import Generator
 from talkface.systems.g4g.renderer import Bank, Cut, MouthRenderer
-from talkface.systems.pipeline import Part, Pipeline, open_source
+from talkface.systems.pipeline import Parts, Pipeline, open_source, part
 
 logger = logging.getLogger(__name__)
 
@@ -51,41 +51,38 @@ class _Batch:
     cuts: dict[int, list[Cut]] = field(default_factory=dict)
 
 
-class G4GPipeline(Pipeline):
+@dataclass(frozen=True, kw_only=True)
+class G4GParts(Parts):
+    """TH-PAD's lip path, the generator, and what sees hands before the mouth."""
+
+    generator: Generator = part("g4g", Generator)
+    occlusion: OcclusionNet = part("occlusion", OcclusionNet)
+
+
+class G4GPipeline(Pipeline[G4GParts]):
     """G4G's compact preset: content encoder, TH-PAD's lip path, 3DMM and generator.
 
     ``pipe = G4GPipeline.from_pretrained()``; ``pipe(video, audio)`` gives a
     :class:`~talkface.output.Generation` of one :class:`~talkface.systems.g4g.dubbing.Dubbing`.
     """
 
-    system = "g4g"
-    parts = {  # noqa: RUF012 - the base declares it as a class variable
-        "face": Part("face", FaceModel),
-        "speech": Part("speech", ContentEncoder),
-        "motion": Part("thpad-motion", MotionModel),
-        "generator": Part("g4g", Generator),
-        "occlusion": Part("occlusion", OcclusionNet),
-    }
-    tracking = {"threads": 1, "eyes": False}  # noqa: RUF012
+    system, parts_type = "g4g", G4GParts
+    tracking: ClassVar = {"threads": 1, "eyes": False}
     default_dtype = "float32"
 
     def __init__(
         self,
-        face: FaceModel,
-        speech: ContentEncoder,
-        motion: MotionModel,
-        generator: Generator,
-        occlusion: OcclusionNet,
+        parts: G4GParts,
         device: str | torch.device = "cpu",
         dtype: torch.dtype = torch.float32,
         name: str = COMPACT,
     ) -> None:
-        super().__init__(face, device, dtype, name)
+        super().__init__(parts, device, dtype, name)
         if dtype != torch.float32:
             raise InvalidOption("G4G computes in float32 only; leave dtype out")
-        self.generator, self.occlusion = generator, occlusion
-        features = FeatureStream(speech, device=self.device)
-        self.speech_to_lips = SpeechToLips(features, motion, self.device)
+        self.speech_to_lips = SpeechToLips(
+            FeatureStream(parts.speech, device=self.device), parts.motion, self.device
+        )
 
     def __call__(
         self,
@@ -131,8 +128,10 @@ class G4GPipeline(Pipeline):
         album = Album()
         cast = scan(source.sparse(_LOOKED_AT), self.tracker, self.face, album.keep)
         chosen = self._choose(source, cast, face, speeches)
-        pixels = self.generator.config.pixels
-        banks = {number: gather(album, cast[number], self.face, self.occlusion, pixels) for number in chosen}
+        pixels = self.parts.generator.config.pixels
+        banks = {
+            number: gather(album, cast[number], self.face, self.parts.occlusion, pixels) for number in chosen
+        }
 
         def frames(after: float | None) -> Iterator[Frame]:
             # Smoothing and the choice of references remember: begin earlier, so that they are as in one run.
@@ -224,10 +223,10 @@ class G4GPipeline(Pipeline):
         return Actor(
             face=self.face,
             retarget=Retargeter(self.face, person.neutral, float(source.fps)),
-            renderer=MouthRenderer(self.face, self.generator, bank, self.device),
+            renderer=MouthRenderer(self.face, self.parts.generator, bank, self.device),
             lips=lips,
             range=self._mouth_range(person, strength),
-            finder=OcclusionFinder(self.occlusion, warp, bank.references, self.device),
+            finder=OcclusionFinder(self.parts.occlusion, warp, bank.references, self.device),
             keep_silence=keep_silence,
         )
 

@@ -271,5 +271,6 @@ def _scaled(image: np.ndarray, size: int) -> np.ndarray:
     return cv2.resize(image, (size, size), interpolation=method)
 
 
-def _rounded(values: np.ndarray, digits: int = 4) -> list:
-    return np.round(values.astype(float), digits).tolist()
+def _rounded(values: np.ndarray, digits: int = 4) -> list[Any]:
+    plain: list[Any] = np.round(values.astype(float), digits).tolist()
+    return plain

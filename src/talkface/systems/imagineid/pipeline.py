@@ -1,10 +1,11 @@
 """``imagine``: speech alone to people who could have that voice, saying it."""
 
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Self
+from typing import ClassVar, Self
 
 import numpy as np
 import torch
@@ -12,23 +13,21 @@ import torch
 from talkface.diffusion.base import Base
 from talkface.diffusion.critic import PortraitCritic
 from talkface.errors import InvalidOption
-from talkface.face.model import FaceModel
 from talkface.hub import COMPACT, find_pretrained
 from talkface.options import number_within, resolve_device, resolve_dtype
 from talkface.output import Generation, fingerprint_of, takes_of
 from talkface.performance.config import FRAME_RATE
-from talkface.performance.model import DiffusionPrior, MotionModel
-from talkface.rendering.refiner import Refiner
-from talkface.speech.features import ContentEncoder, FeatureStream
+from talkface.speech.features import FeatureStream
 from talkface.systems.imagineid.adapters import Adapters
 from talkface.systems.imagineid.imagination import Imagination, Models, Script
 from talkface.systems.imagineid.pad import Pad
 from talkface.systems.imagineid.portrait import PARTS, PortraitImaginer, Wish
 from talkface.systems.imagineid.voice import LEAST_MOOD, Listener, Speaker, one_mood, voiced
 from talkface.systems.pipeline import (
-    Part,
+    PerformanceParts,
     Pipeline,
     one_of,
+    part,
     parts_to_leave_out,
     seeds_of,
     speech_info,
@@ -40,48 +39,43 @@ RENDERERS = ("diffusion", "warp")
 SIZES = (256, 512)
 
 
-class ImagineIdPipeline(Pipeline):
+@dataclass(frozen=True, kw_only=True)
+class ImagineIdParts(PerformanceParts):
+    """PAD, the face LDM with its adapters, the critic of portraits, and TH-PAD's head motion."""
+
+    pad: Pad = part("pad", Pad)
+    critic: PortraitCritic = part("portrait-critic", PortraitCritic)
+    base: Base
+    adapters: Adapters
+
+
+class ImagineIdPipeline(Pipeline[ImagineIdParts]):
     """ImagineID's compact preset: PAD, the face LDM with its adapters, and TH-PAD's head motion.
 
     ``pipe = ImagineIdPipeline.from_pretrained()``; ``pipe(audio, takes=4)`` gives a
     :class:`~talkface.output.Generation` of :class:`Imagination`.
     """
 
-    system = "imagineid"
-    parts = {  # noqa: RUF012 - the base declares it as a class variable
-        "pad": Part("pad", Pad),
-        "face": Part("face", FaceModel),
-        "speech": Part("speech", ContentEncoder),
-        "motion": Part("thpad-motion", MotionModel),
-        "prior": Part("thpad-prior", DiffusionPrior),
-        "refiner": Part("thpad-refiner", Refiner),
-        "critic": Part("portrait-critic", PortraitCritic),
-    }
-    tracking = {"threads": 2}  # noqa: RUF012
+    system, parts_type = "imagineid", ImagineIdParts
+    tracking: ClassVar = {"threads": 2}
 
     def __init__(
         self,
-        base: Base,
-        adapters: Adapters,
-        pad: Pad,
-        face: FaceModel,
-        speech: ContentEncoder,
-        motion: MotionModel,
-        prior: DiffusionPrior,
-        refiner: Refiner,
-        critic: PortraitCritic,
+        parts: ImagineIdParts,
         device: str | torch.device = "cpu",
         dtype: torch.dtype = torch.float32,
         name: str = COMPACT,
     ) -> None:
-        super().__init__(face, device, dtype, name)
-        self.base, self.adapters = base, adapters
-        features = FeatureStream(speech, device=self.device)
-        self.listener = Listener(pad, features, self.device)
-        critic = critic.to(self.device)
-        imaginer = PortraitImaginer(base, adapters, pad, face, self.tracker, critic, dtype)
+        super().__init__(parts, device, dtype, name)
+        features = FeatureStream(parts.speech, device=self.device)
+        self.listener = Listener(parts.pad, features, self.device)
+        critic = parts.critic.to(self.device)
+        imaginer = PortraitImaginer(
+            parts.base, parts.adapters, parts.pad, parts.face, self.tracker, critic, dtype
+        )
+        drawn = parts.motion, parts.prior, parts.refiner
         self.models = Models(
-            imaginer, self.listener, face, features, motion, prior, refiner, self.device, dtype
+            imaginer, self.listener, parts.face, features, *drawn, device=self.device, dtype=dtype
         )
 
     @classmethod
@@ -92,38 +86,30 @@ class ImagineIdPipeline(Pipeline):
         dtype: str | None = None,
         base: str | Path = COMPACT,
     ) -> Self:
-        """Load the shipped models, or those of a directory in their place.
+        """Load the shipped models, or others in their place, as :meth:`Pipeline.from_pretrained` does.
 
-        Args:
-            name_or_path: "compact", or a directory with folders named as in :attr:`parts`; what it lacks is
-                taken from the shipped models.
-            device: "auto" takes a GPU when there is one.
-            dtype: of the arithmetic of the LDM and of the refiner: "float32", "bfloat16", or "auto", the
-                default, for the faster one.
-            base: "compact", or a directory or hub id of another LDM: one of ours, or a Stable Diffusion 1.x;
-                adapters trained for it, and its own critic if it has one, lie in the same directory.
-
-        Raises:
-            ModelUnavailable: one of them is missing or damaged.
+        ``base`` is "compact", or a directory or hub id of another LDM: one of ours, or a Stable Diffusion
+        1.x; adapters trained for it, and its own critic if it has one, lie in the same directory.
         """
-        place, ldm_place, target = str(name_or_path), str(base), resolve_device(device)
-        ldm = Base.from_pretrained(ldm_place, target)
-        parts = cls.load_parts(place)
-        if own := find_pretrained(ldm_place, "portrait-critic"):
-            parts["critic"] = PortraitCritic.from_pretrained(own)
-        return cls(
-            base=ldm,
-            adapters=Adapters.from_pretrained(ldm, parts["pad"], ldm_place, target),
-            **parts,
-            device=target,
-            dtype=resolve_dtype(dtype or cls.default_dtype, target),
-            name=place,
-        )
+        place, target = str(name_or_path), resolve_device(device)
+        parts = cls.load_parts(place, target, str(base))
+        return cls(parts, target, resolve_dtype(dtype or cls.default_dtype, target), place)
 
     @classmethod
-    def _debug_extras(cls, parts: Mapping[str, Any]) -> dict[str, Any]:
+    def load_parts(cls, place: str, device: torch.device, base: str = COMPACT) -> ImagineIdParts:
+        """The parts of a preset or a directory, over a base."""
+        further = ("face-diffusion", "imagineid-tia", "imagineid-sca", "imagineid-mba")
+        parts, ldm = cls.parts_type.load(place, further), Base.from_pretrained(base, device)
+        if own := find_pretrained(base, "portrait-critic"):
+            parts["critic"] = PortraitCritic.from_pretrained(own)
+        adapters = Adapters.from_pretrained(ldm, parts["pad"], base, device)
+        return ImagineIdParts(**parts, base=ldm, adapters=adapters)
+
+    @classmethod
+    def debug_parts(cls) -> ImagineIdParts:
+        """Tiny random parts: they draw no faces."""
         base = Base.debug()
-        return {"base": base, "adapters": Adapters.debug(base)}
+        return ImagineIdParts(**cls.parts_type.debug(), base=base, adapters=Adapters.debug(base))
 
     def __call__(
         self,
@@ -160,13 +146,13 @@ class ImagineIdPipeline(Pipeline):
         if emotion != "auto":
             one_mood(emotion)  # is there such a one?
         renderer = self.choose_renderer(renderer, wish)
-        if ignored := self.base.model.tokenize(prompt).ignored:
+        if ignored := self.parts.base.model.tokenize(prompt).ignored:
             logger.warning("words that are not known and were ignored: %s", ", ".join(ignored))
         path, info = Path(audio), speech_info(audio, FRAME_RATE)
         told = self.listener.speaker(path if identity_from == "voice" else Path(identity_from))
         files = [path, *(Path(one) for one in (identity_from, emotion_from) if one and one != "voice")]
         fingerprint = fingerprint_of(
-            files, self.name, self.base.name, self.dtype, wish, emotion, size, renderer, still
+            files, self.name, self.parts.base.name, self.dtype, wish, emotion, size, renderer, still
         )
         script = Script(
             audio=path,
@@ -177,7 +163,7 @@ class ImagineIdPipeline(Pipeline):
             wish=wish,
             size=size,
             renderer=renderer,
-            provenance=self.provenance(Path(self.base.name).name),
+            provenance=self.provenance(Path(self.parts.base.name).name),
             fingerprint=fingerprint,
             still=still,
         )
@@ -199,9 +185,9 @@ class ImagineIdPipeline(Pipeline):
         """
         if renderer == "auto":
             renderer = "warp"
-        if renderer == "diffusion" and not self.adapters.complete():
+        if renderer == "diffusion" and not self.parts.adapters.complete():
             raise InvalidOption(
-                f"there are no adapters for the base {self.base.name}: choose renderer warp, or train them "
+                f"there are no adapters for the base {self.parts.base.name}: choose renderer warp, or train them "
                 "(recipes/imagineid-tia.yaml, -sca, -mba)"
             )
         parts = PARTS if renderer == "diffusion" else PARTS[:1]

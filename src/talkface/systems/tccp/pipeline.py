@@ -1,32 +1,31 @@
 """``fill``: a video in which a face is missing, speech and an identity to the face, in place and in sync."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import ClassVar
 
 import numpy as np
 import torch
 
 from talkface.diffusion.base import Base
 from talkface.errors import InvalidOption
-from talkface.face.model import FaceModel
 from talkface.face.people import scan
 from talkface.face.portrait import PIXELS
 from talkface.hub import COMPACT, find_pretrained
 from talkface.media.image import load_image
 from talkface.media.source import SourceVideo
 from talkface.media.timeline import Timeline
-from talkface.options import number_within, resolve_device, resolve_dtype
+from talkface.options import number_within
 from talkface.output import Generation, fingerprint_of, takes_of
-from talkface.performance.model import DiffusionPrior, MotionModel
 from talkface.performance.motion import SpeechToMotion
-from talkface.rendering.refiner import Refiner
-from talkface.speech.features import ContentEncoder, FeatureStream
+from talkface.speech.features import FeatureStream
 from talkface.systems.pipeline import (
-    Part,
+    PerformanceParts,
     Pipeline,
     one_of,
     open_source,
+    part,
     parts_to_leave_out,
     seeds_of,
     speech_info,
@@ -50,84 +49,56 @@ SIZES = (PIXELS, 2 * PIXELS)
 """Sides of the square in which a face is filled in, pixels."""
 
 
-class TccpPipeline(Pipeline):
+@dataclass(frozen=True, kw_only=True)
+class TccpParts(PerformanceParts):
+    """Stage 1, stage 2 over the face LDM, and TH-PAD's lips, blinks and gaze."""
+
+    placing: LandmarkTransformer = part("tccp-landmarks", LandmarkTransformer)
+    base: Base
+    net: MVControlNet
+
+
+class TccpPipeline(Pipeline[TccpParts]):
     """TCCP's compact preset: stage 1, stage 2 over the face LDM, and TH-PAD's lips, blinks and gaze.
 
     ``pipe = TccpPipeline.from_pretrained()``; ``pipe(video, audio, identity="anna.jpg")`` gives a
     :class:`~talkface.output.Generation` of :class:`Filling`.
+
+    Attributes:
+        imagine: What imagines a face from a voice, for ``identity="imagined"``; None at first.
     """
 
-    system = "tccp"
-    parts = {  # noqa: RUF012 - the base declares it as a class variable
-        "placing": Part("tccp-landmarks", LandmarkTransformer),
-        "face": Part("face", FaceModel),
-        "speech": Part("speech", ContentEncoder),
-        "motion": Part("thpad-motion", MotionModel),
-        "prior": Part("thpad-prior", DiffusionPrior),
-        "refiner": Part("thpad-refiner", Refiner),
-    }
-    tracking = {"threads": 1}  # noqa: RUF012
+    system, parts_type = "tccp", TccpParts
+    tracking: ClassVar = {"threads": 1}
+    imagine: Imagine | None = None
 
     def __init__(
         self,
-        base: Base,
-        net: MVControlNet,
-        placing: LandmarkTransformer,
-        face: FaceModel,
-        speech: ContentEncoder,
-        motion: MotionModel,
-        prior: DiffusionPrior,
-        refiner: Refiner | None,
+        parts: TccpParts,
         device: str | torch.device = "cpu",
         dtype: torch.dtype = torch.float32,
         name: str = COMPACT,
-        imagine: Imagine | None = None,
     ) -> None:
-        super().__init__(face, device, dtype, name)
-        self.base, self.net, self.placing, self.refiner = base, net.to(self.device), placing, refiner
-        features = FeatureStream(speech, device=self.device)
-        self.performer = SpeechToMotion(features, motion, prior, face, self.device)
-        self.imagine = imagine
+        super().__init__(parts, device, dtype, name)
+        parts.net.to(self.device)
+        features = FeatureStream(parts.speech, device=self.device)
+        drawn = parts.motion, parts.prior, parts.face
+        self.performer = SpeechToMotion(features, *drawn, device=self.device)
 
     @classmethod
-    def from_pretrained(
-        cls,
-        name_or_path: str | Path = COMPACT,
-        device: str = "auto",
-        dtype: str | None = None,
-        imagine: Imagine | None = None,
-    ) -> Self:
-        """Load the shipped models, or those of a directory in their place.
-
-        Args:
-            name_or_path: "compact", or a directory with folders named as in :attr:`parts`, tccp-video/, and
-                face-diffusion/ with face-autoencoder/; what it lacks is taken from the shipped models.
-            device: "auto" takes a GPU when there is one.
-            dtype: of stage 2's arithmetic: "float32", "bfloat16", or "auto", the default, for the faster one.
-            imagine: what imagines a face from a voice, for ``identity="imagined"``.
-
-        Raises:
-            ModelUnavailable: one of them is damaged, or was trained over another base; there is no such
-                directory.
-        """
-        place, target = str(name_or_path), resolve_device(device)
-        own_base = find_pretrained(place, "face-diffusion")
-        base = Base.from_pretrained(place if own_base else COMPACT, target)
-        net = find_pretrained(place, "tccp-video") or "tccp-video"
-        return cls(
-            base=base,
-            net=MVControlNet.from_pretrained(base.model, net),
-            **cls.load_parts(place),
-            device=target,
-            dtype=resolve_dtype(dtype or cls.default_dtype, target),
-            name=place,
-            imagine=imagine,
-        )
+    def load_parts(cls, place: str, device: torch.device) -> TccpParts:
+        """The parts of a preset or a directory, which may hold tccp-video/ and another face LDM, too."""
+        parts = cls.parts_type.load(place, further=("face-diffusion", "tccp-video"))
+        base = Base.from_pretrained(place if find_pretrained(place, "face-diffusion") else COMPACT, device)
+        net = MVControlNet.from_pretrained(base.model, find_pretrained(place, "tccp-video") or "tccp-video")
+        return TccpParts(**parts, base=base, net=net)
 
     @classmethod
-    def _debug_extras(cls, parts: Mapping[str, Any]) -> dict[str, Any]:
+    def debug_parts(cls) -> TccpParts:
+        """Tiny random parts."""
         base = Base.debug()
-        return {"base": base, "net": MVControlNet(FACE, base.model).eval()}
+        net = MVControlNet(FACE, base.model).eval()
+        return TccpParts(**cls.parts_type.debug(), base=base, net=net)
 
     def __call__(
         self,
@@ -190,10 +161,10 @@ class TccpPipeline(Pipeline):
         blind = "context" in settings.without
         return Hands(
             face=self.face,
-            placer=lambda who: Placer(self.placing, who.alpha, self.device, margin, blind),
+            placer=lambda who: Placer(self.parts.placing, who.alpha, self.device, margin, blind),
             performer=self.performer,
             renderer=lambda who, seed: FaceRenderer(
-                self.base, self.net, who, self.face, self.refiner, seed, settings
+                self.parts.base, self.parts.net, who, self.face, self.parts.refiner, seed, settings
             ),
         )
 
@@ -224,7 +195,7 @@ class TccpPipeline(Pipeline):
         return self._identity([(Path(path).name, load_image(path)) for path in paths], size)
 
     def _identity(self, given: Sequence[tuple[str, np.ndarray]], size: int) -> Identity:
-        return Identity.of(given, self.tracker, self.face, self.base, max(size, self.base.pixels))
+        return Identity.of(given, self.tracker, self.face, self.parts.base, max(size, self.parts.base.pixels))
 
     def _imagined(self, audio: Path, seed: int, size: int) -> Identity:
         assert self.imagine is not None  # was looked at before

@@ -5,6 +5,7 @@ import math
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
+from typing import ClassVar
 
 import cv2
 import numpy as np
@@ -12,7 +13,6 @@ import torch
 
 from talkface.errors import InvalidOption, NoFaceFound, UnusableFace
 from talkface.face import topology as tp
-from talkface.face.model import FaceModel
 from talkface.face.motion import FaceMotion
 from talkface.face.tracker import FaceMesh
 from talkface.hub import COMPACT
@@ -23,12 +23,10 @@ from talkface.media.video import exact_fps, frame_count
 from talkface.options import number_within
 from talkface.output import ConstantRate, Generation, Take, fingerprint_of, takes_of
 from talkface.performance.config import FRAME_RATE
-from talkface.performance.model import DiffusionPrior, MotionModel
 from talkface.performance.motion import SpeechToMotion, Style, exactly, resample_stream
 from talkface.rendering.portrait import PortraitRenderer
-from talkface.rendering.refiner import Refiner
-from talkface.speech.features import ContentEncoder, FeatureStream
-from talkface.systems.pipeline import Part, Pipeline, seeds_of, speech_info
+from talkface.speech.features import FeatureStream
+from talkface.systems.pipeline import PerformanceParts, Pipeline, seeds_of, speech_info
 
 logger = logging.getLogger(__name__)
 
@@ -36,39 +34,27 @@ SMALLEST_FACE = 48  # pixels from forehead to chin
 WARN_YAW, REFUSE_YAW = math.radians(45), math.radians(70)
 
 
-class ThpadPipeline(Pipeline):
+class ThpadPipeline(Pipeline[PerformanceParts]):
     """TH-PAD's compact preset: content encoder, motion model, prior, 3DMM and refiner.
 
     ``pipe = ThpadPipeline.from_pretrained()``; ``pipe(image, audio, seed=0)`` gives a
     :class:`~talkface.output.Generation`.
     """
 
-    system = "thpad"
-    parts = {  # noqa: RUF012 - the base declares it as a class variable
-        "face": Part("face", FaceModel),
-        "speech": Part("speech", ContentEncoder),
-        "motion": Part("thpad-motion", MotionModel),
-        "prior": Part("thpad-prior", DiffusionPrior),
-        "refiner": Part("thpad-refiner", Refiner),
-    }
-    tracking = {"threads": 2}  # noqa: RUF012
+    system, parts_type = "thpad", PerformanceParts
+    tracking: ClassVar = {"threads": 2}
     default_dtype = "float32"
 
     def __init__(
         self,
-        face: FaceModel,
-        speech: ContentEncoder,
-        motion: MotionModel,
-        prior: DiffusionPrior,
-        refiner: Refiner | None,
+        parts: PerformanceParts,
         device: str | torch.device = "cpu",
         dtype: torch.dtype = torch.float32,
         name: str = COMPACT,
     ) -> None:
-        super().__init__(face, device, dtype, name)
-        self.refiner = refiner
-        features = FeatureStream(speech, device=self.device)
-        self.speech_to_motion = SpeechToMotion(features, motion, prior, face, self.device)
+        super().__init__(parts, device, dtype, name)
+        features = FeatureStream(parts.speech, device=self.device)
+        self.speech_to_motion = SpeechToMotion(features, parts.motion, parts.prior, parts.face, self.device)
 
     def __call__(
         self,
@@ -96,7 +82,7 @@ class ThpadPipeline(Pipeline):
         picture, info = load_image(image), speech_info(audio, rate)
         mesh = self._choose(picture, face, Path(image).name)
         picture, points = _resize(picture, mesh.points, side)
-        renderer = PortraitRenderer(picture, points, self.face, self.refiner, self.device, self.dtype)
+        renderer = PortraitRenderer(picture, points, self.face, self.parts.refiner, self.device, self.dtype)
         clock = ConstantRate(frame_count(info.duration, rate), rate)
         fingerprint = fingerprint_of(
             [Path(image), Path(audio)], self.name, self.dtype, side, style, face, rate

@@ -428,7 +428,7 @@ def test_several_faces_without_choice_takes_the_largest_and_says_so(case: Case, 
     assert outcome.code == 0, outcome
     assert len(outcome.err) == 1
     assert outcome.err[0].startswith("talkface: warning: ")
-    assert "--face" in outcome.err[0]
+    assert "face 0, the largest" in outcome.err[0]
     assert run(*case.arguments, "--face", "1", "--overwrite").err == []
 
 

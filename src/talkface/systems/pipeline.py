@@ -81,6 +81,7 @@ class PerformanceParts(Parts):
 
 
 AnyParts = TypeVar("AnyParts", bound=Parts)
+AnyModule = TypeVar("AnyModule", bound=torch.nn.Module)
 
 
 class Pipeline(Generic[AnyParts]):
@@ -182,6 +183,14 @@ def check_directory(place: str, folders: Sequence[str]) -> None:
         raise ModelUnavailable(f"there is no directory {place} with models")
     if not any(find_pretrained(place, folder) for folder in folders):
         raise ModelUnavailable(f"{place} holds no models: it may have the folders {', '.join(folders)}")
+
+
+def shaken(network: AnyModule) -> AnyModule:
+    """A network whose weights are all a little random, those that begin at zero, too."""
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    return network
 
 
 # -- arguments that several verbs take -------------------------------------------------------------

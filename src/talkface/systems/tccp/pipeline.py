@@ -28,6 +28,7 @@ from talkface.systems.pipeline import (
     part,
     parts_to_leave_out,
     seeds_of,
+    shaken,
     speech_info,
 )
 from talkface.systems.tccp.config import FACE
@@ -97,7 +98,7 @@ class TccpPipeline(Pipeline[TccpParts]):
     def debug_parts(cls) -> TccpParts:
         """Tiny random parts."""
         base = Base.debug()
-        net = MVControlNet(FACE, base.model).eval()
+        net = shaken(MVControlNet(FACE, base.model).eval())
         return TccpParts(**cls.parts_type.debug(), base=base, net=net)
 
     def __call__(

@@ -118,10 +118,9 @@ class ThpadPipeline(Pipeline[PerformanceParts]):
             )
         if len(meshes) > 1 and face == 0:
             logger.warning(
-                "%d faces in %s: the largest, face 0, is used; 1 to %d are the others by size",
+                "%d faces in %s: face 0, the largest, is used; face 1 is the next by size",
                 len(meshes),
                 name,
-                len(meshes) - 1,
             )
         _check_usable(meshes[face], name)
         return meshes[face]

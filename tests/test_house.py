@@ -28,6 +28,7 @@ FLOORS = (
 """Rooms from the ground up: each uses those below it, and those beside it."""
 
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
+LONGEST_FUNCTION, LONGEST_FILE = 60, 400  # lines
 NOT_FOR_VERBS = ("talkface.data", "talkface.training", "talkface.evaluation")
 
 
@@ -95,3 +96,20 @@ def test_inference_loads_no_training() -> None:
     )
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not told.stdout.split()
+
+
+def test_functions_fit_a_screen() -> None:
+    long = []
+    for module, path in modules().items():
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef) and (node.end_lineno or 0) - node.lineno >= LONGEST_FUNCTION:
+                long.append(f"{module}.{node.name}")
+    assert not long
+
+
+def test_long_files_say_why() -> None:
+    """A file above 400 lines gives its reason in its docstring: "long because ..."."""
+    for module, path in modules().items():
+        text = path.read_text()
+        if text.count("\n") > LONGEST_FILE:
+            assert "long because" in (ast.get_docstring(ast.parse(text)) or "").lower(), module

@@ -138,6 +138,15 @@ def test_a_generation_goes_on_where_it_was_interrupted(tmp_path: Path) -> None:
     assert names(tmp_path) == ["out.take1.mp4", "out.take2.mp4"]
 
 
+def test_a_take_that_is_in_the_way_is_found_before_the_work(tmp_path: Path) -> None:
+    first, second = Computation(25), Computation(25)
+    generation = Generation([take(first, "x", 1), take(second, "x", 2)])
+    (tmp_path / "out.take2.mp4").write_bytes(b"precious")
+    with pytest.raises(OutputError, match="exists already"):
+        generation.save(tmp_path / "out.mp4", resume=True)
+    assert first.computed == second.computed == 0
+
+
 def test_another_video_is_not_resumed(tmp_path: Path) -> None:
     path = take(Computation(25), "one").save(tmp_path / "a.mp4")
     assert take(Computation(25), "one").save(path, resume=True) == path

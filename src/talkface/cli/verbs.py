@@ -194,10 +194,10 @@ def _run(verb: Verb, given: dict[str, Any]) -> None:
     names = take_names(output, takes)
     also = {extra: take_names(path, takes) for extra, path in beside.items() if path}
     _check_pictures(beside)
-    written = [*names, *(path for paths in also.values() for path in paths)]
-    check_outputs(written, _inputs(given), overwrite or resume or dry_run)
     if "audio_tracks" in given:
         given["audio_tracks"] = audio_tracks(given["audio_tracks"] or []) or None
+    written = [*names, *(path for paths in also.values() for path in paths)]
+    check_outputs(written, _inputs(given), overwrite or resume or dry_run)
     if given.get("identity") == ["imagined"]:
         given["identity"] = "imagined"
     with Reporter(progress) as report:
@@ -225,10 +225,11 @@ def _check_pictures(beside: Mapping[Extra, Path | None]) -> None:
 
 def _inputs(given: Mapping[str, Any]) -> list[Path]:
     """The arguments that are files, for none of them may be an output."""
-    flat: list[str | Path] = []
+    flat: list[object] = []
     for value in given.values():
-        flat += value if isinstance(value, list) else [value] if isinstance(value, str | Path) else []
-    return [Path(str(one).rpartition("=")[2]) for one in flat if str(one)]
+        many = value.values() if isinstance(value, dict) else value if isinstance(value, list) else [value]
+        flat += many
+    return [Path(one) for one in flat if isinstance(one, str | Path) and str(one)]
 
 
 def _show_plan(generation: Generation[Any]) -> None:

@@ -97,8 +97,9 @@ class Generation(Sequence[AnyTake]):
             TalkfaceError: What is wrong with the input.
         """
         paths = take_paths(Path(path), len(self))
-        for target in paths:
-            check_output(target, overwrite or resume)
+        for take, target in zip(self, paths, strict=True):
+            if not (resume and take.is_finished(target)):
+                check_output(target, overwrite)
         return [
             take.save(target, overwrite, resume, progress) for take, target in zip(self, paths, strict=True)
         ]

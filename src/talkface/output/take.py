@@ -179,7 +179,7 @@ class Take:
             TalkfaceError: What is wrong with the input.
         """
         path = Path(path)
-        if resume and self._is_finished(path):
+        if resume and self.is_finished(path):
             return path
         check_output(path, overwrite)
         with self._sound() as sound:
@@ -238,7 +238,7 @@ class Take:
             "comment": " ".join(comment.split()),
         }
 
-    def _is_finished(self, path: Path) -> bool:
+    def is_finished(self, path: Path) -> bool:
         """Whether a file is this very video, as an earlier run wrote it."""
         if not path.is_file():
             return False

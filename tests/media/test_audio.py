@@ -13,7 +13,9 @@ from PIL import Image
 
 from media_samples import gradient, tone, write_float_wav, write_sound, write_video
 from talkface.errors import AudioTooShort, InvalidOption, OutputError, UnreadableMedia
-from talkface.media.audio import LoudnessMeter, mix_to, probe_audio, read_audio, stream_audio
+from talkface.media.audio import probe_audio, read_audio, stream_audio
+from talkface.media.loudness import LoudnessMeter
+from talkface.media.mix import mix_to
 
 SAME_FOLDER = settings(
     max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]

@@ -195,7 +195,7 @@ def test_interruption_is_told(
     interrupted(path, timeline, 100)
     assert len(caplog.records) == 1
     assert "90 frames" in caplog.text
-    assert "--resume" in caplog.text
+    assert "set resume" in caplog.text
 
 
 def test_other_errors_leave_nothing(tmp_path: Path, sources: dict[str, SourceVideo], voice: Path) -> None:

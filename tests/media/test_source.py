@@ -26,8 +26,9 @@ from media_samples import (
 )
 from talkface.errors import InvalidOption, UnreadableMedia
 from talkface.media.color import WHITE_NITS, ColorTags, tone_map
+from talkface.media.rate import exact_fps
 from talkface.media.source import SourceVideo, parse_time
-from talkface.media.video import VideoReader, VideoWriter, exact_fps
+from talkface.media.video import VideoReader, VideoWriter
 
 SAME_FOLDER = settings(
     max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]

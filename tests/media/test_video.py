@@ -18,7 +18,8 @@ from media_samples import gradient, packets, tone, write_float_wav, write_sound,
 from talkface.errors import OutputError, UnreadableMedia
 from talkface.media.audio import probe_audio, read_audio
 from talkface.media.files import output_error
-from talkface.media.video import VideoReader, VideoWriter, exact_fps, frame_count, frame_times, resample_times
+from talkface.media.rate import exact_fps, frame_count, frame_times, resample_times
+from talkface.media.video import VideoReader, VideoWriter
 
 SAME_FOLDER = settings(
     max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]

@@ -4,7 +4,8 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import Protocol
 
 import av
 import numpy as np
@@ -13,9 +14,6 @@ from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
 from av.video.stream import VideoStream
 
 from talkface.media.color import ColorTags
-
-if TYPE_CHECKING:
-    from talkface.media.source import SourceVideo
 
 CODECS = {".mp4": "libx264", ".m4v": "libx264", ".mov": "libx264", ".mkv": "libx264", ".webm": "libvpx-vp9"}
 """The codec that files of a suffix are written with."""
@@ -63,13 +61,62 @@ class Encoding:
         return round(time / self.time_base)
 
 
-def fine_time_base(source: "SourceVideo | None") -> Fraction:
+class StreamFacts(Protocol):
+    """What the encoder asks of the video that the pictures come from; ``SourceVideo`` tells it.
+
+    Attributes:
+        size: Width and height in pixels of the upright pictures.
+        fps: Frames a second, on average if variable.
+        variable: Whether frames come at other times than multiples of ``1 / fps``.
+        time_base: Seconds of a tick, of which the times of frames are multiples.
+        bit_rate: Bits a second of the pictures, or None if unknown.
+        codec: FFmpeg's name of the codec.
+        tags: Colour tags.
+        stored_height: Lines of the stored pictures, before they are turned.
+    """
+
+    size: tuple[int, int]
+    fps: Fraction
+    variable: bool
+    time_base: Fraction
+    bit_rate: int | None
+    codec: str
+    tags: ColorTags
+    stored_height: int
+
+
+def encoding_for(
+    path: Path,
+    like: StreamFacts | None,
+    *,
+    size: tuple[int, int],
+    fps: Fraction,
+    variable: bool,
+    crf: int,
+    preset: str,
+    threads: int,
+) -> Encoding:
+    """How the pictures of a file are to be encoded; the arguments are those of ``VideoWriter``."""
+    return Encoding(
+        codec=CODECS[path.suffix.lower()],
+        size=size,
+        fps=fps,
+        time_base=fine_time_base(like) if variable else 1 / fps,
+        tags=like.tags.as_written(like.stored_height, size[1]) if like else ColorTags(),
+        crf=crf,
+        max_rate=max_rate(like),
+        preset=preset,
+        threads=threads,
+    )
+
+
+def fine_time_base(source: StreamFacts | None) -> Fraction:
     """Seconds of a tick for frames at any time: those of the source are multiples of it."""
     base = source.time_base if source else Fraction(1, 90_000)
     return base / max(1, math.ceil(_FINE * base))
 
 
-def max_rate(source: "SourceVideo | None") -> int | None:
+def max_rate(source: StreamFacts | None) -> int | None:
     """Bits a second that a video edited from a source need not exceed.
 
     A constant rate factor of 18 is seen by nobody as a loss, for camera originals and the like. But where the

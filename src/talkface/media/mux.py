@@ -12,8 +12,9 @@ import av
 from av.audio.stream import AudioStream
 from av.container import InputContainer, OutputContainer
 
-from talkface.media.audio import USUAL_LAYOUTS, Resampler, audio_stream, decode_audio, first_samples
+from talkface.media.audio import USUAL_LAYOUTS, audio_stream, decode_audio, first_samples
 from talkface.media.files import open_media
+from talkface.media.resample import Resampler
 
 logger = logging.getLogger(__name__)
 
@@ -133,7 +134,7 @@ class _Remuxed(AudioTrack):
 
 
 class _Timed(NamedTuple):
-    packet: av.Packet
+    packet: "av.Packet[AudioStream]"
     begin: Fraction
     end: Fraction
 

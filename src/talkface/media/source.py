@@ -23,7 +23,7 @@ from talkface.media.decode import (
     header_duration,
     video_stream,
 )
-from talkface.media.video import exact_fps
+from talkface.media.rate import exact_fps
 
 logger = logging.getLogger(__name__)
 

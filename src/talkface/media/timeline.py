@@ -7,8 +7,8 @@ from itertools import count
 
 from talkface.errors import InvalidOption
 from talkface.media.decode import TOLERANCE, Frame
+from talkface.media.rate import frame_count
 from talkface.media.source import SourceVideo
-from talkface.media.video import frame_count
 
 logger = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ class Timeline:
         spoken = max(1, frame_count(speech_seconds, self.fps))
         if mode == "silence" and speech_seconds > source.duration + 1 / self.fps:
             logger.warning(
-                "the video is shorter than the speech, whose last %.2f s are cut; see --sync-mode",
+                "the video is shorter than the speech, whose last %.2f s are cut; choose another sync_mode",
                 speech_seconds - source.duration,
             )
         self._uncut = mode == "silence" or (mode == "cut_off" and speech_seconds >= source.duration)

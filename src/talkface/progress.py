@@ -1,6 +1,6 @@
-"""How far a verb is: a bar in a terminal, JSON lines for machines, or nothing.
+"""Progress of a verb: a bar in a terminal, JSON lines for machines, or nothing.
 
-Library code only calls back with ``(stage, done, total)``; what becomes of it is decided here.
+Library code only calls back with ``(stage, done, total)``; how that is shown is decided here.
 """
 
 import json

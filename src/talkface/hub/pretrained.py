@@ -129,7 +129,7 @@ def build_pretrained(
 
 @contextmanager
 def _without_initialisation() -> Iterator[None]:
-    """Leave the weights of new layers uninitialised: drawing what is replaced at once takes longer than loading."""
+    """Leave the weights of new layers uninitialised: drawing what is replaced at once is slow."""
     from torch.overrides import TorchFunctionMode
 
     class WithoutInitialisation(TorchFunctionMode):

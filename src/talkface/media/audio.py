@@ -1,4 +1,4 @@
-"""Sound in, as mono float32 blocks; however long the file, memory stays the same."""
+"""Sound read as mono float32 blocks, in constant memory, and probed for its length and loudness."""
 
 import logging
 from collections.abc import Iterator
@@ -21,9 +21,9 @@ logger = logging.getLogger(__name__)
 USUAL_LAYOUTS = {1: "mono", 2: "stereo", 3: "3.0", 4: "4.0", 5: "5.0", 6: "5.1", 7: "6.1", 8: "7.1"}
 """FFmpeg's name of the usual layout of so many channels."""
 
-_GAP = 0.1  # seconds; less is rounding of timestamps
-_EXACT_HEADERS = {"wav", "flac", "mov,mp4,m4a,3gp,3g2,mj2"}
-_PIECE = 1 << 15  # samples handled at once; a container of raw samples may hold far larger frames
+_LEAST_GAP = 0.1  # seconds; less is rounding of timestamps
+_EXACT_HEADERS = {"wav", "flac", "mov,mp4,m4a,3gp,3g2,mj2"}  # formats whose headers tell the exact length
+_PIECE_SAMPLES = 1 << 15  # samples handled at once; a container of raw samples may hold far larger frames
 
 
 @dataclass(frozen=True)
@@ -154,7 +154,7 @@ def decode_audio(container: InputContainer, path: str | Path, index: int = 0) ->
         AudioTooShort: The stream holds no samples.
     """
     stream = audio_stream(container, path, index)
-    clock, damaged, said = _Clock(), 0, _said(container, stream, Path(path))
+    clock, damaged, stated = _Clock(), 0, _stated_duration(container, stream, Path(path))
     packets = container.demux(stream)
     while True:
         try:
@@ -172,17 +172,17 @@ def decode_audio(container: InputContainer, path: str | Path, index: int = 0) ->
         for frame in frames:
             if frame.samples:
                 yield from clock.gap(frame)
-                left = round((said - clock.seconds) * frame.sample_rate)
+                left = round((stated - clock.seconds) * frame.sample_rate)
                 padded = left > 0 and container.format.name.startswith("mov")  # the last packet, with silence
                 heard = first_samples(frame, left) if padded else frame
                 clock.tick(heard)
                 yield from _pieces(_finite(heard))
     if damaged:
         logger.warning("%s: %d damaged audio packet(s) left out", path, damaged)
-    _check_complete(path, clock.seconds, said, damaged)
+    _check_complete(path, clock.seconds, stated, damaged)
 
 
-def _said(container: InputContainer, stream: AudioStream, path: Path) -> Fraction:
+def _stated_duration(container: InputContainer, stream: AudioStream, path: Path) -> Fraction:
     """Seconds that a stream should last, if headers of its kind are exact, else 0."""
     if container.format.name not in _EXACT_HEADERS or not stream.duration or not stream.time_base:
         return Fraction(0)
@@ -196,15 +196,15 @@ def _said(container: InputContainer, stream: AudioStream, path: Path) -> Fractio
     return seconds
 
 
-def _check_complete(path: str | Path, seconds: Fraction, said: Fraction, damaged: int) -> None:
+def _check_complete(path: str | Path, seconds: Fraction, stated: Fraction, damaged: int) -> None:
     """Refuse a stream of no samples, or of far fewer than its header says."""
     cut_off = f"{path} is truncated or damaged; get the file again, or save it anew in an audio editor"
-    if not seconds and (said or damaged):
+    if not seconds and (stated or damaged):
         raise UnreadableMedia(cut_off)
     if not seconds:
         raise AudioTooShort(f"{path} holds no sound (zero length); give some speech")
-    if said - seconds > max(0.25, 0.02 * said):
-        raise UnreadableMedia(f"{cut_off} ({float(seconds):.2f} of {float(said):.2f} s can be read)")
+    if stated - seconds > max(0.25, 0.02 * stated):
+        raise UnreadableMedia(f"{cut_off} ({float(seconds):.2f} of {float(stated):.2f} s can be read)")
 
 
 class _Clock:
@@ -222,17 +222,17 @@ class _Clock:
         if self._shift is None:
             self._shift = self.seconds - time
         missing = time + self._shift - self.seconds
-        if missing < -_GAP:  # timestamps that step back start anew
+        if missing < -_LEAST_GAP:  # timestamps that step back start anew
             self._shift = self.seconds - time
-        if missing < _GAP:
+        if missing < _LEAST_GAP:
             return
         logger.info("gap of %.2f s in the sound filled with silence", missing)
         samples = round(missing * frame.sample_rate)
         self.seconds += Fraction(samples, frame.sample_rate)
         channels, kind = frame.layout.nb_channels, frame.to_ndarray().dtype
         middle = 128 if kind == np.uint8 else 0
-        for begin in range(0, samples, _PIECE):
-            size = min(_PIECE, samples - begin)
+        for begin in range(0, samples, _PIECE_SAMPLES):
+            size = min(_PIECE_SAMPLES, samples - begin)
             shape = (channels, size) if frame.format.is_planar else (1, channels * size)
             yield _frame(np.full(shape, middle, kind), frame)
 
@@ -273,13 +273,13 @@ def _finite(frame: av.AudioFrame) -> av.AudioFrame:
 
 def _pieces(frame: av.AudioFrame) -> Iterator[av.AudioFrame]:
     """Cut a very large frame, such as a whole WAV may be, into small ones."""
-    if frame.samples <= _PIECE:
+    if frame.samples <= _PIECE_SAMPLES:
         yield frame
         return
     values = frame.to_ndarray()
     width = 1 if frame.format.is_planar else frame.layout.nb_channels
-    for begin in range(0, frame.samples, _PIECE):
-        part = values[:, begin * width : (begin + _PIECE) * width]
+    for begin in range(0, frame.samples, _PIECE_SAMPLES):
+        part = values[:, begin * width : (begin + _PIECE_SAMPLES) * width]
         yield _frame(np.ascontiguousarray(part), frame)
 
 

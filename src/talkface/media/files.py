@@ -13,10 +13,11 @@ from talkface.errors import OutputError, UnreadableMedia
 
 logger = logging.getLogger(__name__)
 
-Error = (OSError, av.FFmpegError)
+MEDIA_ERRORS = (OSError, av.FFmpegError)
+"""What reading and writing of media files raises."""
 
-PICTURES = (".png", ".jpg", ".jpeg", ".webp")
-"""Kinds of files that pictures are written as."""
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+"""Suffixes of the picture files that can be written."""
 
 _REASONS = {
     errno.ENOSPC: "the disk is full; free some space or write elsewhere",
@@ -73,13 +74,13 @@ def check_output(path: str | Path, overwrite: bool = False) -> Path:
 
 
 def check_picture_name(path: Path) -> None:
-    """See to it that a file's name is that of a picture.
+    """Check that a file has the suffix of a picture.
 
     Raises:
-        OutputError: It is not.
+        OutputError: It has not.
     """
-    if path.suffix.lower() not in PICTURES:
-        raise OutputError(f"{path} is no name of a picture; choose {', '.join(PICTURES)}")
+    if path.suffix.lower() not in PICTURE_SUFFIXES:
+        raise OutputError(f"{path} is no name of a picture; choose {', '.join(PICTURE_SUFFIXES)}")
 
 
 def partial_path(path: Path) -> Path:
@@ -106,7 +107,7 @@ def replacing(path: str | Path, overwrite: bool = True) -> Iterator[Path]:
     try:
         yield partial
         partial.replace(path)
-    except Error as error:
+    except MEDIA_ERRORS as error:
         raise output_error(path, error) from error
     finally:
         with suppress(OSError):

@@ -12,7 +12,7 @@ class LoudnessMeter:
     """Gated loudness after ITU-R BS.1770-4 of 16 kHz mono sound, given piece by piece.
 
     The power of each block of 0.4 s is weighted in the frequency domain, where the K filter is a curve.
-    What lies above 8 kHz is not heard.
+    What lies above 8 kHz does not count.
     """
 
     _RATE, _BLOCK, _HOP = 16000, 6400, 1600
@@ -22,7 +22,7 @@ class LoudnessMeter:
         self._powers: list[float] = []
 
     def push(self, samples: np.ndarray) -> None:
-        """Listen to (N,) more samples."""
+        """Take (N,) more samples."""
         self._waiting.append(samples)
         if sum(map(len, self._waiting)) >= 4 * self._BLOCK:  # several blocks at once are faster
             self._measure()
@@ -58,7 +58,7 @@ def _weighted_power(blocks: np.ndarray, window: np.ndarray) -> np.ndarray:
 
 @lru_cache(maxsize=2)
 def _curve(size: int) -> np.ndarray:
-    """K weights of the bins of a real spectrum; each but the outermost stands for two frequencies."""
+    """K weights of the bins of a real spectrum, where each bin but the outermost counts twice."""
     both_sides = np.full(size // 2 + 1, 2.0)
     both_sides[0] = 1.0
     if size % 2 == 0:
@@ -83,23 +83,25 @@ def _lufs(power: np.ndarray) -> np.ndarray:
 
 
 class Limiter:
-    """Turns down what is above 1, beginning a little earlier, so that no wave loses its shape."""
+    """Turns sound down smoothly around samples above 1, looking ahead, so that nothing is clipped."""
 
-    _REACH = 0.01  # seconds within which the gain changes
+    _REACH = 0.01  # seconds before and after a peak within which the gain changes
 
     def __init__(self, rate: int, channels: int) -> None:
         self._reach = max(1, round(self._REACH * rate))
         self._samples = np.zeros((0, channels))
-        self._gains = np.ones(2 * self._reach)  # that are needed, from so many samples before those held
+        self._gains = np.ones(
+            2 * self._reach
+        )  # needed by each sample; begins so many samples before those held
 
     def push(self, samples: np.ndarray) -> np.ndarray:
-        """(N, channels) samples that are ready after some more."""
+        """Take (M, channels) more samples; returns the (N, channels) that are ready."""
         self._samples = np.concatenate([self._samples, samples])
         self._gains = np.concatenate([self._gains, 1 / np.abs(samples).max(1, initial=1.0)])
         return self._ready(len(self._samples) - 2 * self._reach)
 
     def flush(self) -> np.ndarray:
-        """The rest."""
+        """The remaining samples."""
         self._gains = np.concatenate([self._gains, np.ones(2 * self._reach)])
         return self._ready(len(self._samples))
 
@@ -108,7 +110,7 @@ class Limiter:
 
         if count <= 0:
             return self._samples[:0]
-        # Where the mean of the smallest gains around is taken, each of them is at most the one needed there.
+        # The mean of the smallest gains around a sample is at most the gain that it needs.
         reach, width = self._reach, 2 * self._reach + 1
         smallest = minimum_filter1d(self._gains[: count + 4 * reach], width)[reach:-reach]
         gains = uniform_filter1d(smallest, width)[reach:-reach]

@@ -19,8 +19,8 @@ from talkface.media.resample import Resampler
 def mix_to(paths: Sequence[str | Path], target: str | Path) -> Path:
     """Mix sounds, such as the voices of several people, into one file without loss.
 
-    They begin together, and the longest says how long the mix is. It has the highest rate among them, and is
-    mono if all are. Where they are too loud together, they are turned down for a moment; nothing is clipped.
+    They begin together, and the mix lasts as long as the longest. It has the highest sample rate among them,
+    and is mono if all are. Where the sum is too loud, it is turned down for a moment; nothing is clipped.
 
     Args:
         paths: Sound files, or videos with sound.
@@ -53,7 +53,7 @@ def mix_to(paths: Sequence[str | Path], target: str | Path) -> Path:
 
 
 def _common_kind(paths: Sequence[str | Path]) -> tuple[int, str]:
-    """The highest rate, and the layout, for a mix of sounds."""
+    """Sample rate and layout of a mix of sounds."""
     rate, layouts = 0, set()
     for path in paths:
         with open_media(path) as container:
@@ -68,7 +68,7 @@ def _mono_or_stereo(stream: AudioStream) -> str:
 
 
 def _mix(paths: Sequence[str | Path], rate: int, channels: int) -> Iterator[np.ndarray]:
-    """Blocks (N, channels) of all sounds added, in [-1, 1]."""
+    """Blocks (N, channels) of the sum of all sounds, in [-1, 1]."""
     limiter, over = Limiter(rate, channels), np.zeros((0, 1), np.float32)
     for blocks in zip_longest(*(_blocks(path, rate) for path in paths), fillvalue=over):
         added = np.zeros((max(map(len, blocks)), channels))
@@ -79,7 +79,7 @@ def _mix(paths: Sequence[str | Path], rate: int, channels: int) -> Iterator[np.n
 
 
 def _blocks(path: str | Path, rate: int) -> Iterator[np.ndarray]:
-    """(N, 1 or 2) samples of a sound, a second each but for the last."""
+    """Blocks (N, 1 or 2) of a sound, a second each except the last."""
     held: list[np.ndarray] = []
     for frame in _resampled(path, rate):
         held.append(frame.to_ndarray().reshape(-1, frame.layout.nb_channels))

@@ -15,7 +15,7 @@ class Resampler:
         self._resampler: av.AudioResampler | None = None
 
     def push(self, frame: av.AudioFrame) -> list[av.AudioFrame]:
-        """Frames that are ready after one more."""
+        """Take one more frame; returns those that are ready."""
         source, ready = (frame.format.name, frame.layout.name, frame.sample_rate), []
         if source != self._source:
             ready = self.flush()
@@ -27,7 +27,7 @@ class Resampler:
         return ready + self._resampler.resample(frame)
 
     def flush(self) -> list[av.AudioFrame]:
-        """The rest."""
+        """The remaining frames."""
         resampler, self._resampler, self._source = self._resampler, None, None
         return resampler.resample(None) if resampler else []
 
@@ -41,12 +41,12 @@ class MonoMixer:
         self._resampler = Resampler(rate, "mono")
 
     def push(self, frame: av.AudioFrame) -> np.ndarray:
-        """(N,) float32 samples that are ready after one more frame."""
+        """Take one more frame; returns the (N,) float32 samples that are ready."""
         self.seconds += Fraction(frame.samples, frame.sample_rate)
         return self._samples(self._resampler.push(frame))
 
     def flush(self) -> np.ndarray:
-        """(N,) float32 samples of the rest."""
+        """The remaining (N,) float32 samples."""
         given = self._given
         rest = self._samples(self._resampler.flush())
         wanted = max(0, round(self.seconds * self._rate) - given)

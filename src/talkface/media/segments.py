@@ -81,8 +81,9 @@ class SegmentedWriter(FrameWriter):
         frames: How many frames there are now.
 
     Raises:
+        ValueError: Neither ``size`` and ``fps`` nor ``like`` are given.
         OutputError: The file exists, cannot be written, or has no suffix of the above.
-        UnreadableMedia: ``audio`` has no sound that can be read.
+        UnreadableMedia: ``audio`` has no sound that can be read, or no such stream.
     """
 
     def __init__(
@@ -112,16 +113,7 @@ class SegmentedWriter(FrameWriter):
             variable = like is not None and like.variable
         super().__init__(path, fps, overwrite)
         self.duration = duration
-        self._encoding = encoding_for(
-            self.path,
-            like,
-            size=size,
-            fps=self.fps,
-            variable=variable,
-            crf=crf,
-            preset=preset,
-            threads=threads,
-        )
+        self._encoding = encoding_for(self.path, like, size, self.fps, variable, crf, preset, threads)
         self._audio, self._audio_stream, self._metadata = audio, audio_stream, metadata or {}
         if audio is not None:
             with open_media(audio) as container:
@@ -165,7 +157,7 @@ class SegmentedWriter(FrameWriter):
         self._join()
 
     def _abandon(self, error: BaseException) -> None:
-        """Remove what has been written, but keep finished segments where a later run can go on after them."""
+        """Remove what has been written, but keep finished segments if a later run can go on after them."""
         if self._part:
             self._part.abort()
             self._part = None

@@ -1,4 +1,4 @@
-"""Which frame of a video is shown when, beside speech that is shorter or longer."""
+"""Which frame of a video is shown when, where speech is shorter or longer than the video."""
 
 import logging
 import math
@@ -16,7 +16,7 @@ MODES = ("cut_off", "loop", "bounce", "silence", "remap")
 
 
 class Timeline:
-    """The frames of a video on the clock of speech, as often iterated as needed; few are held at a time.
+    """The frames of a video on the clock of speech; iterate as often as needed, few frames are held at once.
 
     * ``cut_off``: the longer of video and speech is cut.
     * ``loop``: the video begins again while speech lasts.

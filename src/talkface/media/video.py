@@ -1,4 +1,4 @@
-"""Video in and out, frame by frame; however long it is, memory stays the same. Times are seconds."""
+"""Video read and written frame by frame, in constant memory; times are in seconds."""
 
 import logging
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ import numpy as np
 
 from talkface.media.decode import Frame, VideoDecoder, audio_offset, header_duration, video_stream
 from talkface.media.encode import PictureEncoder, StreamFacts, encoding_for
-from talkface.media.files import Error, output_error, partial_path
+from talkface.media.files import MEDIA_ERRORS, output_error, partial_path
 from talkface.media.mux import AudioTrack, open_track
 from talkface.media.writer import FrameWriter, discard, open_output
 
@@ -123,21 +123,12 @@ class VideoWriter(FrameWriter):
         self.size = size
         self._partial = partial_path(self.path)
         self._track: AudioTrack | None = None
-        encoding = encoding_for(
-            self.path,
-            like,
-            size=size,
-            fps=self.fps,
-            variable=variable,
-            crf=crf,
-            preset=preset,
-            threads=threads,
-        )
+        encoding = encoding_for(self.path, like, size, self.fps, variable, crf, preset, threads)
         if encoding.coded_size != size:
             logger.info("odd size %d x %d written as %d x %d", *size, *encoding.coded_size)
         try:
             self._container = open_output(self.path, self._partial)
-        except Error as error:
+        except MEDIA_ERRORS as error:
             raise output_error(self.path, error) from error
         try:
             self._container.metadata.update(metadata or {})
@@ -146,7 +137,7 @@ class VideoWriter(FrameWriter):
                 self._track = open_track(self._container, audio, audio_stream, 1 / self.fps)
         except BaseException as error:
             self._abandon(error)
-            if isinstance(error, Error):
+            if isinstance(error, MEDIA_ERRORS):
                 raise output_error(self.path, error) from error
             raise
 

@@ -13,7 +13,7 @@ from av.container import OutputContainer
 
 from talkface.errors import OutputError
 from talkface.media.encode import CODECS
-from talkface.media.files import Error, check_output, output_error
+from talkface.media.files import MEDIA_ERRORS, check_output, output_error
 from talkface.media.rate import exact_fps
 
 
@@ -53,7 +53,7 @@ class FrameWriter(ABC):
         """
         try:
             self._write(image, time)
-        except Error as error:
+        except MEDIA_ERRORS as error:
             raise output_error(self.path, error) from error
 
     def close(self) -> None:
@@ -66,7 +66,7 @@ class FrameWriter(ABC):
             if not self.frames:
                 raise OutputError(f"{self.path} is not written: there are no frames")
             self._finish()
-        except Error as error:
+        except MEDIA_ERRORS as error:
             failure = output_error(self.path, error)
             self._abandon(failure)
             raise failure from error
@@ -103,7 +103,7 @@ def discard(container: OutputContainer, partial: Path) -> None:
     """Close a file that will not be completed, and remove it."""
     # Removed before it is closed, a large file is not rearranged first, which would take long.
     for attempt in (partial.unlink, container.close, partial.unlink):
-        with suppress(*Error, ValueError):
+        with suppress(*MEDIA_ERRORS, ValueError):
             attempt()
 
 

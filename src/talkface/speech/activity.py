@@ -22,7 +22,7 @@ class VoiceActivity:
         self._held = np.concatenate([self._held, (np.clip(samples, -1, 1) * 32767).astype(np.int16)])
 
     def probability(self, start: int, stop: int) -> np.ndarray:
-        """Probability of speech (T,) in features ``start`` to ``stop`` at 50 Hz; beyond the end, the last one."""
+        """Probability of speech (T,) in features ``start`` to ``stop`` at 50 Hz; past the end, the last."""
         middle = (np.arange(start, stop) + 0.5) * SAMPLE_RATE / FEATURE_RATE
         index = (middle / self._chunk).astype(int)
         self._listen(int(index[-1]) + 1 if len(index) else 0)

@@ -173,7 +173,7 @@ def test_mixing_does_not_clip(tmp_path: Path, levels: list[float], seconds: floa
         voice[: len(voice) // 2] *= 0.1
         sounds.append(write_float_wav(tmp_path / f"{number}.wav", voice, 16000))
     mixed = read_audio(mix_to(sounds, tmp_path / "mix.flac"))
-    whole = sum(read_audio(sound).astype(float) for sound in sounds)
+    whole = np.sum([read_audio(sound).astype(float) for sound in sounds], axis=0)
     assert len(mixed) == len(whole)
     assert np.abs(mixed).max() <= 1.0
     quiet = slice(0, max(0, len(whole) // 2 - 400))

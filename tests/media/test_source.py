@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -539,7 +540,7 @@ def short_film(path: Path) -> None:
     write_film(path, map(numbered, range(25)), Fraction(25))
 
 
-BAD: list[tuple[str, Callable[[Path], object], dict, type[Exception], str]] = [
+BAD: list[tuple[str, Callable[[Path], object], dict[str, float], type[Exception], str]] = [
     ("missing.mp4", lambda path: None, {}, UnreadableMedia, "does not exist"),
     ("sound.m4a", sound_only, {}, UnreadableMedia, "sound file"),
     ("text.mp4", lambda path: path.write_text("no film" * 99), {}, UnreadableMedia, "damaged"),
@@ -559,7 +560,7 @@ def test_refused(
     tmp_path: Path,
     name: str,
     make: Callable[[Path], object],
-    options: dict,
+    options: dict[str, Any],
     error: type[Exception],
     says: str,
 ) -> None:

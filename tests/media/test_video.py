@@ -27,8 +27,15 @@ SAME_FOLDER = settings(
 RATES = st.sampled_from([12.0, 23.976, 24.0, 25.0, 29.97, 30.0, 50.0, 59.94, 60.0])
 
 
-def write(path: Path, count: int, fps: float = 25, size: tuple[int, int] = (32, 32), **options) -> Path:
-    with VideoWriter(path, size, fps, **options) as writer:
+def write(
+    path: Path,
+    count: int,
+    fps: float = 25,
+    size: tuple[int, int] = (32, 32),
+    audio: str | Path | None = None,
+    overwrite: bool = False,
+) -> Path:
+    with VideoWriter(path, size, fps, audio, overwrite=overwrite) as writer:
         for number in range(count):
             writer.write(gradient(*size, number % 50))
     return path
@@ -361,8 +368,10 @@ def test_odd_names(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -
     assert names(tmp_path) == sorted([name, source.name])
 
 
-def write_and_fail(path: Path, error: type[BaseException], **options) -> None:
-    with VideoWriter(path, (32, 32), 25, **options) as writer:
+def write_and_fail(
+    path: Path, error: type[BaseException], audio: Path | None = None, overwrite: bool = False
+) -> None:
+    with VideoWriter(path, (32, 32), 25, audio, overwrite=overwrite) as writer:
         for number in range(40):
             writer.write(gradient(32, 32, number))
         raise error

@@ -136,7 +136,10 @@ def stages(video: str, speech: str, folder: str, repeats: int) -> Figures:
     cast, renderer, finder = people
     lips = listen()
     spoken = sum(len(stretch.gate) for stretch in lips)
-    follow = lambda: Follower(pipe.tracker, cast, [0]).follow(iter(held))  # noqa: E731
+
+    def follow() -> Iterator[tuple["Frame", dict[int, "Sighting"]]]:
+        return Follower(pipe.tracker, cast, [0]).follow(iter(held))
+
     followed = list(follow())
     taken |= {
         "decoder": median(lambda: exhaust(islice(source.frames(), HELD_FRAMES)), repeats),

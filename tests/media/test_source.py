@@ -421,7 +421,7 @@ BAD: list[tuple[str, Callable[[Path], object], dict[str, float], type[Exception]
     ("sound.m4a", sound_only, {}, UnreadableMedia, "sound file"),
     ("text.mp4", lambda path: path.write_text("no film" * 99), {}, UnreadableMedia, "damaged"),
     ("a.mp4", short_film, {"start": 1.0}, InvalidOption, "is over before 1 s"),
-    ("b.mp4", short_film, {"start": 0.5, "stop": 0.5}, InvalidOption, "later than the start"),
+    ("b.mp4", short_film, {"start": 0.5, "stop": 0.5}, InvalidOption, "later than start"),
     ("c.mp4", short_film, {"start": -1.0}, InvalidOption, "at least 0"),
     ("d.mp4", short_film, {"start": float("nan")}, InvalidOption, "at least 0"),
     ("e.mp4", short_film, {"start": 0.505, "stop": 0.515}, InvalidOption, "no frame between"),

@@ -14,6 +14,7 @@ from pathlib import Path
 import av
 import av.filter
 import numpy as np
+from av.audio.stream import AudioStream
 from av.container import InputContainer
 from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
 from av.video.stream import VideoStream
@@ -326,7 +327,12 @@ def header_duration(container: InputContainer, stream: VideoStream) -> float:
 def audio_offset(container: InputContainer, video: VideoStream, index: int = 0) -> float:
     """Seconds from the first frame to the start of the sound."""
     streams = container.streams.audio
-    if index >= len(streams) or streams[index].start_time is None or video.start_time is None:
-        return 0.0
-    audio = streams[index]
-    return float(audio.start_time * audio.time_base - video.start_time * video.time_base)  # type: ignore[operator]
+    heard, shown = _start_time(streams[index]) if index < len(streams) else None, _start_time(video)
+    return 0.0 if heard is None or shown is None else float(heard - shown)
+
+
+def _start_time(stream: AudioStream | VideoStream) -> Fraction | None:
+    """Seconds at which a stream starts on the file's own clock, if the header says so."""
+    if stream.start_time is None or stream.time_base is None:
+        return None
+    return stream.start_time * stream.time_base

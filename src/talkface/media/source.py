@@ -40,7 +40,7 @@ def parse_time(text: str) -> float:
     """Seconds of a time such as ``12.5``, ``00:10`` or ``1:02:03.5``.
 
     Raises:
-        InvalidOption: It is none.
+        InvalidOption: It is no such time.
     """
     match = re.fullmatch(r"(?:(?:(\d+):)?(\d+):)?(\d+(?:\.\d*)?|\.\d+)", text.strip(), re.ASCII)
     hours, minutes, seconds = match.groups() if match else ("", "", "60")
@@ -93,9 +93,9 @@ class SourceVideo:
     ) -> None:
         self.path, self.start, self.stop = Path(path), start, stop
         if not (math.isfinite(start) and start >= 0):
-            raise InvalidOption(f"the start must be a time in seconds of at least 0, not {start:g}")
+            raise InvalidOption(f"start is {start:g}; choose a time in seconds of at least 0")
         if stop is not None and not stop > start:
-            raise InvalidOption(f"the stop, {stop:g} s, must be later than the start, {start:g} s")
+            raise InvalidOption(f"stop, {stop:g} s, must be later than start, {start:g} s")
         self._decoder, self._missing = VideoDecoder(self.path), 0
         first = self._decoder.first
         self.size, self.tags, self.stored_height = self._decoder.size, self._decoder.tags, first.height
@@ -121,7 +121,8 @@ class SourceVideo:
     def frames(self, begin: float = 0.0) -> Iterator[Frame]:
         """The frames that begin at ``begin`` seconds since the first selected one, or later."""
         count = 0
-        for count, decoded in enumerate(self._selected(begin, math.inf), start=1):  # noqa: B007
+        for decoded in self._selected(begin, math.inf):
+            count += 1
             yield self._picture(decoded)
         if begin == 0 and not self.variable and self.frame_count - count > self.damaged:
             self._missing = self.frame_count - count

@@ -46,7 +46,7 @@ class Timeline:
 
     def __init__(self, source: SourceVideo, speech_seconds: float, mode: str = "cut_off") -> None:
         if mode not in MODES:
-            raise InvalidOption(f"there is no sync mode {mode}; choose one of {', '.join(MODES)}")
+            raise InvalidOption(f"sync_mode is {mode}; choose one of {', '.join(MODES)}")
         if not 0 < speech_seconds < float("inf"):
             raise InvalidOption(f"speech must last longer than 0 s, not {speech_seconds:g} s")
         self.source, self.speech_seconds, self.mode = source, speech_seconds, mode

@@ -213,7 +213,7 @@ REFUSED: list[tuple[Callable[[Case], None], str]] = [
     (output_below_a_file, "out.mp4"),
     (output_is_a_directory, "videos"),
     (output_in_a_place_nobody_can_write, "out.mp4"),
-    (output_exists, "set overwrite"),
+    (output_exists, "--overwrite"),
     (output_of_a_take_exists, "out.take2.mp4"),
     (motion_output_exists, "motion.json"),
     (output_is_the_portrait, "input"),

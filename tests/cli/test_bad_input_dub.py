@@ -240,7 +240,7 @@ REFUSED: list[tuple[Callable[[Case], None], str]] = [
     (output_is_the_video, "input"),
     (output_is_the_speech, "input"),
     (output_is_a_track, "input"),
-    (output_exists, "set overwrite"),
+    (output_exists, "--overwrite"),
     (output_directory_missing, "nowhere"),
     (output_is_no_video_format, "out.docx"),
 ]

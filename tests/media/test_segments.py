@@ -176,10 +176,11 @@ def test_killed(tmp_path: Path) -> None:
 def test_what_does_not_fit_is_not_taken(tmp_path: Path, sources: dict[str, SourceVideo]) -> None:
     """Other inputs, other options, or no wish to resume."""
     timeline, path = Timeline(sources["constant"], 60.0, "cut_off"), tmp_path / "a.mp4"
+    over = Options(overwrite=True)
     several: list[Options] = [{"fingerprint": "other", "resume": True}, {"crf": 30, "resume": True}, {}]
     for options in several:
         interrupted(path, timeline, 80, overwrite=True)
-        assert write(path, timeline, overwrite=True, **options) == 0
+        assert write(path, timeline, **over | options) == 0
         assert len(shown(path)) == 110
         assert names(tmp_path) == ["a.mp4"]
 

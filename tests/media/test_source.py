@@ -10,6 +10,7 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+from av.video.stream import VideoStream
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -142,6 +143,7 @@ def test_kinds_of_files(tmp_path: Path, name: str, codec: str, pixels: str) -> N
     path = tmp_path / name
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=25)
+        assert isinstance(stream, VideoStream)
         stream.width, stream.height, stream.pix_fmt, stream.codec_context.gop_size = 160, 64, pixels, 20
         for number in range(75):
             frame = av.VideoFrame.from_ndarray(numbered(number, 160, 64), format="rgb24")
@@ -374,7 +376,7 @@ def test_damage_in_the_middle(tmp_path: Path, suffix: str, caplog: pytest.LogCap
     if suffix == "mkv":
         data = bytearray(path.read_bytes())
         with av.open(str(path)) as container:
-            places = [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size]
+            places = [(packet.pos or 0, packet.size) for packet in container.demux(video=0) if packet.size]
         for place, size in places[20:22]:  # behind the head of its block
             data[place + 40 : place + size] = bytes(size - 40)
         path.write_bytes(data)

@@ -1,4 +1,4 @@
-"""Marks: short names that tell a network's weights from others."""
+"""Marks: short hashes that tell a network's weights, or prepared data, from others."""
 
 import hashlib
 from collections.abc import Mapping
@@ -7,17 +7,17 @@ from torch import Tensor, nn
 
 
 def marked(text: str) -> str:
-    """A short name for what a text tells."""
+    """The mark of a text."""
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def weights_mark(module: nn.Module) -> str:
-    """Tells a module's weights from others."""
+    """The mark of a module's weights."""
     return _digest(module.state_dict())
 
 
 def latents_mark(autoencoder: nn.Module) -> str:
-    """Tells an autoencoder from those with other latents; how they are drawn does not matter."""
+    """The mark of an autoencoder's latents: of all its weights but the decoder's."""
     return _digest({k: v for k, v in autoencoder.state_dict().items() if "decoder" not in k})
 
 

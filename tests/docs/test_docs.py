@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from talkface.cli import main
+from talkface.training.run import load_recipe
 
 ROOT = Path(__file__).parents[2]
 FRONT = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")
@@ -136,6 +137,25 @@ def test_links_to_files_of_the_project_lead_somewhere(page: Path) -> None:
         file = page.parent / target if target else page
         assert file.exists(), f"{page.name} links to {target}"
         assert not anchor or anchor in anchors(file), f"{page.name} links to {target}#{anchor}"
+
+
+def trainings(page: Path) -> list[tuple[str, tuple[str, ...]]]:
+    """Recipe and overrides of every training that a page names and that takes too long to be run here."""
+    found = []
+    for code in re.findall(r"^```bash\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE):
+        for line in code.replace("\\\n", " ").splitlines():
+            words = shlex.split(line, comments=True)
+            if words[:2] == ["talkface", "train"] and "$" not in line and "newpaper" not in line:
+                overrides = (words[k + 1] for k, word in enumerate(words) if word == "--set")
+                found.append((words[2], tuple(overrides)))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("recipe", "overrides"), sorted({one for page in PAGES for one in trainings(page)}), ids=str
+)
+def test_trainings_name_recipes_and_settings_that_exist(recipe: str, overrides: tuple[str, ...]) -> None:
+    load_recipe(ROOT / recipe, overrides)
 
 
 def test_the_picture_of_the_house_shows_every_room() -> None:

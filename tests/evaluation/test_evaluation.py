@@ -1,10 +1,13 @@
-"""Figures that are known beforehand, and the verb on tiny inputs."""
+"""``talkface evaluate`` on short videos."""
 
 import csv
 import json
+import re
 import shutil
 from collections import Counter
-from functools import cache
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -12,43 +15,44 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from safetensors.torch import save_file
+from syncnet_sample import save_syncnet
 
 import talkface
-from conftest import RATE, write_wav
+from conftest import RATE, Outcome, check_refused, write_wav
 from talkface.cli import main
+from talkface.cli.workshop import WITHOUT
 from talkface.data.prepare import Item
 from talkface.errors import ModelUnavailable
 from talkface.evaluation import evaluate_pairs, evaluate_system
-from talkface.evaluation.figures.fidelity import FrameFidelity, mouth_box, psnr, ssim
-from talkface.evaluation.figures.motion import blink_depths, frechet, jitter, kernel_distance
-from talkface.evaluation.figures.performance import track_file
-from talkface.evaluation.figures.sync import best_correlation, correlation_curve, mouth_distance
-from talkface.evaluation.judges.expert import EvaluationExpert, judge, sync_accuracy, sync_distance
-from talkface.evaluation.judges.syncnet import OriginalSyncNet, SyncNet, mfcc
+from talkface.evaluation.figures.fidelity import FrameFidelity, mouth_box
+from talkface.evaluation.judges.own import OwnJudge
+from talkface.evaluation.judges.sync import verdict
 from talkface.evaluation.protocols import pair
 from talkface.evaluation.protocols.clips import aligned_frames
 from talkface.evaluation.protocols.dub import jobs, other_speech
-from talkface.evaluation.report import protocol_hash, summarise
+from talkface.evaluation.tracking import track_file
 from talkface.face import topology as tp
 from talkface.face.masks import lower_face_mask
-from talkface.face.model import FaceModel
-from talkface.face.tracker import FaceTracker
+from talkface.face.tracker import FaceTrack, FaceTracker
 from talkface.hub import save_pretrained
 from talkface.media.video import VideoReader, VideoWriter
 from talkface.systems.g4g.experts import SyncExpert, SyncExpertConfig
+from talkface.systems.imagineid.pipeline import ImagineIdPipeline
+from talkface.systems.imagineid.portrait import PARTS as IMAGINED_PARTS
+from talkface.systems.imagineid.portrait import Wish
+from talkface.systems.tccp.pipeline import PARTS as FILLED_PARTS
 
 
 @pytest.fixture(scope="module", autouse=True)
-def few_looks():
-    """Two frames of each clip are told from strangers, instead of eight: dlib takes its time."""
+def few_samples() -> Iterator[None]:
+    """Two frames of each clip are described, instead of eight: dlib is slow."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pair, "_LOOKED_AT", 2)
+        patch.setattr(pair, "SAMPLED_FRAMES", 2)
         yield
 
 
 @pytest.fixture(scope="module")
-def talking(tmp_path_factory, samples):
+def talking(tmp_path_factory: pytest.TempPathFactory, samples: np.ndarray) -> Path:
     """A folder with two short videos of our own making in ``two``, the first also alone in ``clips``."""
     folder = tmp_path_factory.mktemp("real")
     for name in ("two", "clips"):
@@ -62,12 +66,14 @@ def talking(tmp_path_factory, samples):
 
 
 @pytest.fixture(scope="module")
-def track(talking):
+def track(talking: Path) -> FaceTrack:
     """The face of the first video."""
     return track_file(talking / "two" / "a.mp4", FaceTracker())
 
 
-def with_changed_frames(source, target, change, sound=None):
+def with_changed_frames(
+    source: Path, target: Path, change: Callable[[np.ndarray, int], np.ndarray], sound: Path | None = None
+) -> Path:
     """Write a video anew, with ``change(image, number)`` for each frame."""
     with (
         VideoReader(source) as reader,
@@ -78,37 +84,16 @@ def with_changed_frames(source, target, change, sound=None):
     return target
 
 
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
 @pytest.fixture(scope="module")
-def itself(talking, syncnet, tmp_path_factory):
+def itself(talking: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     """The report's folder and the figures of a video beside itself, with SyncNet's."""
     folder, clips = tmp_path_factory.mktemp("itself"), talking / "clips"
-    result = evaluate_pairs(clips, clips, folder, syncnet=syncnet / "syncnet.safetensors")
+    syncnet = save_syncnet(tmp_path_factory.mktemp("syncnet")) / "syncnet.safetensors"
+    result = evaluate_pairs(clips, clips, folder, syncnet=syncnet)
     return folder, result["groups"]["all"]
 
 
-def test_a_video_beside_itself_is_perfect(itself) -> None:
+def test_a_video_beside_itself_is_perfect(itself: tuple[Path, dict[str, Any]]) -> None:
     folder, figures = itself
     assert figures["aperture_r"]["mean"] == pytest.approx(1, abs=1e-4)
     assert figures["mouth_lmd"]["mean"] == pytest.approx(0, abs=1e-4)
@@ -123,8 +108,10 @@ def test_a_video_beside_itself_is_perfect(itself) -> None:
     assert list((folder / "sheets").glob("*.png"))
 
 
-def test_a_blurred_mouth_scores_lower_and_only_there(talking, track, tmp_path, capsys) -> None:
-    def blur(image, number):
+def test_a_blurred_mouth_scores_lower_and_only_there(
+    talking: Path, track: FaceTrack, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def blur(image: np.ndarray, number: int) -> np.ndarray:
         box = mouth_box(track.points[number], image.shape[1::-1])
         image[box] = cv2.GaussianBlur(image[box], (0, 0), 3)
         return image
@@ -150,7 +137,7 @@ def test_a_blurred_mouth_scores_lower_and_only_there(talking, track, tmp_path, c
     assert 'src="sheets' not in page  # it needs nothing beside it
 
 
-def test_videos_of_other_sizes_are_compared_by_their_lips(talking, tmp_path) -> None:
+def test_videos_of_other_sizes_are_compared_by_their_lips(talking: Path, tmp_path: Path) -> None:
     real = talking / "two" / "a.mp4"
     with VideoReader(real) as reader, VideoWriter(tmp_path / "small.mp4", (208, 208), 25, real) as writer:
         for frame in reader:
@@ -162,7 +149,9 @@ def test_videos_of_other_sizes_are_compared_by_their_lips(talking, tmp_path) -> 
 
 
 @pytest.mark.slow
-def test_evaluate_generates_and_scores_a_folder(talking, tmp_path, capsys) -> None:
+def test_evaluate_generates_and_scores_a_folder(
+    talking: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     for split in ("train", "val"):  # the split of a single speaker is drawn from its name
         code = main(
             ["evaluate", "--data", str(talking / "clips"), "--split", split, "-o", str(tmp_path / split)]
@@ -187,15 +176,46 @@ def test_evaluate_generates_and_scores_a_folder(talking, tmp_path, capsys) -> No
         ["--data", "{talking}", "--models", "missing"],
         ["a.mp4", "b.mp4", "--data", "."],
         ["missing.mp4", "missing.mp4"],
+        ["a.mp4", "b.mp4", "--without", "tia"],
     ],
 )
-def test_evaluate_says_what_is_wrong(arguments: list[str], talking, tmp_path, capsys) -> None:
+def test_evaluate_says_what_is_wrong(
+    arguments: list[str], talking: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     arguments = [argument.format(talking=talking / "two") for argument in arguments]
     assert main(["evaluate", *arguments, "-o", str(tmp_path / "out")]) == 2
     assert len(capsys.readouterr().err.strip().splitlines()) == 1
 
 
-def test_original_weights_that_are_none_are_refused(talking, tmp_path, capsys) -> None:
+@pytest.mark.parametrize(
+    ("system", "parts"),
+    [("animate", ()), ("dub", ()), ("imagine", IMAGINED_PARTS), ("fill", FILLED_PARTS)],
+)
+def test_only_parts_of_the_system_can_be_left_out(
+    system: str, parts: tuple[str, ...], talking: Path, tmp_path: Path, run: Callable[..., Outcome]
+) -> None:
+    asked = "--system", system, "--data", talking / "clips", "--split", "train", "-o", tmp_path / "out"
+    outcome = run("evaluate", *asked, "--without", "first")
+    check_refused(outcome, "there is no first to leave out")
+    assert all(part in outcome.err[0] for part in parts)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("part", ["tia", "texture", "restorer"])
+def test_the_portrait_s_parts_can_be_left_out_with_any_renderer(part: str) -> None:
+    wish = Wish(without=frozenset({part}))
+    assert ImagineIdPipeline.debug().choose_renderer("auto", wish) == "warp"
+
+
+def test_help_offers_the_parts_that_there_are() -> None:
+    imagined, filled = WITHOUT.split("Of fill:")
+    assert set(re.findall(r"\w+", imagined)) >= set(IMAGINED_PARTS)
+    assert re.findall(r"\w+", filled) == list(FILLED_PARTS)
+
+
+def test_original_weights_that_are_none_are_refused(
+    talking: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     clip, wrong = str(talking / "two" / "a.mp4"), tmp_path / "wrong.model"
     torch.save({"layer": torch.zeros(1)}, wrong)
     for path in (tmp_path / "missing.model", wrong, talking / "a.wav"):
@@ -203,7 +223,9 @@ def test_original_weights_that_are_none_are_refused(talking, tmp_path, capsys) -
         assert str(path) in capsys.readouterr().err
 
 
-def test_no_lips_can_follow_a_silent_soundtrack(talking, itself, tmp_path) -> None:
+def test_no_lips_can_follow_a_silent_soundtrack(
+    talking: Path, itself: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
     import av
 
     clip, mute = talking / "clips" / "a.mp4", tmp_path / "mute.mp4"
@@ -230,7 +252,7 @@ def test_no_lips_can_follow_a_silent_soundtrack(talking, itself, tmp_path) -> No
 
 
 @pytest.mark.slow
-def test_dub_is_scored_with_its_own_sound_and_with_another(talking, tmp_path) -> None:
+def test_dub_is_scored_with_its_own_sound_and_with_another(talking: Path, tmp_path: Path) -> None:
     # Videos that are there already are scored as they are: the sources themselves, and with swapped sounds.
     output = tmp_path / "dub"
     todo = jobs(talking / "two", output, split="train")
@@ -261,14 +283,16 @@ def test_dub_is_scored_with_its_own_sound_and_with_another(talking, tmp_path) ->
     assert {path.stem for path in (output / "sheets").glob("*.png")} == {"real_00", "self_00", "cross_00"}
 
 
-def test_a_video_that_is_there_is_not_made_again(talking, tmp_path) -> None:
+def test_a_video_that_is_there_is_not_made_again(talking: Path, tmp_path: Path) -> None:
     job = jobs(talking / "clips", tmp_path, split="train")[1]
     job.target.parent.mkdir(parents=True)
     job.target.write_text("made elsewhere")
     assert job.make().read_text() == "made elsewhere"
 
 
-def test_videos_of_another_generator_are_not_scored_as_ours(talking, tmp_path, capsys) -> None:
+def test_videos_of_another_generator_are_not_scored_as_ours(
+    talking: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     jobs(talking / "clips", tmp_path, split="train")
     (tmp_path / "videos" / "generator.sha256").write_text("of another one")
     arguments = ["--data", str(talking / "clips"), "--split", "train", "--system", "dub", "-o", str(tmp_path)]
@@ -304,11 +328,7 @@ def test_sounds_stay_within_their_group() -> None:
 # -- fidelity ----------------------------------------------------------------------------------------
 
 
-
-
-
-
-def test_the_mouth_box_holds_lips_and_chin(track) -> None:
+def test_the_mouth_box_holds_lips_and_chin(track: FaceTrack) -> None:
     mesh = track.points[0]
     rows, columns = mouth_box(mesh, (256, 256))
     shown = mesh[[*tp.LIPS_OUTER, tp.CHIN]]
@@ -320,7 +340,7 @@ def test_the_mouth_box_holds_lips_and_chin(track) -> None:
 
 
 @pytest.mark.parametrize("levels", [0, 12, 20])
-def test_a_pasted_region_of_another_colour_has_a_seam(levels: int, talking, track) -> None:
+def test_a_pasted_region_of_another_colour_has_a_seam(levels: int, talking: Path, track: FaceTrack) -> None:
     clip, fidelity = talking / "two" / "a.mp4", FrameFidelity()
     for number, real, _, _ in aligned_frames(clip, clip):
         inside = lower_face_mask(track.points[number], real.shape[1::-1]) > 0.5
@@ -335,7 +355,7 @@ def test_a_pasted_region_of_another_colour_has_a_seam(levels: int, talking, trac
         assert figures["seam"] == pytest.approx(1)
 
 
-def test_flicker_is_change_that_the_real_video_has_not(talking, track) -> None:
+def test_flicker_is_change_that_the_real_video_has_not(talking: Path, track: FaceTrack) -> None:
     clip, steady, flickering = talking / "two" / "a.mp4", FrameFidelity(), FrameFidelity()
     for number, real, _, _ in aligned_frames(clip, clip):
         for fidelity, levels in ((steady, 10), (flickering, 10 * (number % 2))):
@@ -345,7 +365,7 @@ def test_flicker_is_change_that_the_real_video_has_not(talking, track) -> None:
     assert flickering.figures()["flicker"] > 2
 
 
-def test_frames_are_paired_by_time(tmp_path) -> None:
+def test_frames_are_paired_by_time(tmp_path: Path) -> None:
     for name, fps in (("slow.mp4", 10), ("fast.mp4", 25)):
         with VideoWriter(tmp_path / name, (64, 64), fps) as writer:
             for number in range(2 * fps):
@@ -358,40 +378,24 @@ def test_frames_are_paired_by_time(tmp_path) -> None:
 # -- sync experts ------------------------------------------------------------------------------------
 
 
-
-
-
-
-
-
-
-
-def test_our_expert_judges_a_video(talking, track, tmp_path) -> None:
+def test_our_judge_judges_a_video(talking: Path, track: FaceTrack, tmp_path: Path) -> None:
     tiny = SyncExpert(SyncExpertConfig(widths=(8, 8, 8, 8), audio=16, embedding=16))
     save_pretrained(tmp_path, tiny.config_dict(), tiny.state_dict())
-    clip, expert = talking / "two" / "a.mp4", EvaluationExpert(str(tmp_path))
-    verdict = judge(expert, clip, track, clip)
-    assert verdict is not None
-    assert len(verdict.score.curve) == 31
-    assert verdict.figures("lse")["lse_d"] > 0
+    clip, judge = talking / "two" / "a.mp4", OwnJudge(str(tmp_path))
+    said = verdict(judge, clip, track, clip)
+    assert said is not None
+    assert len(said.score.curve) == 31
+    assert said.figures("lse")["lse_d"] > 0
     # Windows are the same wherever the video is cut into pieces.
     pictures = np.random.default_rng(0).integers(0, 256, (20, 96, 96, 3), np.uint8)
-    assert np.allclose(expert.visual(pictures)[10:], expert.visual(pictures[10:]), atol=1e-5)
+    assert np.allclose(judge.embed_crops(pictures)[10:], judge.embed_crops(pictures[10:]), atol=1e-5)
     with pytest.raises(ModelUnavailable):
-        EvaluationExpert(str(tmp_path / "missing"))
+        OwnJudge(str(tmp_path / "missing"))
 
 
-
-
-
-
-
-
-def test_syncnet_scores_stand_beside_ours(itself) -> None:
+def test_syncnet_scores_stand_beside_ours(itself: tuple[Path, dict[str, Any]]) -> None:
     folder, figures = itself
     assert figures["syncnet_lse_d"]["mean"] == figures["real_syncnet_lse_d"]["mean"] > 0
     assert figures["ratio_to_real"]["syncnet_lse_d"] == 1
     assert len(figures["syncnet_lse_curve"]) == 31
     assert "<polyline" in (folder / "report.html").read_text()
-
-

@@ -39,7 +39,7 @@ def test_blinks_are_short_closures() -> None:
 
 
 @cache
-def mean_face():
+def mean_face() -> np.ndarray:
     """The 3DMM's mean (478, 3)."""
     return FaceModel.from_pretrained().mean
 

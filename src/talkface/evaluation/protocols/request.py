@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from talkface.errors import InvalidOption, TalkfaceError
+from talkface.systems.pipeline import parts_to_leave_out
 
 logger = logging.getLogger(__name__)
 
@@ -44,10 +45,10 @@ class Request:
         Raises:
             InvalidOption: ``without`` holds something that is not in ``parts``.
         """
-        unknown = [part for part in self.without if part not in parts]
-        if unknown:
-            choice = f"choose from {', '.join(parts)}" if parts else "this system has no parts to leave out"
-            raise InvalidOption(f"without is {', '.join(unknown)}; {choice}")
+        if parts:
+            parts_to_leave_out(self.without, parts)
+        elif self.without:
+            raise InvalidOption(f"there is no {', '.join(self.without)} to leave out of this system")
 
 
 def counted(things: Sequence[Thing], name: Callable[[Thing], str]) -> Iterator[Thing]:

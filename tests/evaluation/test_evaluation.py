@@ -325,17 +325,16 @@ def test_sounds_stay_within_their_group() -> None:
     assert other_speech(items[:1]) == []
 
 
-# -- fidelity ----------------------------------------------------------------------------------------
-
-
 def test_the_mouth_box_holds_lips_and_chin(track: FaceTrack) -> None:
     mesh = track.points[0]
-    rows, columns = mouth_box(mesh, (256, 256))
+    box, larger = mouth_box(mesh, (256, 256)), mouth_box(mesh * 2, (512, 512))
+    assert box
+    assert larger
+    rows, columns = box
     shown = mesh[[*tp.LIPS_OUTER, tp.CHIN]]
     assert rows.start <= shown[:, 1].min() < shown[:, 1].max() <= rows.stop
     assert columns.start <= shown[:, 0].min() < shown[:, 0].max() <= columns.stop
     assert mouth_box(mesh + np.array([1000, 0, 0]), (256, 256)) is None
-    larger = mouth_box(mesh * 2, (512, 512))
     assert larger[0].stop - larger[0].start == pytest.approx(2 * (rows.stop - rows.start), abs=2)
 
 

@@ -108,7 +108,7 @@ def _manifest(data: Path) -> Manifest:
 
 
 def group_of(item: Item) -> str:
-    """GRID's many-sentence speaker, its other speakers, and everybody else."""
+    """The group a clip is reported in: GRID's speaker s1 (many sentences), its other speakers, or "wild"."""
     if item.corpus != "GRID":
         return "wild"
     return "grid_s1" if item.speaker == "s1" else "grid_other"

@@ -1,6 +1,7 @@
 """Entry points of ``talkface evaluate``: generate and score a validation list, or score pairs of files."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -66,18 +67,9 @@ def evaluate_system(
     """
     if system not in SYSTEMS:
         raise InvalidOption(f"system is {system!r}; choose animate, dub, imagine or fill")
-    request = Request(
-        data=Path(data),
-        output=Path(output),
-        split=split,
-        limit=limit,
-        seed=seed,
-        syncnet=syncnet,
-        models=models,
-        renderer=renderer,
-        without=tuple(without),
-    )
-    return SYSTEMS[system](request)
+    request = Request(data=Path(data), output=Path(output), split=split, limit=limit, seed=seed)
+    parts = tuple(without)
+    return SYSTEMS[system](replace(request, syncnet=syncnet, models=models, renderer=renderer, without=parts))
 
 
 def evaluate_pairs(

@@ -112,11 +112,14 @@ def recognisers() -> dict[str, Recogniser]:
 
 def recognisers_used() -> dict[str, str | None]:
     """Which recognisers a report's figures are from, as its settings name them."""
-    dlib, mobileface = dlib_recogniser(), mobileface_recogniser()
-    return {
-        "second_recogniser": mobileface.identity if mobileface else None,
-        "face_recogniser": dlib.identity if dlib else None,
-    }
+    mobileface = mobileface_recogniser()
+    return {"second_recogniser": mobileface.identity if mobileface else None, **dlib_used()}
+
+
+def dlib_used() -> dict[str, str | None]:
+    """The same for a report whose figures are from dlib's recogniser alone."""
+    dlib = dlib_recogniser()
+    return {"face_recogniser": dlib.identity if dlib else None}
 
 
 def _unless_missing(kind: Callable[[], Kind]) -> Kind | None:

@@ -11,7 +11,7 @@ from talkface.errors import NoFaceFound
 from talkface.evaluation.figures import fidelity, motion, sync
 from talkface.evaluation.figures.fidelity import FrameFidelity
 from talkface.evaluation.judges.embeddings import MAX_SHIFT
-from talkface.evaluation.judges.recognisers import recognisers_used
+from talkface.evaluation.judges.recognisers import dlib_used
 from talkface.evaluation.judges.sync import SyncJudge, Verdict, verdict
 from talkface.evaluation.protocols.clips import Clip, aligned_frames, voice
 from talkface.evaluation.protocols.samples import SampledFrames
@@ -60,7 +60,7 @@ class PairScorer:
             "mouth_box": fidelity.MOUTH_BOX,
             "sync_reach": MAX_SHIFT,
             "frames_looked_at": SAMPLED_FRAMES,
-            "face_recogniser": recognisers_used()["face_recogniser"],
+            **dlib_used(),
             "experts": [judge.identity for judge in self.judges],
         }
 
@@ -89,20 +89,16 @@ class PairScorer:
         row = source.row(len(made))
         row |= {"speech": spoken.name} if speech else {}
         row["face_found"] = float(made.found.mean())
-        row |= _lip_figures(
-            made, own, lips if speech else None, *voice(sound, common_span(tracks)[0], len(made))
-        )
+        speaks, sounds = voice(sound, common_span(tracks)[0], len(made))
+        row |= _lip_figures(made, own, lips if speech else None, speaks, sounds)
         row |= motion.head_and_eyes_beside(made, own)
         figures, samples = _compare_frames(source, generated, track, same_words=speech is None)
         row |= figures | samples.figures()
-        verdicts = {
-            judge.name: self._verdicts(judge, generated, track, sound, spoken) for judge in self.judges
-        }
         curves = {}
-        for name, pair in verdicts.items():
-            if pair:
-                row |= pair[0].figures(name) | pair[1].figures(f"real_{name}")
-                curves[name] = pair[0].score.curve, pair[1].score.curve
+        for judge in self.judges:
+            if both := self._verdicts(judge, generated, track, sound, spoken):
+                row |= both[0].figures(judge.name) | both[1].figures(f"real_{judge.name}")
+                curves[judge.name] = both[0].score.curve, both[1].score.curve
         scores = self.tests.setdefault(test, Scores())
         scores.add(row, made, lips, samples.strip(speech), faces=samples.faces(), curves=curves)
         return row

@@ -13,7 +13,7 @@ from talkface.evaluation.figures import picture, sync
 from talkface.evaluation.judges.recognisers import recognisers
 from talkface.evaluation.protocols.clips import frames_at, group_of, prepared_track
 from talkface.evaluation.protocols.moods import acted_moods
-from talkface.evaluation.protocols.request import leaving_out
+from talkface.evaluation.protocols.request import counted, leaving_out
 from talkface.evaluation.tracking import TrackedFace, resample_track, ticks_within, track_file
 from talkface.face.model import FaceModel, estimate_pose
 from talkface.face.tracker import FaceTrack
@@ -56,7 +56,8 @@ def judge_swaps(
     wild = [item for item in items if group_of(item) == "wild"] or items
     moods = [manifest.file(item) for item in acted_moods(manifest) if item.split == "val"]
     rows = []
-    for number, own in enumerate(wild[:: max(1, len(wild) // _MOST_TRIPLES)][:_MOST_TRIPLES]):
+    chosen = wild[:: max(1, len(wild) // _MOST_TRIPLES)][:_MOST_TRIPLES]
+    for number, own in enumerate(counted(chosen, lambda item: f"swaps of {item.key}")):
         others = [item for item in wild if item.corpus + item.speaker != own.corpus + own.speaker]
         if not others:
             continue

@@ -20,14 +20,14 @@ from talkface.data.attributes import HEADS, AttributeHeads
 from talkface.data.faces import Portrait, held_out, portraits, weights
 from talkface.data.prepare import Item, Manifest
 from talkface.diffusion import captions
-from talkface.diffusion.autoencoder import FACTOR, FaceAutoencoder
+from talkface.diffusion.autoencoder import LATENT_FACTOR, FaceAutoencoder
 from talkface.diffusion.base import Base, exposed
-from talkface.diffusion.captions import LENGTH, VOCABULARY, Attributes, caption, phrases, tokenize
+from talkface.diffusion.captions import CAPTION_LENGTH, VOCABULARY, Attributes, caption, phrases, tokenize
 from talkface.diffusion.config import AutoencoderConfig, DiffusionConfig
-from talkface.diffusion.critic import PortraitCritic, Views
+from talkface.diffusion.critic import PortraitCritic, PortraitViews
 from talkface.diffusion.model import FaceDiffusion
 from talkface.diffusion.restorer import FaceRestorer, without_grid
-from talkface.diffusion.sampling import guided, restored, sample, spectrum
+from talkface.diffusion.sampling import guided, restore_spectrum, sample, spectrum
 from talkface.errors import InvalidOption, ModelUnavailable
 from talkface.face.crop import LEFT_EYE, MOUTH, RIGHT_EYE, face_unit, transform
 from talkface.face.draw import MESH_CHANNELS, MESH_PIXELS, draw_mesh
@@ -40,7 +40,7 @@ from talkface.media.video import VideoReader
 from talkface.nn.marks import latents_mark, weights_mark
 from talkface.nn.picture import cut_out
 from talkface.training import TrainerConfig, overfit_one_batch
-from talkface.training.datasets.latents import LatentAlbum, vary
+from talkface.training.datasets.latents import PortraitLatents, vary
 from talkface.training.perceptual import Judges
 from talkface.training.tasks.diffusion_autoencoder import AutoencoderTask, AutoencoderTrainConfig
 from talkface.training.tasks.diffusion_critic import CriticTask, CriticTrainConfig
@@ -69,7 +69,7 @@ def points(picture) -> np.ndarray:
 @given(st.integers(1, 6), st.integers(1, 6))
 def test_latents_are_an_eighth_of_the_picture(height: int, width: int) -> None:
     model = FaceAutoencoder.debug()
-    image = torch.rand(1, 3, FACTOR * height, FACTOR * width)
+    image = torch.rand(1, 3, LATENT_FACTOR * height, LATENT_FACTOR * width)
     with torch.no_grad():
         latents = model.encode(image)
         again = model.decode(latents)
@@ -116,14 +116,14 @@ def test_every_word_of_a_caption_is_known(attributes: Attributes, seed: int) -> 
     assert all(word in VOCABULARY for phrase in phrases(attributes) for word in phrase.split())
     for said in (caption(attributes), caption(attributes, np.random.default_rng(seed))):
         found = tokenize(said)
-        assert found.ids.shape == (LENGTH,)
+        assert found.ids.shape == (CAPTION_LENGTH,)
         assert set(said.replace(",", "").split()) <= {VOCABULARY[k] for k in found.ids} | set(found.ignored)
 
 
 @given(st.text(max_size=300))
 def test_any_prompt_can_be_read(prompt: str) -> None:
     found = tokenize(prompt)
-    assert found.ids.shape == (LENGTH,)
+    assert found.ids.shape == (CAPTION_LENGTH,)
     assert 0 <= found.ids.min() <= found.ids.max() < len(VOCABULARY)
 
 
@@ -132,7 +132,7 @@ def test_unknown_words_are_told_and_synonyms_understood() -> None:
     words = [VOCABULARY[k] for k in found.ids if VOCABULARY[k] != captions.PADDING]
     assert words == [captions.START, "beard", "man", "red", "hair"]
     assert found.ignored == ["monocle"]
-    assert tokenize("man " * 40).ignored == ["man"] * (41 - LENGTH)
+    assert tokenize("man " * 40).ignored == ["man"] * (41 - CAPTION_LENGTH)
     assert captions.PSEUDO_WORDS[0] in [VOCABULARY[k] for k in tokenize("man", captions.PSEUDO_WORDS).ids]
     assert tokenize("<voice0>").ignored == ["voice0"]
 
@@ -345,10 +345,10 @@ def test_autoencoder_overfits_one_batch_and_is_judged(prepared: Path, tmp_path: 
     assert found["val_psnr"] > before["val_psnr"]
     assert task.samples().shape == (2 * PIXELS, 2 * PIXELS, 3)
     task.export(tmp_path, found)
-    latents = LatentAlbum.of(task.album, FaceAutoencoder.from_pretrained(str(tmp_path)), 2, tmp_path)
+    latents = PortraitLatents.of(task.album, FaceAutoencoder.from_pretrained(str(tmp_path)), 2, tmp_path)
     assert latents.latents.shape == (len(task.album), 2, 4, 32, 32)
     assert latents.latents[:, 0].astype(float).std() == pytest.approx(1, abs=0.2)
-    again = LatentAlbum.of(task.album, FaceAutoencoder.from_pretrained(str(tmp_path)), 2, tmp_path)
+    again = PortraitLatents.of(task.album, FaceAutoencoder.from_pretrained(str(tmp_path)), 2, tmp_path)
     np.testing.assert_array_equal(again.latents, latents.latents)
     check_decoder_is_trained_alone(config, prepared, tmp_path)
 
@@ -527,8 +527,8 @@ def test_critic_says_what_it_lacks(prepared: Path) -> None:
 @given(st.integers(0, 2**16), st.sampled_from([0.3, 0.5, 1.0]))
 def test_coarser_views_keep_their_size_and_mean(seed: int, size: float) -> None:
     generator = torch.Generator().manual_seed(seed)
-    views = Views(*(torch.rand(2, c, 64, 64, generator=generator) for c in (6, 3)))
-    for before, after in zip(views, views.coarser(size), strict=True):
+    views = PortraitViews(*(torch.rand(2, c, 64, 64, generator=generator) for c in (6, 3)))
+    for before, after in zip(views, views.at_scale(size), strict=True):
         assert after.shape == before.shape
         torch.testing.assert_close(after.mean((2, 3)), before.mean((2, 3)), atol=0.03, rtol=0)
         assert after.std() <= before.std() + 1e-6
@@ -661,9 +661,9 @@ def test_restored_gives_back_what_samples_lack() -> None:
     real = torch.randn(64, 4, 16, 16, generator=generator)
     dull = torch.nn.functional.avg_pool2d(real, 3, 1, 1)
     lacks = spectrum(dull) / spectrum(real)
-    better = restored(dull, lacks.tolist(), most=9.0)
+    better = restore_spectrum(dull, lacks.tolist(), most=9.0)
     assert np.abs(spectrum(better) / spectrum(real) - 1).mean() < np.abs(lacks - 1).mean() + 1e-3
     assert spectrum(better)[-1] > 1.5 * spectrum(dull)[-1]
     torch.testing.assert_close(better.mean((2, 3)), dull.mean((2, 3)), atol=1e-5, rtol=1e-4)
-    torch.testing.assert_close(restored(dull, ()), dull)
-    torch.testing.assert_close(restored(dull, [1.0] * 8), dull, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(restore_spectrum(dull, ()), dull)
+    torch.testing.assert_close(restore_spectrum(dull, [1.0] * 8), dull, atol=1e-5, rtol=1e-4)

@@ -25,7 +25,9 @@ from talkface.training.datasets.talking import TalkingClip
 from talkface.training.draws import to_device
 from talkface.training.tasks.diffusion_ldm import DiffusionTask, DiffusionTrainConfig
 from talkface.training.tasks.g4g_experts import ExpertTask, ExpertTrainConfig, Mouths
-from talkface.training.tasks.imagineid_ccf import CcfTrainConfig, MbaTask, ScaTask
+from talkface.training.tasks.imagineid_ccf import CcfTrainConfig
+from talkface.training.tasks.imagineid_mba import MbaTask
+from talkface.training.tasks.imagineid_sca import ScaTask
 from talkface.training.tasks.tccp_video import VideoTask, VideoTrainConfig
 from talkface.training.tasks.thpad_motion import PriorTask, PriorTrainConfig
 from talkface.training.tasks.thpad_refiner import RefinerTask, RefinerTrainConfig

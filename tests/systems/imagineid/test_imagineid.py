@@ -24,7 +24,7 @@ from talkface.nn.marks import weights_mark
 from talkface.speech.features import SAMPLES_PER_FEATURE, ContentEncoder, FeatureStream
 from talkface.speech.pitch import HIGHEST, LOWEST, pitch
 from talkface.systems.imagineid.ccf import (
-    Hint,
+    SpatialCondition,
     MaskBlendingAdapter,
     SpatialConditionalAdapter,
     TextualInversionAdapter,
@@ -37,7 +37,10 @@ from talkface.systems.imagineid.losses import gaussian, voice_to_face
 from talkface.systems.imagineid.moving import hidden_cells, move_portrait
 from talkface.systems.imagineid.pad import Pad, Speech
 from talkface.training import TrainerConfig, overfit_one_batch
-from talkface.training.tasks.imagineid_ccf import CcfTask, CcfTrainConfig, MbaTask, ScaTask, TiaTask
+from talkface.training.tasks.imagineid_ccf import CcfTask, CcfTrainConfig
+from talkface.training.tasks.imagineid_mba import MbaTask
+from talkface.training.tasks.imagineid_sca import ScaTask
+from talkface.training.tasks.imagineid_tia import TiaTask
 from talkface.training.tasks.imagineid_content import ContentTask
 from talkface.training.tasks.imagineid_emotion import EmotionTask
 from talkface.training.tasks.imagineid_identity import IdentityTask
@@ -236,8 +239,8 @@ def test_pseudo_words_stand_where_their_tokens_are() -> None:
     torch.testing.assert_close(found[:, 1 + len(PSEUDO_WORDS) :], words[:, 1 + len(PSEUDO_WORDS) :])
 
 
-def some_hint(batch: int = 1) -> Hint:
-    return Hint(
+def some_hint(batch: int = 1) -> SpatialCondition:
+    return SpatialCondition(
         torch.rand(batch, MESH_CHANNELS, MESH_PIXELS, MESH_PIXELS),
         torch.randn(batch, 4, 32, 32),
         torch.randn(batch, 4, 32, 32),
@@ -261,7 +264,7 @@ def test_spatial_adapter_begins_without_effect_and_sees_only_what_is_known() -> 
         for parameter in adapter.parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))
 
-        def shown(hint: Hint) -> torch.Tensor:
+        def shown(hint: SpatialCondition) -> torch.Tensor:
             return model(
                 noisy, time, meaning, mesh, **adapter(*model.inputs(noisy, time, mesh), meaning, hint)
             )

@@ -31,13 +31,13 @@ from talkface.media.source import SourceVideo
 from talkface.nn.marks import weights_mark
 from talkface.options import has_bf16_units, resolve_dtype
 from talkface.systems.tccp.border import continued, joined, membrane
-from talkface.systems.tccp.config import FACE, LANDMARKS, WINDOW, MVControlNetConfig
+from talkface.systems.tccp.config import FACE, LANDMARKS, WINDOW_FRAMES, MVControlNetConfig
 from talkface.systems.tccp.detail import with_reference
-from talkface.systems.tccp.guess import first_guess
+from talkface.systems.tccp.estimate import initial_estimate
 from talkface.systems.tccp.holes import Hole, beside, box_hole, cells, covered, face_hole
 from talkface.systems.tccp.landmarks import LandmarkConfig, LandmarkTransformer, posed, rotations, view_matrix
 from talkface.systems.tccp.masks import read_mask
-from talkface.systems.tccp.model import MVControlNet, Signal
+from talkface.systems.tccp.model import MVControlNet, VideoSignal
 from talkface.systems.tccp.pipeline import TccpPipeline
 from talkface.systems.tccp.placing import Landmarks, Outlines, fitted
 from talkface.systems.tccp.reading import LandmarkReader, ReaderConfig, landmark_error
@@ -56,11 +56,11 @@ def tiny_base() -> Base:
     return Base("tiny", FaceDiffusion.debug(), FaceAutoencoder.debug(), 256)
 
 
-def a_signal(frames: int, drawing: bool = True, seed: int = 0) -> Signal:
+def a_signal(frames: int, drawing: bool = True, seed: int = 0) -> VideoSignal:
     generator = torch.Generator().manual_seed(seed)
     context = torch.randn(1, frames, 4, SIDE, SIDE, generator=generator)
     drawn = torch.randn(1, frames, 6, 4 * SIDE, 4 * SIDE, generator=generator) if drawing else None
-    return Signal.of(context, torch.ones(1, frames, 1, SIDE, SIDE), drawn, context)
+    return VideoSignal.of(context, torch.ones(1, frames, 1, SIDE, SIDE), drawn, context)
 
 
 def told(net: MVControlNet, frames: int) -> torch.Tensor:
@@ -104,9 +104,9 @@ def test_both_stages_begin_as_the_base_and_learn(config: MVControlNetConfig) -> 
     assert (moved - torch.cat(alone, 1)).abs().max() > 1e-4, "frames see each other now"
 
 
-def _part(signal: Signal, k: int) -> Signal:
+def _part(signal: VideoSignal, k: int) -> VideoSignal:
     drawing = None if signal.drawing is None else signal.drawing[:, k : k + 1]
-    return Signal(drawing, signal.planes[:, k : k + 1])
+    return VideoSignal(drawing, signal.maps[:, k : k + 1])
 
 
 def test_the_base_is_not_changed_and_only_what_was_trained_is_saved(tmp_path: Path) -> None:
@@ -320,7 +320,7 @@ def test_a_first_guess_shows_the_head_over_the_scene_and_leaves_the_scene(
     image, points = seen
     scene = np.full_like(image, (0, 90, 180))
     hole = face_hole(points, (image.shape[1], image.shape[0]), 0.3)
-    guess = first_guess(covered(scene, hole), hole, image, points)
+    guess = initial_estimate(covered(scene, hole), hole, image, points)
     np.testing.assert_array_equal(guess[hole == 0], scene[hole == 0])
     inner = face_hole(points, (image.shape[1], image.shape[0]), 0.0) > 0
     np.testing.assert_allclose(guess[inner], image[inner], atol=1)
@@ -627,7 +627,7 @@ def test_dtypes() -> None:
 
 
 def test_a_window_holds_what_the_networks_were_trained_on() -> None:
-    assert FACE.frames >= WINDOW
+    assert FACE.frames >= WINDOW_FRAMES
 
 
 # -- evaluation ------------------------------------------------------------------------------------

@@ -36,7 +36,7 @@ class EmotionTask(PadTask):
         """The mean change of face of each mood, exactly: so few people leave nothing to a training."""
         stage = self.pad.emotion
         goal = torch.zeros(len(EMOTIONS), expressions.shape[1])
-        for mood in moods.unique():
+        for mood in sorted(set(moods.tolist())):
             goal[mood] = _STRENGTH * expressions[moods == mood].mean(0)
         apart = (stage.embedding.weight - stage.embedding.weight[:1]).cpu()
         solved = torch.linalg.lstsq(apart, goal, driver="gelsd").solution
@@ -121,4 +121,5 @@ class EmotionTask(PadTask):
 
 def _mean_face(face: FaceModel, points: np.ndarray) -> np.ndarray:
     """The canonical mesh (478, 3) that a silent face has most of the time."""
-    return np.median(estimate_pose(points, face.mean).invert(points), axis=0)
+    median: np.ndarray = np.median(estimate_pose(points, face.mean).invert(points), axis=0)
+    return median

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -37,11 +38,11 @@ class JointTask(PadTask):
         """The parts bring their own."""
         return {}
 
-    def batches(self, generator: np.random.Generator) -> Iterator[tuple]:
+    def batches(self, generator: np.random.Generator) -> Iterator[tuple[Any, ...]]:
         """Endless batches of all parts."""
         yield from zip(*(part.batches(generator) for part in self.parts), strict=True)
 
-    def training_step(self, batch: tuple, optimizer_index: int, step: int) -> dict[str, Tensor]:
+    def training_step(self, batch: tuple[Any, ...], optimizer_index: int, step: int) -> dict[str, Tensor]:
         """The sum of the stages' losses."""
         losses = [
             part.training_step(own, optimizer_index, step)["loss"]

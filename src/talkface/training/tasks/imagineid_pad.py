@@ -15,7 +15,7 @@ from talkface.speech.features import ContentEncoder as SpeechEncoder
 from talkface.speech.features import FeatureStream
 from talkface.systems.imagineid.config import PadConfig
 from talkface.systems.imagineid.hearing import Heard, as_speech
-from talkface.systems.imagineid.pad import Pad, Speech
+from talkface.systems.imagineid.pad import Identity, Pad, Speech
 from talkface.training import Task
 
 logger = logging.getLogger(__name__)
@@ -115,7 +115,8 @@ class PadTask(Task):
     def code(self, speech: Speech) -> Tensor:
         """Identity codes (B, K + S) of voices; only joint training changes what they are made by."""
         with torch.set_grad_enabled(self.joint and torch.is_grad_enabled()):
-            return self.pad.identity(speech).code()
+            identity: Identity = self.pad.identity(speech)
+            return identity.code()
 
     def speech(self, parts: list[Heard], noise: float = 0.0) -> Speech:
         """Stretches of equal length as a batch."""

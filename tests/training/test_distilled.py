@@ -37,7 +37,7 @@ from talkface.hub import save_pretrained
 from talkface.systems.imagineid.adapters import Adapters
 from talkface.systems.imagineid.config import PadConfig
 from talkface.systems.imagineid.pad import Pad
-from talkface.systems.imagineid.portrait import PortraitImaginer, Wish
+from talkface.systems.imagineid.portrait import PortraitImaginer, PortraitOptions
 from talkface.training import TrainerConfig, overfit_one_batch
 from talkface.training.datasets.drafts import _draw
 from talkface.training.run import load_recipe
@@ -206,17 +206,20 @@ def test_student_overfits_one_batch_and_draws_as_it_has_learnt(
     task.export(tmp_path / "student", found)
     student = FaceDiffusion.from_pretrained(str(tmp_path / "student"))
     assert replace(student.config, spectrum=()) == replace(STUDENT, steps=3, guided=True)
-    assert count_of_calls(student, Wish()) == [2] * 3
-    assert count_of_calls(student, Wish(steps=5)) == [2] * 5
-    assert count_of_calls(student, Wish(guidance=DEFAULT_GUIDANCE)) == [4] * 3
-    assert count_of_calls(FaceDiffusion.from_pretrained(config.teacher), Wish()) == [4] * DEFAULT_STEPS
+    assert count_of_calls(student, PortraitOptions()) == [2] * 3
+    assert count_of_calls(student, PortraitOptions(steps=5)) == [2] * 5
+    assert count_of_calls(student, PortraitOptions(guidance=DEFAULT_GUIDANCE)) == [4] * 3
+    assert (
+        count_of_calls(FaceDiffusion.from_pretrained(config.teacher), PortraitOptions())
+        == [4] * DEFAULT_STEPS
+    )
     check_drafts(student, prepared)
     further = DistilledTask(replace(config, teacher=str(tmp_path / "student")), prepared)
     assert further.guidance == 1.0  # its teacher has guidance in it
     assert task.guidance == DEFAULT_GUIDANCE
 
 
-def count_of_calls(model: FaceDiffusion, wish: Wish) -> list[int]:
+def count_of_calls(model: FaceDiffusion, options: PortraitOptions) -> list[int]:
     """How many latents each call of the network has been given for two portraits."""
     base = Base("tiny", model, FaceAutoencoder.debug(), PIXELS)
     pad, face = (
@@ -226,7 +229,7 @@ def count_of_calls(model: FaceDiffusion, wish: Wish) -> list[int]:
     imaginer = PortraitImaginer(base, Adapters(), pad, face, FaceTracker(), PortraitCritic.debug())
     mesh = (face.mean * 60 + PIXELS / 2).astype(np.float32)
     with asked(model) as times:
-        drawn = imaginer._draw(base.meaning("old man")[0], mesh, torch.randn(2, 4, 32, 32), wish)
+        drawn = imaginer._draw(base.meaning("old man")[0], mesh, torch.randn(2, 4, 32, 32), options)
     assert drawn.shape == (2, PIXELS, PIXELS, 3)
     return [len(now) for now in times]
 

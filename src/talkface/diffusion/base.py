@@ -79,7 +79,7 @@ class Base:
     @classmethod
     def debug(cls) -> "Base":
         """A tiny random one for tests: it draws no faces."""
-        return cls("debug", FaceDiffusion.debug(), FaceAutoencoder.debug(), PIXELS)
+        return cls("debug", FaceDiffusion.debug(), FaceAutoencoder.debug(), COMPACT_PIXELS)
 
     def modules(self) -> list[nn.Module]:
         """Its parts."""

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from talkface.face.draw import MESH_CHANNELS
 from talkface.hub import build_pretrained
-from talkface.nn.blocks import ResidualBlock, pixel_shuffle
+from talkface.nn.blocks import ResidualBlock, near_zero, pixel_shuffle
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,9 +48,7 @@ class FaceRestorer(nn.Module):
         self.enlarge = nn.Conv2d(widths[0], 4 * half, 3, padding=1)
         self.fine = nn.Conv2d(12, half, 3, padding=1)
         self.finish = _stage(half, few)
-        self.head = nn.Conv2d(half, 12, 3, padding=1)
-        nn.init.normal_(self.head.weight, std=1e-3)
-        nn.init.zeros_(self.head.get_parameter("bias"))
+        self.head = near_zero(nn.Conv2d(half, 12, 3, padding=1))
 
     @classmethod
     def from_pretrained(cls, name_or_path: str = "face-restorer") -> "FaceRestorer":

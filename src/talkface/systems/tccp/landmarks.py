@@ -27,7 +27,7 @@ scale, in sides of the view, too."""
 
 @dataclass(frozen=True, kw_only=True)
 class LandmarkConfig:
-    """Sizes.
+    """Sizes of :class:`LandmarkTransformer`.
 
     Attributes:
         content: width of content features.
@@ -47,7 +47,10 @@ class LandmarkConfig:
 
 
 class LandmarkTransformer(nn.Module):
-    """Masked context, audio and identity to poses, with attention over the frames."""
+    """Masked context, audio and identity to poses.
+
+    A token for each frame, from its view, its content features and the identity; a transformer over them.
+    """
 
     def __init__(self, config: LandmarkConfig) -> None:
         super().__init__()

@@ -31,7 +31,10 @@ class ReaderConfig:
 
 
 class LandmarkReader(nn.Module):
-    """Latents of landmark pictures to the meshes that they show."""
+    """Latents of landmark pictures to the meshes that they show.
+
+    Convolutions at three sizes and two linear layers; pictures are always as large as ``config.side`` says.
+    """
 
     def __init__(self, config: ReaderConfig) -> None:
         super().__init__()

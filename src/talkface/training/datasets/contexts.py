@@ -15,6 +15,7 @@ from talkface.systems.tccp.landmarks import LandmarkConfig, view_matrix
 from talkface.systems.tccp.views import context_view, pose_in_view
 from talkface.systems.tccp.windows import around_audio
 from talkface.training.datasets.clips import ClipReader
+from talkface.training.datasets.encoding import Examples
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +30,7 @@ _MOST_CLIPS = 60  # of one speaker
 
 
 @dataclass(frozen=True)
-class Contexts:
+class Contexts(Examples):
     """N clips of F frames in all, at 25 fps.
 
     Attributes:
@@ -51,9 +52,6 @@ class Contexts:
     audio: np.ndarray
     alpha: np.ndarray
     weight: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.alpha)
 
     @classmethod
     def of(cls, manifest: Manifest, split: str, face: FaceModel) -> "Contexts":

@@ -24,7 +24,7 @@ from talkface.face.warp import MeshWarp
 from talkface.hub import COMPACT
 from talkface.nn.marks import marked, weights_mark
 from talkface.nn.picture import pictures
-from talkface.training.datasets.latents import usable_portraits, vary
+from talkface.training.datasets.latents import PortraitSettings, usable_portraits, vary
 
 logger = logging.getLogger(__name__)
 
@@ -116,27 +116,20 @@ class Drafts:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DraftSettings:
-    """Settings that every training on drafts has.
+class DraftSettings(PortraitSettings):
+    """Settings that every training on drafts has, beside those of portraits.
 
     Attributes:
         base: directory of the LDM that draws, or "compact".
-        face_model: name or directory of the 3DMM.
         drafts: how many are drawn, once.
         times: lowest and highest noise level from which photographs are drawn anew.
-        sharpness, turned: as in the face LDM's training.
         sharp: quantile of sharpness above which photographs are examples.
-        held_out: portraits on which it is validated.
     """
 
     base: str = COMPACT
-    face_model: str = "face"
     drafts: int = 4000
     times: tuple[float, float] = (0.4, 0.96)
-    sharpness: float = 3.6
-    turned: float = 0.9
     sharp: float = 0.2
-    held_out: int = 48
 
 
 @dataclass(frozen=True)

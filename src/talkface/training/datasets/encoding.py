@@ -15,6 +15,14 @@ from talkface.face.portrait import PIXELS
 from talkface.nn.picture import enlarged, pictures
 
 
+class Examples:
+    """Examples of a training: a dataclass of arrays, of which ``weight`` (N,) has a value for each."""
+
+    def __len__(self) -> int:
+        weight: np.ndarray = vars(self)["weight"]
+        return len(weight)
+
+
 @dataclass(frozen=True, kw_only=True)
 class ClipSource:
     """Which clips are encoded, and by what.

@@ -26,6 +26,23 @@ logger = logging.getLogger(__name__)
 _BATCH = 16  # portraits that are encoded together
 
 
+@dataclass(frozen=True, kw_only=True)
+class PortraitSettings:
+    """Which portraits a training uses.
+
+    Attributes:
+        face_model: name or directory of the 3DMM.
+        sharpness: mean Laplacian below which portraits are left out.
+        turned: yaw in radians above which portraits are left out.
+        held_out: portraits on which it is validated, of people who are not in the training split.
+    """
+
+    face_model: str = "face"
+    sharpness: float = CLEAR
+    turned: float = 0.9
+    held_out: int = 48
+
+
 @dataclass(frozen=True)
 class PortraitLatents:
     """Latents of variants of portraits.

@@ -20,6 +20,7 @@ from talkface.face.crop import cut, transform
 from talkface.face.model import FaceModel
 from talkface.face.motion import FaceMotion
 from talkface.face.portrait import PIXELS, portrait_matrix
+from talkface.hub import COMPACT
 from talkface.nn.marks import latents_mark, weights_mark
 from talkface.rendering.portrait import PortraitRenderer
 from talkface.rendering.refiner import Refiner
@@ -29,7 +30,7 @@ from talkface.systems.tccp.estimate import REVISION, initial_estimate
 from talkface.systems.tccp.holes import beside, box_hole, cells, covered, face_hole
 from talkface.systems.tccp.windows import AROUND, around, around_audio, scene_matrix
 from talkface.training.datasets.clips import ClipReader
-from talkface.training.datasets.encoding import ClipSource
+from talkface.training.datasets.encoding import ClipSource, Examples
 from talkface.training.datasets.latents import light_table
 
 logger = logging.getLogger(__name__)
@@ -39,8 +40,25 @@ _WINDOWS_OF_ONE = 24  # clips of a speaker from which on fewer windows are taken
 _ENCODED = "target", "context", "drawn", "moved", "portrait"  # what is kept as latents
 
 
+@dataclass(frozen=True, kw_only=True)
+class SceneSettings:
+    """Settings that every training on scenes has.
+
+    Attributes:
+        base: name or directory of the frozen LDM in whose latents scenes are kept.
+        face_model: name or directory of the 3DMM.
+        refiner: name or directory of the refiner of TH-PAD's generator, which moves the references.
+        windows: of each clip.
+    """
+
+    base: str = COMPACT
+    face_model: str = "face"
+    refiner: str = "thpad-refiner"
+    windows: int = 4
+
+
 @dataclass(frozen=True)
-class Scenes:
+class Scenes(Examples):
     """N windows of T frames; latents are float16.
 
     Attributes:
@@ -67,9 +85,6 @@ class Scenes:
     lips: np.ndarray
     audio: np.ndarray
     weight: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.target)
 
     @classmethod
     def of(cls, source: ClipSource, refiner: Refiner, windows: int, hears: bool = True) -> "Scenes":

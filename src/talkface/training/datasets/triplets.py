@@ -19,7 +19,7 @@ from talkface.face.portrait import PIXELS, portrait_matrix
 from talkface.face.warp import MeshWarp
 from talkface.nn.marks import marked
 from talkface.systems.imagineid.moving import move_portrait
-from talkface.training.datasets.encoding import ClipSource
+from talkface.training.datasets.encoding import ClipSource, Examples
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +29,7 @@ _ROW = "target", "moved", "before", "moved_before", *_MESHES  # columns that eac
 
 
 @dataclass(frozen=True)
-class FrameTriplets:
+class FrameTriplets(Examples):
     """Latents (N, 4, h, w) float16 of frames, and meshes (N, 478, 3) in pixels of their pictures.
 
     Attributes:
@@ -49,9 +49,6 @@ class FrameTriplets:
     points: np.ndarray
     before_points: np.ndarray
     weight: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.target)
 
     @classmethod
     def of(cls, source: ClipSource, frames: int) -> "FrameTriplets":

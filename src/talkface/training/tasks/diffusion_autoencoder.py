@@ -27,11 +27,11 @@ class AutoencoderTrainConfig:
 
     Attributes:
         model: sizes.
+        patch: side in pixels of the part of a portrait that a step is shown.
+        batch: patches.
         start: name or directory of an autoencoder whose decoder is trained further; its latents stay.
         noise: largest standard deviation of noise on the latents of such a decoder: those that the LDM
             samples are not exact, either.
-        patch: side in pixels of the part of a portrait that a step is shown.
-        batch: patches.
         gradient, divergence, adversarial, matching: weights of the losses beside the L1 distance.
         adversarial_start: step from which the PatchGAN takes part.
         discriminator_width: of its first layer.
@@ -39,10 +39,10 @@ class AutoencoderTrainConfig:
     """
 
     model: AutoencoderConfig = field(default_factory=AutoencoderConfig)
-    start: str = ""
-    noise: float = 0.0
     patch: int = 128
     batch: int = 12
+    start: str = ""
+    noise: float = 0.0
     gradient: float = 0.5
     divergence: float = 1e-4
     adversarial: float = 0.02
@@ -53,7 +53,10 @@ class AutoencoderTrainConfig:
 
 
 class AutoencoderTask(PreparedTask[AutoencoderTrainConfig]):
-    """L1, gradients, a little divergence, and a PatchGAN from a certain step on."""
+    """L1, gradients, a little divergence, and a PatchGAN from a certain step on.
+
+    The best weights have the highest PSNR, less a penalty for other sharpness than the real pictures'.
+    """
 
     Config = AutoencoderTrainConfig
     metric, mode = "val_quality", "max"

@@ -34,20 +34,20 @@ class CriticTrainConfig(DraftSettings):
     """Settings of the critic's training, which uses the restorer's drafts again; the base has a restorer.
 
     Attributes:
-        model: sizes.
         sound: noise level up to which restored drafts are examples of good drawings; 0 takes photographs
             themselves.
         spoilt: noise level from which they are examples of bad ones.
         batch: good portraits a step, and as many bad ones.
+        model: sizes.
         coarsest: smallest scale, of full size, at which pictures are shown.
         grain: largest standard deviation of noise on them; their values are 0 to 1.
         mixed: weight of the loss of mixed eyes.
     """
 
-    model: CriticConfig = field(default_factory=CriticConfig)
     sound: float = 0.55
     spoilt: float = 0.8
     batch: int = 24
+    model: CriticConfig = field(default_factory=CriticConfig)
     coarsest: float = 0.3
     grain: float = 0.04
     mixed: float = 0.5
@@ -55,7 +55,10 @@ class CriticTrainConfig(DraftSettings):
 
 
 class CriticTask(PreparedTask[CriticTrainConfig]):
-    """Logistic regression with two small networks, one for eyes and one for the mouth."""
+    """Logistic regression with two small networks, one for eyes and one for the mouth.
+
+    The network of the eyes learns to tell mixed pairs from real ones, too.
+    """
 
     Config = CriticTrainConfig
     metric, mode = "val_auc", "max"

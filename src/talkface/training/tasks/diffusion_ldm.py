@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from talkface.data.attributes import described
-from talkface.data.faces import CLEAR, Portrait, held_out, portraits, weights
+from talkface.data.faces import Portrait, held_out, portraits, weights
 from talkface.data.prepare import Manifest
 from talkface.diffusion.autoencoder import FaceAutoencoder
 from talkface.diffusion.captions import Attributes, caption, tokenize
@@ -29,7 +29,7 @@ from talkface.face.draw import draw_mesh
 from talkface.face.model import FaceModel
 from talkface.face.portrait import PIXELS
 from talkface.hub import save_pretrained
-from talkface.training.datasets.latents import PortraitLatents, usable_portraits
+from talkface.training.datasets.latents import PortraitLatents, PortraitSettings, usable_portraits
 from talkface.training.draws import to_device
 from talkface.training.tasks.prepared import PreparedTask
 
@@ -38,39 +38,37 @@ _SAMPLE_PROMPTS = ("", "woman", "man", "old man, beard, grey hair", "young woman
 
 
 @dataclass(frozen=True, kw_only=True)
-class DiffusionTrainConfig:
-    """Settings of the face LDM's training.
+class DiffusionTrainConfig(PortraitSettings):
+    """Settings of the face LDM's training, beside those of portraits.
 
     Attributes:
-        model: sizes.
-        autoencoder: name or directory of the frozen autoencoder.
-        face_model: name or directory of the 3DMM.
         variants: of each portrait that are encoded, the first as it is.
         batch: latents a step.
         no_caption, no_mesh: share of captions and meshes that are hidden, for classifier-free guidance.
+        model: sizes.
+        autoencoder: name or directory of the frozen autoencoder.
         keep: share of a caption's phrases that are said.
-        turned: yaw in radians above which portraits are left out.
-        sharpness: mean Laplacian below which portraits are left out.
         face: how much more the face counts than what is around it.
-        held_out: portraits on which it is validated, of the split "dev" where there is one, else of "val".
+        held_out: portraits on which it is validated; of the split "dev" where there is one, else of "val".
     """
 
-    model: DiffusionConfig = field(default_factory=DiffusionConfig)
-    autoencoder: str = "face-autoencoder"
-    face_model: str = "face"
     variants: int = 6
     batch: int = 16
     no_caption: float = 0.12
     no_mesh: float = 0.05
+    model: DiffusionConfig = field(default_factory=DiffusionConfig)
+    autoencoder: str = "face-autoencoder"
     keep: float = 0.75
-    turned: float = 0.9
-    sharpness: float = CLEAR
     face: float = 2.0
     held_out: int = 64
 
 
 class DiffusionTask(PreparedTask[DiffusionTrainConfig]):
-    """Flow matching with logit-normal times (Esser et al., 2024)."""
+    """Flow matching with logit-normal times (Esser et al., 2024).
+
+    Captions and meshes are hidden at times, so that each can be missing; faces count more than what is around
+    them.
+    """
 
     Config = DiffusionTrainConfig
     metric, mode = "val_loss", "min"

@@ -29,24 +29,13 @@ VALIDATION_TIMES = (0.2, 0.5, 0.8)
 
 
 @dataclass(frozen=True, kw_only=True)
-class CcfTrainConfig:
-    """Settings of an adapter's training.
+class RolloutSettings:
+    """Settings of rollouts.
 
     With rollouts, some rows of a batch are shown what a video would show, not what is real: SCA the frame
     before as the renderer hands it on, MBA a face that SCA drew. Without, they meet neither in training.
 
     Attributes:
-        model: sizes.
-        base, pad: names or directories of what is frozen; ``base`` may be a Stable Diffusion.
-        face_model: name or directory of the 3DMM.
-        batch: pictures.
-        variants: of each portrait, for TIA.
-        frames: of each clip, for SCA and MBA.
-        no_reference, no_before, no_caption: share of what is hidden, so that each can be missing.
-        blur: standard deviation of the noise on semantic embeddings, for TIA: the embedding of a voice is
-            about as far from that of its face.
-        face: how much more the face counts than what is around it.
-        held_out: pictures on which it is validated.
         rollout: share of a batch's rows whose frame before (SCA) or face (MBA) is a video's, not real.
         rollout_steps: of the sampler that draws them.
         rollout_blended: whether SCA's frame before is as where MBA blends: around the face the moved
@@ -54,23 +43,43 @@ class CcfTrainConfig:
         sca: name or directory of the SCA that draws faces for MBA.
     """
 
-    model: CcfConfig = field(default_factory=CcfConfig)
-    base: str = COMPACT
-    pad: str = "pad"
-    face_model: str = "face"
-    batch: int = 12
-    variants: int = 6
-    frames: int = 24
-    no_reference: float = 0.15
-    no_before: float = 0.2
-    no_caption: float = 0.5
-    blur: float = 0.2
-    face: float = 2.0
-    held_out: int = 48
     rollout: float = 0.0
     rollout_steps: int = FRAME_STEPS
     rollout_blended: bool = False
     sca: str = "imagineid-sca"
+
+
+@dataclass(frozen=True, kw_only=True)
+class CcfTrainConfig(RolloutSettings):
+    """Settings of an adapter's training, beside those of rollouts.
+
+    Attributes:
+        batch: pictures.
+        variants: of each portrait, for TIA.
+        frames: of each clip, for SCA and MBA.
+        model: sizes.
+        base, pad: names or directories of what is frozen; ``base`` may be a Stable Diffusion.
+        no_reference, no_before, no_caption: share of what is hidden, so that each can be missing.
+        face_model: name or directory of the 3DMM.
+        blur: standard deviation of the noise on semantic embeddings, for TIA: the embedding of a voice is
+            about as far from that of its face.
+        face: how much more the face counts than what is around it.
+        held_out: pictures on which it is validated.
+    """
+
+    batch: int = 12
+    variants: int = 6
+    frames: int = 24
+    model: CcfConfig = field(default_factory=CcfConfig)
+    base: str = COMPACT
+    pad: str = "pad"
+    no_reference: float = 0.15
+    no_before: float = 0.2
+    no_caption: float = 0.5
+    face_model: str = "face"
+    blur: float = 0.2
+    face: float = 2.0
+    held_out: int = 48
 
 
 class CcfTask(PreparedTask[CcfTrainConfig]):

@@ -1,4 +1,4 @@
-"""Trains PAD's third stage: in which mood somebody speaks, and what that looks like."""
+"""Trains PAD's third stage: the mood of speech, and the expressions of moods."""
 
 import csv
 from collections.abc import Iterator
@@ -14,11 +14,11 @@ from talkface.systems.imagineid.pad import Speech
 from talkface.training.datasets.heard import heard
 from talkface.training.tasks.imagineid_pad import PadTask, Voice, looped
 
-_STRENGTH = 0.5  # of the expressions of a mood: of two people's mean, half is theirs alone
+_STRENGTH = 0.5  # of the mean expression of a mood: about half of a mean over two people is their own
 
 
 class EmotionTask(PadTask):
-    """Stage 3 on acted speech, and on what the same faces look like in each mood."""
+    """Stage 3 on acted speech, and on tracked faces of the same people in each mood."""
 
     stage = "emotion"
     metric, mode = "val_emotion_accuracy", "max"
@@ -33,7 +33,7 @@ class EmotionTask(PadTask):
 
     @torch.no_grad()
     def _learn_expressions(self, moods: Tensor, expressions: Tensor) -> None:
-        """The mean change of face of each mood, exactly: so few people leave nothing to a training."""
+        """Solve for the mean expression of each mood: there are too few people to train on."""
         stage = self.pad.emotion
         goal = torch.zeros(len(EMOTIONS), expressions.shape[1])
         for mood in sorted(set(moods.tolist())):
@@ -43,7 +43,7 @@ class EmotionTask(PadTask):
         stage.expression.weight.copy_(solved.T)
 
     def trained(self) -> dict[str, nn.Module]:
-        """What is heard; expressions are solved for."""
+        """The networks of the mood; expressions are solved for."""
         stage = self.pad.emotion
         return {
             f"emotion_{name}": getattr(stage, name)

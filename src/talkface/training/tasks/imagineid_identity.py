@@ -1,4 +1,4 @@
-"""Trains PAD's first stage: who speaks."""
+"""Trains PAD's first stage: the speaker's shape, semantic embedding, sex and age."""
 
 from collections.abc import Iterator
 
@@ -19,7 +19,7 @@ _FACE_TEMPERATURE = 12.0
 
 
 class IdentityTask(PadTask):
-    """Stage 1 on voices with faces: shape, semantic embedding, sex and age."""
+    """Stage 1 on voices of people whose face is known."""
 
     stage = "identity"
     metric, mode = "val_identity", "max"

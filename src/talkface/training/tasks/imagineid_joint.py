@@ -1,4 +1,4 @@
-"""Trains PAD's stages all at once, to compare."""
+"""Trains PAD's stages all at once: an ablation of the progressive training."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +15,7 @@ from talkface.training.tasks.imagineid_pad import PadTask, PadTrainConfig
 
 
 class JointTask(PadTask):
-    """All stages at once, every loss reaching all of them: what their progress is worth."""
+    """All stages at once, with gradients of every loss in all of them."""
 
     stage = "joint"
     metric, mode = "val_joint", "max"
@@ -35,7 +35,7 @@ class JointTask(PadTask):
         self.parts: list[PadTask] = [kind(*given, pad=self.pad) for kind in kinds]
 
     def trained(self) -> dict[str, nn.Module]:
-        """The parts bring their own."""
+        """Nothing of its own: the parts bring their modules."""
         return {}
 
     def batches(self, generator: np.random.Generator) -> Iterator[tuple[Any, ...]]:

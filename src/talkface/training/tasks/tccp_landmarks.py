@@ -31,31 +31,34 @@ class LandmarkTrainConfig:
 
     Attributes:
         model: sizes.
-        face_model: name or directory of the 3DMM.
         batch: stretches.
         frames: of each.
+        no_context: hide all of the context, always, for an ablation.
         velocity: weight of the error of the points' motion, beside that of their places.
         turn: weight of the error of rotations.
         stills: share of stretches that repeat a still, with another hole in each frame.
-        no_context: hide all of the context, always, for an ablation.
         no_audio: share of stretches without a voice.
         held_out: stretches on which it is validated.
+        face_model: name or directory of the 3DMM.
     """
 
     model: LandmarkConfig = field(default_factory=LandmarkConfig)
-    face_model: str = "face"
     batch: int = 6
     frames: int = 64
+    no_context: bool = False
     velocity: float = 1.0
     turn: float = 0.7
     stills: float = 0.4
-    no_context: bool = False
     no_audio: float = 0.1
     held_out: int = 60
+    face_model: str = "face"
 
 
 class LandmarkTask(PreparedTask[LandmarkTrainConfig]):
-    """Distance of the posed face from the tracked one."""
+    """Distance of the posed face from the tracked one, of its motion from the real one, and of rotations.
+
+    Holes of every kind are drawn around the faces of clips and stills.
+    """
 
     Config = LandmarkTrainConfig
     metric, mode = "val_landmark_error", "min"

@@ -11,10 +11,10 @@ from torch import Tensor
 from talkface.diffusion.base import Base
 from talkface.face.model import FaceModel
 from talkface.face.portrait import PIXELS
-from talkface.hub import COMPACT, save_pretrained
+from talkface.hub import save_pretrained
 from talkface.rendering.refiner import Refiner
 from talkface.systems.tccp.reading import LandmarkReader, ReaderConfig, landmark_error
-from talkface.training.datasets.scenes import Scenes, of_both_splits
+from talkface.training.datasets.scenes import Scenes, SceneSettings, of_both_splits
 from talkface.training.tasks.prepared import PreparedTask
 
 _MOST_SHIFT = 4  # latents by which drawings are shifted
@@ -22,28 +22,23 @@ _MOST_NOISE = 0.6  # standard deviation
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReadingTrainConfig:
-    """Settings of the reader's training.
+class ReadingTrainConfig(SceneSettings):
+    """Settings of the reader's training, beside those of scenes.
 
     Attributes:
         model: sizes.
-        base: name or directory of the LDM in whose latents landmarks are drawn.
-        face_model: name or directory of the 3DMM.
-        refiner: name or directory of the refiner with which scenes are made.
-        windows: of each clip.
         batch: drawings.
     """
 
     model: ReaderConfig = field(default_factory=ReaderConfig)
-    base: str = COMPACT
-    face_model: str = "face"
-    refiner: str = "thpad-refiner"
-    windows: int = 4
     batch: int = 128
 
 
 class ReadingTask(PreparedTask[ReadingTrainConfig]):
-    """Distance between the mesh that is read and the one that was drawn."""
+    """Distance between the mesh that is read and the one that was drawn.
+
+    The drawings are those of scenes, at random places and with noise.
+    """
 
     Config = ReadingTrainConfig
     metric, mode = "val_landmark_error", "min"

@@ -17,14 +17,14 @@ from talkface.diffusion.sampling import Velocity, sample
 from talkface.face.draw import draw_mesh
 from talkface.face.model import FaceModel, estimate_pose
 from talkface.face.portrait import PIXELS
-from talkface.hub import COMPACT, save_pretrained
+from talkface.hub import save_pretrained
 from talkface.nn.marks import weights_mark
 from talkface.rendering.refiner import Refiner
 from talkface.systems.tccp.config import FACE, MVControlNetConfig
 from talkface.systems.tccp.losses import velocity_error
 from talkface.systems.tccp.model import MVControlNet, VideoSignal
 from talkface.systems.tccp.reading import LandmarkReader, landmark_error
-from talkface.training.datasets.scenes import Scenes, of_both_splits
+from talkface.training.datasets.scenes import Scenes, SceneSettings, of_both_splits
 from talkface.training.draws import to_device
 from talkface.training.tasks.prepared import PreparedTask
 
@@ -32,44 +32,39 @@ _VALIDATION_STEPS = 2  # of the sampler
 
 
 @dataclass(frozen=True, kw_only=True)
-class VideoTrainConfig:
-    """Settings of one stage's training.
+class VideoTrainConfig(SceneSettings):
+    """Settings of one stage's training, beside those of scenes.
 
     Attributes:
+        batch: windows.
+        held_out: windows on which it is validated.
         model: what the stage is conditioned on.
         goal: "face", or "landmarks" for pictures of them.
-        base: name or directory of the frozen LDM.
-        face_model: name or directory of the 3DMM.
-        refiner: name or directory of the refiner of TH-PAD's generator, which moves the references.
         reader: directory of a reader of landmark pictures, to measure those that are drawn.
-        batch: windows.
-        windows: of each clip.
+        no_context: hide all of the context, always, for an ablation.
         first: share of windows whose first frame is given.
         single: share of batches of first frames alone.
         no_reference: share of windows that are shown no moved reference.
-        no_context: hide all of the context, always, for an ablation.
         outside: weight of latents outside the hole; those inside have 1.
-        held_out: windows on which it is validated.
     """
 
+    batch: int = 2
+    held_out: int = 12
     model: MVControlNetConfig = field(default_factory=lambda: FACE)
     goal: str = "face"
-    base: str = COMPACT
-    face_model: str = "face"
-    refiner: str = "thpad-refiner"
     reader: str = ""
-    batch: int = 2
-    windows: int = 4
+    no_context: bool = False
     first: float = 0.6
     single: float = 0.2
     no_reference: float = 0.1
-    no_context: bool = False
     outside: float = 0.25
-    held_out: int = 12
 
 
 class VideoTask(PreparedTask[VideoTrainConfig]):
-    """Flow matching of windows of latents."""
+    """Flow matching of windows of latents, to the face or to drawings of its landmarks.
+
+    First frames are known at times, and references hidden, so that the network works with and without either.
+    """
 
     Config = VideoTrainConfig
     metric, mode = "val_error", "min"

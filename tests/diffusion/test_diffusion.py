@@ -5,6 +5,7 @@ import json
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 from scipy.spatial.transform import Rotation
 from torch.nn import functional as F
 
@@ -49,6 +51,7 @@ from talkface.training.tasks.diffusion_restorer import RestorerTask, RestorerTra
 
 SMALL_AUTOENCODER = AutoencoderConfig(encoder=(8, 16), decoder=(16, 8, 8), blocks=(1, 1, 1))
 SMALL = DiffusionConfig(widths=(16, 32), attention=(False, True), heads=2, text=16, text_layers=1, mesh=4)
+Value = TypeVar("Value")
 QUICK = TrainerConfig(max_steps=60, lr=3e-3, warmup_steps=2, device="cpu")
 
 
@@ -58,7 +61,7 @@ def face() -> FaceModel:
 
 
 @pytest.fixture(scope="module")
-def points(picture) -> np.ndarray:
+def points(picture: Image.Image) -> np.ndarray:
     """The mesh of the good portrait, (478, 3)."""
     return FaceTracker().track_image(np.asarray(picture))[0].points
 
@@ -92,7 +95,7 @@ def test_decoding_undoes_the_scale_of_latents() -> None:
 # -- captions --------------------------------------------------------------------------------------
 
 
-def optional(strategy):
+def optional(strategy: st.SearchStrategy[Value]) -> st.SearchStrategy[Value | None]:
     return st.none() | strategy
 
 
@@ -188,7 +191,7 @@ def test_portraits_lie_in_their_picture(
     assert corners[1, 0] - corners[0, 0] == pytest.approx(min(SIDE * face_unit(mesh), width, height))
 
 
-def test_varied_portrait_keeps_mesh_and_picture_together(picture, points: np.ndarray) -> None:
+def test_varied_portrait_keeps_mesh_and_picture_together(picture: Image.Image, points: np.ndarray) -> None:
     small = cv2.resize(np.asarray(picture), (PIXELS, PIXELS), interpolation=cv2.INTER_AREA)
     mesh = transform(points, np.array([[0.5, 0, -0.25], [0, 0.5, -0.25]]))
     tracker = FaceTracker()
@@ -289,17 +292,17 @@ def test_velocity_depends_on_caption_and_mesh(tmp_path: Path) -> None:
 
 
 @given(st.integers(1, 12), st.floats(0.05, 1.0), st.floats(1.0, 4.0), st.integers(0, 99))
-def test_a_straight_flow_is_followed_exactly(steps: int, begin: float, shift: float, seed: int) -> None:
+def test_a_straight_flow_is_followed_exactly(steps: int, level: float, shift: float, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     clean, noise = torch.randn(2, 2, 4, 8, 8, generator=generator)
-    first = shift * begin / (1 + (shift - 1) * begin)
+    first = shift * level / (1 + (shift - 1) * level)
     asked: list[float] = []
 
     def velocity(x: torch.Tensor, time: torch.Tensor) -> torch.Tensor:
         asked.append(float(time[0]))
         return noise - clean
 
-    found = sample(velocity, (1 - first) * clean + first * noise, steps, begin, shift)
+    found = sample(velocity, (1 - first) * clean + first * noise, steps, level, shift)
     torch.testing.assert_close(found, clean, atol=1e-4, rtol=1e-4)
     assert len(asked) == steps
     assert asked == sorted(asked, reverse=True)
@@ -525,7 +528,7 @@ def test_critic_says_what_it_lacks(prepared: Path) -> None:
 
 
 @given(st.integers(0, 2**16), st.sampled_from([0.3, 0.5, 1.0]))
-def test_coarser_views_keep_their_size_and_mean(seed: int, size: float) -> None:
+def test_reduced_views_keep_their_size_and_mean(seed: int, size: float) -> None:
     generator = torch.Generator().manual_seed(seed)
     views = PortraitViews(*(torch.rand(2, c, 64, 64, generator=generator) for c in (6, 3)))
     for before, after in zip(views, views.at_scale(size), strict=True):
@@ -656,7 +659,7 @@ def test_graphs_of_tensorflow_js_pool_and_grow(tmp_path: Path) -> None:
     torch.testing.assert_close(found, squares.flatten(3, 4).flatten(1, 2))
 
 
-def test_restored_gives_back_what_samples_lack() -> None:
+def test_spectrum_gives_back_what_samples_lack() -> None:
     generator = torch.Generator().manual_seed(0)
     real = torch.randn(64, 4, 16, 16, generator=generator)
     dull = torch.nn.functional.avg_pool2d(real, 3, 1, 1)

@@ -23,8 +23,8 @@ from talkface.diffusion.critic import PortraitCritic
 from talkface.diffusion.model import FaceDiffusion
 from talkface.diffusion.sampling import (
     DEFAULT_GUIDANCE,
-    TIMESTEP_SHIFT,
     DEFAULT_STEPS,
+    TIMESTEP_SHIFT,
     default_guidance,
     default_steps,
     sample,

@@ -10,14 +10,15 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
+from talkface.diffusion.autoencoder import FaceAutoencoder
 from talkface.diffusion.base import Base
 from talkface.face.model import FaceModel
 from talkface.face.tracker import FaceTracker
 from talkface.nn.picture import gradient_loss, weighted_l1
 from talkface.systems.imagineid.adapters import Adapters
 from talkface.systems.imagineid.ccf import (
-    SpatialCondition,
     MaskBlendingAdapter,
+    SpatialCondition,
     SpatialConditionalAdapter,
     decode_blended,
 )
@@ -122,11 +123,11 @@ def test_without_rollouts_sca_s_loss_is_as_ever(make: Make) -> None:
     part = time[:, None, None, None]
     noisy = (1 - part) * batch["target"] + part * noise
     before = batch["before"] * (1 - batch["hidden_before"])
-    hint = SpatialCondition(batch["drawing"], batch["moved"], before, batch["hidden"], known)
+    condition = SpatialCondition(batch["drawing"], batch["moved"], before, batch["hidden"], known)
     base = task.base
     meaning = base.read(torch.from_numpy(base.tokenize("").ids)[None].expand(2, -1))
     mesh = base.see(batch["drawing"])
-    control = task.modules["sca"](*base.inputs(noisy, time, mesh), meaning, hint)
+    control = task.modules["sca"](*base.inputs(noisy, time, mesh), meaning, condition)
     error = F.mse_loss(base(noisy, time, meaning, mesh, **control), noise - batch["target"], reduction="none")
     weight = (1 + 2 * batch["hidden"]).expand_as(error)
     by_hand = (error * weight).sum((1, 2, 3)) / weight.sum((1, 2, 3))
@@ -173,12 +174,16 @@ def renderer(frozen: dict[str, str], somebody: Imagined) -> Callable[..., Diffus
 
 
 def drawn_by(
-    renderer: DiffusionRenderer, reference: torch.Tensor, noise: torch.Tensor, mesh: np.ndarray, **before: Any
+    renderer: DiffusionRenderer,
+    reference: torch.Tensor,
+    noise: torch.Tensor,
+    mesh: np.ndarray,
+    before: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, np.ndarray]:
     """What a renderer hands on and draws of a reference (4, h, w) that is encoded already."""
     renderer.base.autoencoder.encode = lambda _: reference[None]  # type: ignore[method-assign]
     renderer.noise = noise[None]
-    return renderer._frame(np.zeros((256, 256, 3), np.uint8), mesh, before.get("before"))
+    return renderer._frame(np.zeros((256, 256, 3), np.uint8), mesh, before)
 
 
 @pytest.mark.parametrize(("blended", "steps"), [(False, 1), (False, 2), (True, 1)])
@@ -231,7 +236,12 @@ def test_mba_blends_the_face_that_the_renderer_draws(
     made.adapters = Adapters(sca=task.sca, mba=task.modules["mba"])
     blended: list[torch.Tensor] = []
 
-    def spied(autoencoder: Any, adapter: Any, latents: torch.Tensor, *given: torch.Tensor) -> torch.Tensor:
+    def spied(
+        autoencoder: FaceAutoencoder,
+        adapter: MaskBlendingAdapter,
+        latents: torch.Tensor,
+        *given: torch.Tensor,
+    ) -> torch.Tensor:
         blended.append(latents)
         return decode_blended(autoencoder, adapter, latents, *given)
 

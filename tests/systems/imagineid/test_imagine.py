@@ -113,7 +113,9 @@ def test_stable_diffusion_loads_through_the_same_interface(stable: Path) -> None
 class Oracle(torch.nn.Module):
     """A U-Net that tells the noise it was told, and what it was shown."""
 
-    def forward(self, given: torch.Tensor, step: torch.Tensor, meaning: torch.Tensor, **_: object):
+    def forward(
+        self, given: torch.Tensor, step: torch.Tensor, meaning: torch.Tensor, **_: object
+    ) -> tuple[torch.Tensor]:
         self.given, self.step = given, step
         return (self.noise,)
 
@@ -161,7 +163,7 @@ def test_stable_diffusion_is_built_at_full_width_with_the_right_count() -> None:
         control = SpatialConditionalAdapter(STABLE_DIFFUSION_15)
         tia = TextualInversionAdapter(CcfConfig(), STABLE_DIFFUSION_15.text)
     assert sum(p.numel() for p in unet.parameters()) == 859_520_964
-    # diffusers' ControlNet has 361,279,120 with its own reader of the hint, which ours replaces.
+    # diffusers' ControlNet has 361,279,120 with its own reader of conditions, which ours replaces.
     own = sum(p.numel() for p in control.control.parameters())
     assert own == 361_279_120 - 1_086_480
     assert tia.body[-1].out_features == len(PSEUDO_WORDS) * 768

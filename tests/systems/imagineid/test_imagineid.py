@@ -24,8 +24,8 @@ from talkface.nn.marks import weights_mark
 from talkface.speech.features import SAMPLES_PER_FEATURE, ContentEncoder, FeatureStream
 from talkface.speech.pitch import HIGHEST, LOWEST, pitch
 from talkface.systems.imagineid.ccf import (
-    SpatialCondition,
     MaskBlendingAdapter,
+    SpatialCondition,
     SpatialConditionalAdapter,
     TextualInversionAdapter,
     decode_blended,
@@ -38,14 +38,14 @@ from talkface.systems.imagineid.moving import hidden_cells, move_portrait
 from talkface.systems.imagineid.pad import Pad, Speech
 from talkface.training import TrainerConfig, overfit_one_batch
 from talkface.training.tasks.imagineid_ccf import CcfTask, CcfTrainConfig
-from talkface.training.tasks.imagineid_mba import MbaTask
-from talkface.training.tasks.imagineid_sca import ScaTask
-from talkface.training.tasks.imagineid_tia import TiaTask
 from talkface.training.tasks.imagineid_content import ContentTask
 from talkface.training.tasks.imagineid_emotion import EmotionTask
 from talkface.training.tasks.imagineid_identity import IdentityTask
 from talkface.training.tasks.imagineid_joint import JointTask
+from talkface.training.tasks.imagineid_mba import MbaTask
 from talkface.training.tasks.imagineid_pad import PadTrainConfig
+from talkface.training.tasks.imagineid_sca import ScaTask
+from talkface.training.tasks.imagineid_tia import TiaTask
 
 TINY = PadConfig(width=16, layers=1, heads=2, semantic=8)
 QUICK = TrainerConfig(max_steps=60, lr=3e-3, warmup_steps=2, device="cpu")
@@ -239,7 +239,7 @@ def test_pseudo_words_stand_where_their_tokens_are() -> None:
     torch.testing.assert_close(found[:, 1 + len(PSEUDO_WORDS) :], words[:, 1 + len(PSEUDO_WORDS) :])
 
 
-def some_hint(batch: int = 1) -> SpatialCondition:
+def a_condition(batch: int = 1) -> SpatialCondition:
     return SpatialCondition(
         torch.rand(batch, MESH_CHANNELS, MESH_PIXELS, MESH_PIXELS),
         torch.randn(batch, 4, 32, 32),
@@ -252,28 +252,30 @@ def some_hint(batch: int = 1) -> SpatialCondition:
 def test_spatial_adapter_begins_without_effect_and_sees_only_what_is_known() -> None:
     torch.manual_seed(0)
     model = FaceDiffusion.debug()
-    adapter, hint = SpatialConditionalAdapter(model.config, model), some_hint()
+    adapter, condition = SpatialConditionalAdapter(model.config, model), a_condition()
     noisy, time = torch.randn(1, 4, 32, 32), torch.tensor([0.5])
     with torch.no_grad():
-        meaning, mesh = model.read(torch.from_numpy(tokenize("").ids)[None]), model.see(hint.drawing)
+        meaning, mesh = model.read(torch.from_numpy(tokenize("").ids)[None]), model.see(condition.drawing)
         plain = model(noisy, time, meaning, mesh)
         torch.testing.assert_close(
-            model(noisy, time, meaning, mesh, **adapter(*model.inputs(noisy, time, mesh), meaning, hint)),
+            model(
+                noisy, time, meaning, mesh, **adapter(*model.inputs(noisy, time, mesh), meaning, condition)
+            ),
             plain,
         )
         for parameter in adapter.parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))
 
-        def shown(hint: SpatialCondition) -> torch.Tensor:
+        def shown(condition: SpatialCondition) -> torch.Tensor:
             return model(
-                noisy, time, meaning, mesh, **adapter(*model.inputs(noisy, time, mesh), meaning, hint)
+                noisy, time, meaning, mesh, **adapter(*model.inputs(noisy, time, mesh), meaning, condition)
             )
 
-        assert (shown(hint) != plain).any()
-        hidden = replace(hint, known=torch.zeros(1, 2))
+        assert (shown(condition) != plain).any()
+        hidden = replace(condition, known=torch.zeros(1, 2))
         other = replace(hidden, reference=torch.randn(1, 4, 32, 32), before=torch.randn(1, 4, 32, 32))
         torch.testing.assert_close(shown(hidden), shown(other))
-        assert (shown(hint) != shown(replace(hint, reference=-hint.reference))).any()
+        assert (shown(condition) != shown(replace(condition, reference=-condition.reference))).any()
 
 
 def test_blending_adapter_keeps_the_background() -> None:

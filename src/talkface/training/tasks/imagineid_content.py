@@ -135,6 +135,6 @@ def _group(clip: Example) -> str:
 
 
 def _clip_part(clip: Example, start: int, stop: int, prosody: int) -> Heard:
-    """A clip's speech from one frame to another; its prosody, which the content stage does not use, is zero."""
+    """Speech of a clip from one frame to another, without prosody, which the content stage does not use."""
     part = slice(2 * start, 2 * stop)
     return Heard(clip.content[part], clip.level[part], np.zeros((2 * (stop - start), prosody), np.float16))

@@ -481,9 +481,9 @@ def test_restorer_overfits_one_batch_of_drafts(prepared: Path, tmp_path: Path) -
         discriminator_width=4,
     )
     task, again = RestorerTask(config, prepared), RestorerTask(config, prepared)
-    assert len(task.book.drafts) == 6
-    np.testing.assert_array_equal(task.book.drafts.image(5), again.book.drafts.image(5))
-    assert config.times[0] <= task.book.drafts.time.min() <= task.book.drafts.time.max() <= config.times[1]
+    assert len(task.data.drafts) == 6
+    np.testing.assert_array_equal(task.data.drafts.image(5), again.data.drafts.image(5))
+    assert config.times[0] <= task.data.drafts.time.min() <= task.data.drafts.time.max() <= config.times[1]
     first, last = overfit_one_batch(task, QUICK, 40)
     assert last < 0.8 * first
     batch = next(task.batches(np.random.default_rng(0)))

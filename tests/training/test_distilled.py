@@ -42,7 +42,7 @@ from talkface.training import TrainerConfig, overfit_one_batch
 from talkface.training.datasets.drafts import _draw
 from talkface.training.run import load_recipe
 from talkface.training.tasks.diffusion_distilled import DistilledTask, DistilledTrainConfig
-from talkface.training.tasks.diffusion_ldm import draw_latents, noised, told
+from talkface.training.tasks.diffusion_ldm import draw_latents, noised, conditions
 
 TEACHER = DiffusionConfig(widths=(16, 32), attention=(False, True), heads=2, text=16, text_layers=1, mesh=4)
 STUDENT = replace(TEACHER, widths=(8, 16))
@@ -121,7 +121,7 @@ def test_one_step_without_guidance_is_the_teachers_velocity(
     for times in (task._substeps(4), task._one_step(torch.tensor([0.05, 0.3, 0.6, 0.95]))):
         batch, noisy = latents_at(task, times)
         with torch.no_grad():
-            wanted = task.teacher(noisy, times[0], *told(task.teacher, batch))
+            wanted = task.teacher(noisy, times[0], *conditions(task.teacher, batch))
         found = task._taught(batch, noisy, times)
         torch.testing.assert_close(found, wanted, atol=1e-4, rtol=1e-4)
         assert not found.requires_grad

@@ -16,7 +16,7 @@ from talkface.speech.activity import VoiceActivity
 from talkface.speech.features import FEATURE_RATE, FeatureStream
 from talkface.speech.mel import SAMPLE_RATE
 from talkface.systems.imagineid.config import EMOTIONS
-from talkface.systems.imagineid.hearing import Heard, as_speech, hear
+from talkface.systems.imagineid.hearing import SpeechFeatures, as_speech, speech_features
 from talkface.systems.imagineid.pad import Pad, Speech
 
 logger = logging.getLogger(__name__)
@@ -83,28 +83,29 @@ class Listener:
             UnreadableMedia: the file cannot be read.
         """
         voice = voiced(path)
-        told = self.tell(hear(voice.samples, self.stream), voice.seconds)
-        if told.male_spread > _SEVERAL_VOICES:
+        inferred = self.tell(speech_features(voice.samples, self.stream), voice.seconds)
+        if inferred.male_spread > _SEVERAL_VOICES:
             logger.warning("several voices in %s: one face is imagined from all of them", path.name)
-        return told
+        return inferred
 
     @torch.inference_mode()
-    def tell(self, heard: Heard, seconds: float) -> Speaker:
+    def tell(self, heard: SpeechFeatures, seconds: float) -> Speaker:
         """Who speaks: the mean over windows of five seconds."""
         count = max(1, len(heard) // _IDENTITY_FEATURES)
         length = max(4, len(heard) // count // 4 * 4)
         parts = [heard.part(k * length, (k + 1) * length) for k in range(count)]
-        told = self.pad.identity(as_speech(parts, self.device))
-        male = told.male.sigmoid().cpu().numpy()
-        semantic = told.semantic.mean(0)
+        inferred = self.pad.identity(as_speech(parts, self.device))
+        male = inferred.male.sigmoid().cpu().numpy()
+        semantic = inferred.semantic.mean(0)
         return Speaker(
-            shape=told.shape.mean(0).cpu().numpy(),
-            shape_spread=told.shape_spread.mean(0).cpu().numpy(),
+            shape=inferred.shape.mean(0).cpu().numpy(),
+            shape_spread=inferred.shape_spread.mean(0).cpu().numpy(),
             semantic=(semantic / semantic.norm()).cpu().numpy(),
-            male=float(told.male.mean().sigmoid()),
+            male=float(inferred.male.mean().sigmoid()),
             male_spread=float(male.std()),
-            age=10 * float(told.age.mean()),
-            age_spread=10 * float((told.age_spread.square().mean() + told.age.var(unbiased=False)).sqrt()),
+            age=10 * float(inferred.age.mean()),
+            age_spread=10
+            * float((inferred.age_spread.square().mean() + inferred.age.var(unbiased=False)).sqrt()),
             seconds=seconds,
         )
 
@@ -156,11 +157,11 @@ class Listener:
             voiced = activity.probability(done, done + count) > _VOICED
             done += count
             if count >= FEATURE_RATE and voiced.mean() > _VOICED_SHARE:
-                mood = self._mood(hear(samples, self.stream), speaker)
+                mood = self._mood(speech_features(samples, self.stream), speaker)
             yield mood
 
     @torch.inference_mode()
-    def _mood(self, heard: Heard, speaker: Speaker) -> np.ndarray:
+    def _mood(self, heard: SpeechFeatures, speaker: Speaker) -> np.ndarray:
         speech = as_speech([heard.part(0, len(heard) // 4 * 4)], self.device)
         code = self._code(speaker)
         mouth = self.pad.content.mean(speech, code)

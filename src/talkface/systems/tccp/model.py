@@ -1,6 +1,6 @@
 """MVControlNet: one class for both stages (paper, Sec. 3).
 
-A video diffusion branch, which is the face LDM's U-Net with attention over time, is told latent-type signals
+A video diffusion branch, which is the face LDM's U-Net with attention over time, is given latent-type signals
 (audio, lips, identity) by cross-attention; a control branch, a copy of its first half joined through zero
 convolutions, sees video-type signals (masked context, drawings of landmarks).
 """

@@ -92,8 +92,8 @@ class Drafts:
             for start in range(0, count, _BATCH):
                 part = slice(start, start + _BATCH)
                 rows = [varied_one(album[k], v) for k, v in zip(chosen[part], variant[part], strict=True)]
-                told = [caption(attributes[album[k].key]) for k in chosen[part]]
-                drawn += _draw(base, warp, rows, told, time[part], seed + start)
+                captions = [caption(attributes[album[k].key]) for k in chosen[part]]
+                drawn += _draw(base, warp, rows, captions, time[part], seed + start)
                 if start % (20 * _BATCH) == 0:
                     logger.info("drafts: %d of %d", start, count)
             lengths = np.array([len(jpeg) for jpeg in drawn])

@@ -23,7 +23,7 @@ from talkface.training.tasks.diffusion_ldm import (
     DiffusionTask,
     DiffusionTrainConfig,
     draw_latents,
-    told,
+    conditions,
 )
 
 logger = logging.getLogger(__name__)
@@ -112,13 +112,13 @@ class DistilledTask(DiffusionTask):
         """Squared distances (B, 4, h, w) of the student's velocity from the teacher's mean over ``times``."""
         noisy = noised(batch["latents"], noise, times[0])
         taught = self._taught(batch, noisy, times)
-        velocity = self.model(noisy, times[0], *told(self.model, batch))
+        velocity = self.model(noisy, times[0], *conditions(self.model, batch))
         return F.mse_loss(velocity, taught, reduction="none")
 
     @torch.no_grad()
     def _taught(self, batch: dict[str, Tensor], noisy: Tensor, times: Tensor) -> Tensor:
         """Mean velocity (B, 4, h, w) of the guided teacher over Euler steps through times (S + 1, B)."""
-        velocity = guided(self.teacher, *told(self.teacher, batch), self.guidance)
+        velocity = guided(self.teacher, *conditions(self.teacher, batch), self.guidance)
         return (noisy - euler_steps(velocity, noisy, times)) / (times[0] - times[-1])[:, None, None, None]
 
     # -- validation --------------------------------------------------------------------------------

@@ -148,7 +148,7 @@ class DiffusionTask(PreparedTask[DiffusionTrainConfig]):
 
     def _error(self, batch: dict[str, Tensor], time: Tensor, noise: Tensor) -> Tensor:
         """Squared errors (B, 4, h, w)."""
-        velocity = self.model(noised(batch["latents"], noise, time), time, *told(self.model, batch))
+        velocity = self.model(noised(batch["latents"], noise, time), time, *conditions(self.model, batch))
         return F.mse_loss(velocity, noise - batch["latents"], reduction="none")
 
     @torch.no_grad()
@@ -200,7 +200,7 @@ class DiffusionTask(PreparedTask[DiffusionTrainConfig]):
         save_pretrained(directory, config, self.model.state_dict(), card=None)
 
 
-def told(model: FaceDiffusion, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor | None]:
+def conditions(model: FaceDiffusion, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor | None]:
     """What a model is given of a batch: text embeddings (B, CAPTION_LENGTH, C) and mesh (B, M, h, w)."""
     return model.read(batch["ids"]), model.see(batch["drawing"]) if model.mesh else None
 
@@ -234,7 +234,7 @@ def draw_latents(
     made = []
     scale = default_guidance(model) if guidance is None else guidance
     for some, some_noise in parts(batch, noise, size):
-        velocity = guided(model, *told(model, some), scale)
+        velocity = guided(model, *conditions(model, some), scale)
         made.append(sample(velocity, some_noise, steps or default_steps(model), shift=TIMESTEP_SHIFT))
     return torch.cat(made)
 

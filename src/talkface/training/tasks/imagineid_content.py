@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from talkface.systems.imagineid.hearing import Heard
+from talkface.systems.imagineid.hearing import SpeechFeatures
 from talkface.systems.imagineid.pad import Speech
 from talkface.systems.thpad.losses import LipLoss
 from talkface.training.datasets.clips import ClipReader, Example
@@ -59,7 +59,7 @@ class ContentTask(PadTask):
         self.lip_loss = LipLoss(self.face).to(self.device)
 
     def batches(self, generator: np.random.Generator) -> Iterator[tuple[Speech, Speech, Tensor, Tensor]]:
-        """Endless batches: speech, speakers' voices, whether they are told (B, 1), beta_mouth (B, T, M)."""
+        """Endless batches: speech, speakers' voices, whether these are known (B, 1), beta_mouth (B, T, M)."""
         while True:
             parts, voices, mouths = [], [], []
             for index in generator.choice(len(self.clips), self.config.batch, p=self.weights):
@@ -69,10 +69,10 @@ class ContentTask(PadTask):
                 voices.append(self._voice(clip, generator))
                 mouths.append(clip.beta_mouth[start : start + self.window])
             mouth = torch.from_numpy(np.stack(mouths)).float().to(self.device)
-            told = torch.from_numpy(generator.random((len(parts), 1)) > _NO_IDENTITY).to(mouth)
-            yield self.speech(parts, self.config.noise), self.speech(voices), told, mouth
+            known = torch.from_numpy(generator.random((len(parts), 1)) > _NO_IDENTITY).to(mouth)
+            yield self.speech(parts, self.config.noise), self.speech(voices), known, mouth
 
-    def _voice(self, clip: Example, generator: np.random.Generator) -> Heard:
+    def _voice(self, clip: Example, generator: np.random.Generator) -> SpeechFeatures:
         """Three seconds of the speaker, from any of the speaker's clips.
 
         Codes of the clips themselves would let the stage memorise them.
@@ -85,9 +85,9 @@ class ContentTask(PadTask):
         self, batch: tuple[Speech, Speech, Tensor, Tensor], optimizer_index: int, step: int
     ) -> dict[str, Tensor]:
         """Distance from the tracked lips and correlation with them, summed over the members."""
-        speech, voices, told, real = batch
+        speech, voices, known, real = batch
         code = self.code(voices)
-        code = told * (code + _CODE_NOISE * torch.randn_like(code))
+        code = known * (code + _CODE_NOISE * torch.randn_like(code))
         distance, correlation = torch.zeros(()), torch.zeros(())
         for lips in self.pad.content(speech, code):
             far, apart = self.lip_loss(lips, real)
@@ -100,9 +100,9 @@ class ContentTask(PadTask):
         gain = self.pad.content.gain.fill_(self.config.gain)
         if self.left_out:
             readout = self.lip_loss.readout[:, 0]
-            told = np.mean([float((self._lips(clip) @ readout).std()) for clip in self.left_out])
+            predicted = np.mean([float((self._lips(clip) @ readout).std()) for clip in self.left_out])
             real = np.mean([(clip.beta_mouth @ readout.cpu().numpy()).std() for clip in self.left_out])
-            gain.mul_(float(real / told))
+            gain.mul_(float(real / predicted))
         logger.info("gain of the lips %.2f", float(gain))
         super().export(directory, metrics)
 
@@ -134,7 +134,9 @@ def _group(clip: Example) -> str:
     return "grid_s1" if clip.item.speaker == "s1" else "grid_other"
 
 
-def _clip_part(clip: Example, start: int, stop: int, prosody: int) -> Heard:
+def _clip_part(clip: Example, start: int, stop: int, prosody: int) -> SpeechFeatures:
     """Speech of a clip from one frame to another, without prosody, which the content stage does not use."""
     part = slice(2 * start, 2 * stop)
-    return Heard(clip.content[part], clip.level[part], np.zeros((2 * (stop - start), prosody), np.float16))
+    return SpeechFeatures(
+        clip.content[part], clip.level[part], np.zeros((2 * (stop - start), prosody), np.float16)
+    )

@@ -105,17 +105,17 @@ class EmotionTask(PadTask):
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
-        """Share of held-out actors' sentences whose mood is heard, and how alike expressions are."""
+        """Share of held-out actors' sentences whose mood is heard, and how similar expressions are."""
         right = []
         for voice in self.held_out:
             whole = looped(voice.heard, 0, len(voice.heard) // 4 * 4)
             logits = self._mood(self.speech([whole]))[0].mean(0)
             right.append(int(logits.argmax()) == voice.mood)
-        told = torch.cat(self.pad.emotion.express(F.one_hot(self.held_moods, len(EMOTIONS)).float()), -1)
-        alike = F.cosine_similarity(told, self.held_expressions, dim=1)
+        predicted = torch.cat(self.pad.emotion.express(F.one_hot(self.held_moods, len(EMOTIONS)).float()), -1)
+        similar = F.cosine_similarity(predicted, self.held_expressions, dim=1)
         return {
             "val_emotion_accuracy": float(np.mean(right)),
-            "val_expression_cosine": float(alike.mean()),
+            "val_expression_cosine": float(similar.mean()),
         }
 
 

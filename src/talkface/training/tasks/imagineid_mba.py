@@ -68,9 +68,8 @@ class MbaTask(FrameTask):
         with torch.no_grad():
             goal = self.autoencoder.decode(batch["target"])
             if rolled is not None:
-                # MBA cannot change a face: asked for the real one in a drawn one's place, it would learn to
-                # mend it from without. The one fades into the other where the mask does, or a seam would be
-                # asked for.
+                # MBA cannot change a face: with the real face as the goal for a drawn one, it would learn to
+                # make up for the difference around it. The goal fades between the two as the mask does.
                 mask = batch["mask"][:count]
                 faded = mask * self.autoencoder.decode(rolled) + (1 - mask) * goal[:count]
                 goal = torch.cat([faded, goal[count:]])

@@ -14,7 +14,7 @@ from talkface.hub import load_pretrained, save_pretrained
 from talkface.speech.features import ContentEncoder as SpeechEncoder
 from talkface.speech.features import FeatureStream
 from talkface.systems.imagineid.config import PadConfig
-from talkface.systems.imagineid.hearing import Heard, as_speech
+from talkface.systems.imagineid.hearing import SpeechFeatures, as_speech
 from talkface.systems.imagineid.pad import Identity, Pad, Speech
 from talkface.training import Task
 
@@ -38,7 +38,7 @@ class Voice:
         mood: place in EMOTIONS; -1 where it is not known.
     """
 
-    heard: Heard
+    heard: SpeechFeatures
     person: str
     split: str
     face: np.ndarray | None = None
@@ -129,12 +129,12 @@ class PadTask(Task):
             identity: Identity = self.pad.identity(speech)
             return identity.code()
 
-    def speech(self, parts: list[Heard], noise: float = 0.0) -> Speech:
+    def speech(self, parts: list[SpeechFeatures], noise: float = 0.0) -> Speech:
         """Stretches of equal length as a batch."""
         speech = as_speech(parts, self.device)
         return replace(speech, content=speech.content + noise * torch.randn_like(speech.content))
 
-    def stretches(self, voices: list[Voice], generator: np.random.Generator) -> list[Heard]:
+    def stretches(self, voices: list[Voice], generator: np.random.Generator) -> list[SpeechFeatures]:
         """Stretches of equal length, one of each voice, with a random spectral tilt of the prosody."""
         low, high = self.config.seconds
         length = round(RATE * generator.uniform(low, high)) // 4 * 4
@@ -145,11 +145,11 @@ class PadTask(Task):
             shape = np.interp(np.arange(80), np.linspace(0, 79, 6), generator.normal(0, 0.06, 6))
             prosody = part.prosody.astype(np.float32)
             prosody[:, 2:] += shape
-            parts.append(Heard(part.content, part.level, prosody))
+            parts.append(SpeechFeatures(part.content, part.level, prosody))
         return parts
 
 
-def looped(whole: Heard, start: int, length: int) -> Heard:
+def looped(whole: SpeechFeatures, start: int, length: int) -> SpeechFeatures:
     """``length`` features from ``start`` on; at the end they begin again."""
     places = (start + np.arange(length)) % len(whole)
-    return Heard(whole.content[places], whole.level[places], whole.prosody[places])
+    return SpeechFeatures(whole.content[places], whole.level[places], whole.prosody[places])

@@ -149,37 +149,39 @@ class LandmarkTask(PreparedTask[LandmarkTrainConfig]):
         """Distance of points and of their motion, in inter-ocular distances, and of rotations."""
         silent = torch.rand(len(batch["audio"]), device=self.device) < self.config.no_audio
         audio = batch["audio"] * (~silent).float()[:, None, None, None]
-        told = self.net(batch["views"], audio, batch["alpha"], batch["margin"])
+        predicted = self.net(batch["views"], audio, batch["alpha"], batch["margin"])
         with torch.autocast(self.device.type, enabled=False):  # geometry wants all digits
-            return self._losses(told.float(), batch)
+            return self._losses(predicted.float(), batch)
 
-    def _losses(self, told: Tensor, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        away = self._away(told, batch["poses"])
+    def _losses(self, predicted: Tensor, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        away = self._away(predicted, batch["poses"])
         there = batch["there"][..., None, None]
         distance = (away.norm(dim=-1, keepdim=True) * there).sum() / (there.sum() * away.shape[2])
         pace = (away.diff(dim=1).norm(dim=-1, keepdim=True) * there[:, 1:]).sum()
         pace = pace / (there[:, 1:].sum() * away.shape[2]).clamp_min(1)
         # Half the chord between rotation matrices: the sine of half the angle, times the root of two.
-        apart = (rotations(told[..., :3]) - rotations(batch["poses"][..., :3])).flatten(2).norm(dim=-1) / 2
+        apart = (rotations(predicted[..., :3]) - rotations(batch["poses"][..., :3])).flatten(2).norm(
+            dim=-1
+        ) / 2
         turn = (apart * batch["there"]).sum() / batch["there"].sum()
         loss = distance + self.config.velocity * pace + self.config.turn * turn
         return {"loss": loss, "distance": distance, "pace": pace, "turn": turn}
 
-    def _away(self, told: Tensor, real: Tensor) -> Tensor:
+    def _away(self, predicted: Tensor, real: Tensor) -> Tensor:
         """Differences of posed points (B, T, V, 2), in inter-ocular distances."""
-        return (posed(self.points, told) - posed(self.points, real)) / real[..., None, 5:6].exp()
+        return (posed(self.points, predicted) - posed(self.points, real)) / real[..., None, 5:6].exp()
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
         """Distance of the points and angle between rotations, of unseen people."""
-        told = self.net(*(self.fixed[name] for name in ("views", "audio", "alpha", "margin")))
+        predicted = self.net(*(self.fixed[name] for name in ("views", "audio", "alpha", "margin")))
         with torch.autocast(self.device.type, enabled=False):
-            return self._errors(told.float())
+            return self._errors(predicted.float())
 
-    def _errors(self, told: Tensor) -> dict[str, float]:
+    def _errors(self, predicted: Tensor) -> dict[str, float]:
         there = self.fixed["there"]
-        away = self._away(told, self.fixed["poses"]).norm(dim=-1).mean(-1)
-        between = rotations(told[..., :3]).transpose(-1, -2) @ rotations(self.fixed["poses"][..., :3])
+        away = self._away(predicted, self.fixed["poses"]).norm(dim=-1).mean(-1)
+        between = rotations(predicted[..., :3]).transpose(-1, -2) @ rotations(self.fixed["poses"][..., :3])
         cosine = (between.diagonal(dim1=-2, dim2=-1).sum(-1) - 1) / 2
         angle = torch.rad2deg(torch.arccos(cosine.clamp(-1, 1)))
         return {
@@ -214,8 +216,8 @@ def draw_holes(meshes: np.ndarray, generator: np.random.Generator, apart: bool =
     kind = str(generator.choice(["tracked", "moving", "still", "box"], p=_HOLE_KINDS))
     parts = [meshes[k : k + 1] for k in range(len(meshes))] if apart else [meshes]
     outlines = np.concatenate([_outlines(part, kind, margin, generator) for part in parts])
-    told = kind == "tracked" and generator.random() < _MARGIN_KNOWN
-    return Holes(outlines.astype(np.float32), margin if told else 0.0)
+    predicted = kind == "tracked" and generator.random() < _MARGIN_KNOWN
+    return Holes(outlines.astype(np.float32), margin if predicted else 0.0)
 
 
 def _outlines(meshes: np.ndarray, kind: str, margin: float, generator: np.random.Generator) -> np.ndarray:

@@ -42,7 +42,7 @@ from talkface.training import TrainerConfig, overfit_one_batch
 from talkface.training.datasets.drafts import _draw
 from talkface.training.run import load_recipe
 from talkface.training.tasks.diffusion_distilled import DistilledTask, DistilledTrainConfig
-from talkface.training.tasks.diffusion_ldm import draw_latents, noised, conditions
+from talkface.training.tasks.diffusion_ldm import conditions, draw_latents, noised
 
 TEACHER = DiffusionConfig(widths=(16, 32), attention=(False, True), heads=2, text=16, text_layers=1, mesh=4)
 STUDENT = replace(TEACHER, widths=(8, 16))

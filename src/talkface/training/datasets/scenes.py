@@ -65,8 +65,8 @@ class Scenes(Examples):
         target: (N, T, 4, h, w) the frames.
         context: (N, T, 4, h, w) the frames with the hole covered.
         drawn: (N, T, 4, h, w) pictures of the landmarks.
-        moved: (N, T, 4, h, w) initial estimates: the reference, moved to each frame's mesh by TH-PAD's generator,
-            over the context continued into the hole.
+        moved: (N, T, 4, h, w) initial estimates: the reference, moved to each frame's mesh by TH-PAD's
+            generator, over the context continued into the hole.
         portrait: (N, 4, h, w) the reference as it is.
         hidden: (N, T, h, w) float16, what share of each latent is covered.
         points: (N, T, 478, 3) float32 meshes in pixels of the pictures.

@@ -22,8 +22,8 @@ from talkface.options import number_within
 from talkface.training.tasks.diffusion_ldm import (
     DiffusionTask,
     DiffusionTrainConfig,
-    draw_latents,
     conditions,
+    draw_latents,
 )
 
 logger = logging.getLogger(__name__)

@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from talkface.diffusion.autoencoder import FaceAutoencoder
-from talkface.diffusion.captions import LENGTH
+from talkface.diffusion.captions import CAPTION_LENGTH
 from talkface.diffusion.model import FaceDiffusion
 from talkface.face.draw import MAP_CHANNELS
 from talkface.nn.adversarial import PatchDiscriminator
@@ -84,7 +84,7 @@ def prior() -> tuple[Task, Any]:
 def diffusion() -> tuple[Task, Any]:
     model = FaceDiffusion.debug()
     batch = arrays(2, latents=(4, SIDE, SIDE), drawing=(6, 4 * SIDE, 4 * SIDE))
-    batch["ids"] = np.zeros((2, LENGTH), np.int64)
+    batch["ids"] = np.zeros((2, CAPTION_LENGTH), np.int64)
     return bare(DiffusionTask, DiffusionTrainConfig(), {"diffusion": model}, model=model), batch
 
 
@@ -100,8 +100,8 @@ def sca() -> tuple[Task, Any]:
     base = FaceDiffusion.debug()
     adapter = SpatialConditionalAdapter(base.config, base)
     config = CcfTrainConfig(rollout=0.5, rollout_blended=True)
-    nothing = torch.zeros(1, LENGTH, dtype=torch.long, device=ELSEWHERE)
-    return bare(ScaTask, config, {"sca": adapter}, base=base.to(ELSEWHERE), nothing=nothing), ccf_batch()
+    no_words = torch.zeros(1, CAPTION_LENGTH, dtype=torch.long, device=ELSEWHERE)
+    return bare(ScaTask, config, {"sca": adapter}, base=base.to(ELSEWHERE), no_words=no_words), ccf_batch()
 
 
 def mba() -> tuple[Task, Any]:

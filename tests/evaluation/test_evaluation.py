@@ -39,7 +39,7 @@ from talkface.media.video import VideoReader, VideoWriter
 from talkface.systems.g4g.experts import SyncExpert, SyncExpertConfig
 from talkface.systems.imagineid.pipeline import ImagineIdPipeline
 from talkface.systems.imagineid.portrait import PARTS as IMAGINED_PARTS
-from talkface.systems.imagineid.portrait import Wish
+from talkface.systems.imagineid.portrait import PortraitOptions
 from talkface.systems.tccp.pipeline import PARTS as FILLED_PARTS
 
 
@@ -203,8 +203,8 @@ def test_only_parts_of_the_system_can_be_left_out(
 
 @pytest.mark.parametrize("part", ["tia", "texture", "restorer"])
 def test_the_portrait_s_parts_can_be_left_out_with_any_renderer(part: str) -> None:
-    wish = Wish(without=frozenset({part}))
-    assert ImagineIdPipeline.debug().choose_renderer("auto", wish) == "warp"
+    options = PortraitOptions(without=frozenset({part}))
+    assert ImagineIdPipeline.debug().choose_renderer("auto", options) == "warp"
 
 
 def test_help_offers_the_parts_that_there_are() -> None:

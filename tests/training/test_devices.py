@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from talkface.diffusion.autoencoder import FaceAutoencoder
-from talkface.diffusion.captions import LENGTH
+from talkface.diffusion.captions import CAPTION_LENGTH
 from talkface.diffusion.model import FaceDiffusion
 from talkface.face.draw import MAP_CHANNELS
 from talkface.nn.adversarial import PatchDiscriminator
@@ -25,7 +25,9 @@ from talkface.training.datasets.talking import TalkingClip
 from talkface.training.draws import to_device
 from talkface.training.tasks.diffusion_ldm import DiffusionTask, DiffusionTrainConfig
 from talkface.training.tasks.g4g_experts import ExpertTask, ExpertTrainConfig, Mouths
-from talkface.training.tasks.imagineid_ccf import CcfTrainConfig, MbaTask, ScaTask
+from talkface.training.tasks.imagineid_ccf import CcfTrainConfig
+from talkface.training.tasks.imagineid_mba import MbaTask
+from talkface.training.tasks.imagineid_sca import ScaTask
 from talkface.training.tasks.tccp_video import VideoTask, VideoTrainConfig
 from talkface.training.tasks.thpad_motion import PriorTask, PriorTrainConfig
 from talkface.training.tasks.thpad_refiner import RefinerTask, RefinerTrainConfig
@@ -82,7 +84,7 @@ def prior() -> tuple[Task, Any]:
 def diffusion() -> tuple[Task, Any]:
     model = FaceDiffusion.debug()
     batch = arrays(2, latents=(4, SIDE, SIDE), drawing=(6, 4 * SIDE, 4 * SIDE))
-    batch["ids"] = np.zeros((2, LENGTH), np.int64)
+    batch["ids"] = np.zeros((2, CAPTION_LENGTH), np.int64)
     return bare(DiffusionTask, DiffusionTrainConfig(), {"diffusion": model}, model=model), batch
 
 
@@ -98,8 +100,8 @@ def sca() -> tuple[Task, Any]:
     base = FaceDiffusion.debug()
     adapter = SpatialConditionalAdapter(base.config, base)
     config = CcfTrainConfig(rollout=0.5, rollout_blended=True)
-    nothing = torch.zeros(1, LENGTH, dtype=torch.long, device=ELSEWHERE)
-    return bare(ScaTask, config, {"sca": adapter}, base=base.to(ELSEWHERE), nothing=nothing), ccf_batch()
+    no_words = torch.zeros(1, CAPTION_LENGTH, dtype=torch.long, device=ELSEWHERE)
+    return bare(ScaTask, config, {"sca": adapter}, base=base.to(ELSEWHERE), no_words=no_words), ccf_batch()
 
 
 def mba() -> tuple[Task, Any]:

@@ -21,7 +21,14 @@ from talkface.diffusion.base import Base
 from talkface.diffusion.config import DiffusionConfig
 from talkface.diffusion.critic import PortraitCritic
 from talkface.diffusion.model import FaceDiffusion
-from talkface.diffusion.sampling import GUIDANCE, SHIFT, STEPS, own_guidance, own_steps, sample
+from talkface.diffusion.sampling import (
+    DEFAULT_GUIDANCE,
+    DEFAULT_STEPS,
+    TIMESTEP_SHIFT,
+    default_guidance,
+    default_steps,
+    sample,
+)
 from talkface.errors import InvalidOption, ModelUnavailable
 from talkface.face.model import FaceModel
 from talkface.face.portrait import PIXELS
@@ -30,12 +37,12 @@ from talkface.hub import save_pretrained
 from talkface.systems.imagineid.adapters import Adapters
 from talkface.systems.imagineid.config import PadConfig
 from talkface.systems.imagineid.pad import Pad
-from talkface.systems.imagineid.portrait import PortraitImaginer, Wish
+from talkface.systems.imagineid.portrait import PortraitImaginer, PortraitOptions
 from talkface.training import TrainerConfig, overfit_one_batch
 from talkface.training.datasets.drafts import _draw
 from talkface.training.run import load_recipe
 from talkface.training.tasks.diffusion_distilled import DistilledTask, DistilledTrainConfig
-from talkface.training.tasks.diffusion_ldm import draw_latents, noised, told
+from talkface.training.tasks.diffusion_ldm import conditions, draw_latents, noised
 
 TEACHER = DiffusionConfig(widths=(16, 32), attention=(False, True), heads=2, text=16, text_layers=1, mesh=4)
 STUDENT = replace(TEACHER, widths=(8, 16))
@@ -111,10 +118,10 @@ def test_one_step_without_guidance_is_the_teachers_velocity(
     config: DistilledTrainConfig, prepared: Path
 ) -> None:
     task = DistilledTask(replace(config, substeps=1, guidance=1.0), prepared)
-    for times in (task._walks(4), task._one_step(torch.tensor([0.05, 0.3, 0.6, 0.95]))):
+    for times in (task._substeps(4), task._one_step(torch.tensor([0.05, 0.3, 0.6, 0.95]))):
         batch, noisy = latents_at(task, times)
         with torch.no_grad():
-            wanted = task.teacher(noisy, times[0], *told(task.teacher, batch))
+            wanted = task.teacher(noisy, times[0], *conditions(task.teacher, batch))
         found = task._taught(batch, noisy, times)
         torch.testing.assert_close(found, wanted, atol=1e-4, rtol=1e-4)
         assert not found.requires_grad
@@ -128,7 +135,7 @@ def test_what_is_taught_leads_where_the_teacher_goes(task: DistilledTask) -> Non
         times = task.schedule[step * substeps : (step + 1) * substeps + 1, None].expand(-1, 4)
         change = (times[-1] - times[0])[:, None, None, None]
         noisy = noisy + change * task._taught(batch, noisy, times)
-    wanted = draw_latents(task.teacher, batch, noise, 4, task.config.steps * substeps, GUIDANCE)
+    wanted = draw_latents(task.teacher, batch, noise, 4, task.config.steps * substeps, DEFAULT_GUIDANCE)
     torch.testing.assert_close(noisy, wanted, atol=1e-3, rtol=1e-3)
     plain = draw_latents(task.teacher, batch, noise, 4, task.config.steps * substeps, 1.0)
     assert (wanted - plain).abs().max() > 1e-2
@@ -144,9 +151,9 @@ def test_the_schedule_is_the_one_that_is_sampled(task: DistilledTask) -> None:
     steps, substeps = task.config.steps, task.config.substeps
     for count, stride in ((steps, substeps), (steps * substeps, 1)):
         every.clear()
-        sample(velocity, torch.zeros(1, 4, 8, 8), count, shift=SHIFT)
+        sample(velocity, torch.zeros(1, 4, 8, 8), count, shift=TIMESTEP_SHIFT)
         np.testing.assert_allclose([*every, 0.0], task.schedule[::stride], atol=1e-6)
-    walks = task._walks(64)
+    walks = task._substeps(64)
     assert walks.shape == (substeps + 1, 64)
     assert set(walks[0].tolist()) == set(task.schedule[:-1:substeps].tolist())
     assert set(walks[-1].tolist()) == set(task.schedule[substeps::substeps].tolist())
@@ -199,17 +206,20 @@ def test_student_overfits_one_batch_and_draws_as_it_has_learnt(
     task.export(tmp_path / "student", found)
     student = FaceDiffusion.from_pretrained(str(tmp_path / "student"))
     assert replace(student.config, spectrum=()) == replace(STUDENT, steps=3, guided=True)
-    assert count_of_calls(student, Wish()) == [2] * 3
-    assert count_of_calls(student, Wish(steps=5)) == [2] * 5
-    assert count_of_calls(student, Wish(guidance=GUIDANCE)) == [4] * 3
-    assert count_of_calls(FaceDiffusion.from_pretrained(config.teacher), Wish()) == [4] * STEPS
+    assert count_of_calls(student, PortraitOptions()) == [2] * 3
+    assert count_of_calls(student, PortraitOptions(steps=5)) == [2] * 5
+    assert count_of_calls(student, PortraitOptions(guidance=DEFAULT_GUIDANCE)) == [4] * 3
+    assert (
+        count_of_calls(FaceDiffusion.from_pretrained(config.teacher), PortraitOptions())
+        == [4] * DEFAULT_STEPS
+    )
     check_drafts(student, prepared)
     further = DistilledTask(replace(config, teacher=str(tmp_path / "student")), prepared)
     assert further.guidance == 1.0  # its teacher has guidance in it
-    assert task.guidance == GUIDANCE
+    assert task.guidance == DEFAULT_GUIDANCE
 
 
-def count_of_calls(model: FaceDiffusion, wish: Wish) -> list[int]:
+def count_of_calls(model: FaceDiffusion, options: PortraitOptions) -> list[int]:
     """How many latents each call of the network has been given for two portraits."""
     base = Base("tiny", model, FaceAutoencoder.debug(), PIXELS)
     pad, face = (
@@ -219,7 +229,7 @@ def count_of_calls(model: FaceDiffusion, wish: Wish) -> list[int]:
     imaginer = PortraitImaginer(base, Adapters(), pad, face, FaceTracker(), PortraitCritic.debug())
     mesh = (face.mean * 60 + PIXELS / 2).astype(np.float32)
     with asked(model) as times:
-        drawn = imaginer._draw(base.meaning("old man")[0], mesh, torch.randn(2, 4, 32, 32), wish)
+        drawn = imaginer._draw(base.meaning("old man")[0], mesh, torch.randn(2, 4, 32, 32), options)
     assert drawn.shape == (2, PIXELS, PIXELS, 3)
     return [len(now) for now in times]
 
@@ -243,7 +253,7 @@ def test_models_from_before_load_and_draw_as_they_did(shipped: Path, tmp_path: P
     (tmp_path / "model.safetensors").write_bytes((shipped / "teacher" / "model.safetensors").read_bytes())
     old = FaceDiffusion.from_pretrained(str(tmp_path))
     assert old.config == TEACHER
-    assert (own_steps(old), own_guidance(old)) == (STEPS, GUIDANCE)
+    assert (default_steps(old), default_guidance(old)) == (DEFAULT_STEPS, DEFAULT_GUIDANCE)
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,8 @@ from talkface.hub import load_pretrained, save_pretrained
 from talkface.nn.marks import weights_mark
 from talkface.training import lent
 from talkface.training.collect import Verdict, find_missing, renewed_card
-from talkface.training.datasets.footage import Footage
+from talkface.training.datasets.encoding import ClipSource
+from talkface.training.datasets.triplets import FrameTriplets
 from talkface.training.draws import drawn, to_device
 from talkface.training.parcels import PART, REPORT, Parcel, join
 
@@ -461,7 +462,10 @@ def test_footage_is_the_same_however_many_cut_it(prepared, tmp_path, monkeypatch
         folder = tmp_path / str(processors)
         shutil.copytree(prepared, folder)
         face, autoencoder = FaceModel.from_pretrained(), FaceAutoencoder.from_pretrained("face-autoencoder")
-        found.append(Footage.of(Manifest.load(folder), "train", face, autoencoder, 2, "x"))
+        source = ClipSource(
+            manifest=Manifest.load(folder), split="train", face=face, autoencoder=autoencoder, mark="x"
+        )
+        found.append(FrameTriplets.of(source, 2))
     np.testing.assert_array_equal(found[0].points, found[1].points)
     np.testing.assert_allclose(found[0].moved, found[1].moved, atol=2e-3)
 

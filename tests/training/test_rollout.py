@@ -10,23 +10,27 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
+from talkface.diffusion.autoencoder import FaceAutoencoder
 from talkface.diffusion.base import Base
 from talkface.face.model import FaceModel
 from talkface.face.tracker import FaceTracker
 from talkface.nn.picture import gradient_loss, weighted_l1
 from talkface.systems.imagineid.adapters import Adapters
 from talkface.systems.imagineid.ccf import (
-    Hint,
     MaskBlendingAdapter,
+    SpatialCondition,
     SpatialConditionalAdapter,
     decode_blended,
 )
 from talkface.systems.imagineid.portrait import Imagined
 from talkface.systems.imagineid.renderer import DiffusionRenderer
 from talkface.training import TrainerConfig, overfit_one_batch
-from talkface.training.datasets.footage import Footage
+from talkface.training.datasets.encoding import ClipSource
+from talkface.training.datasets.triplets import FrameTriplets
 from talkface.training.draws import to_device
-from talkface.training.tasks.imagineid_ccf import CcfTrainConfig, FootageTask, MbaTask, ScaTask
+from talkface.training.tasks.imagineid_ccf import CcfTrainConfig, FrameTask
+from talkface.training.tasks.imagineid_mba import MbaTask
+from talkface.training.tasks.imagineid_sca import ScaTask
 
 QUICK = TrainerConfig(max_steps=60, lr=1e-2, warmup_steps=2, device="cpu")
 
@@ -55,7 +59,7 @@ def sca(prepared_clips: Path, frozen: dict[str, str], tmp_path_factory: pytest.T
 def make(prepared_clips: Path, frozen: dict[str, str], sca: str) -> Make:
     """Makes tiny trainings whose adapters have an effect."""
 
-    def build(task_class: type[FootageTask], **settings: object) -> FootageTask:
+    def build(task_class: type[FrameTask], **settings: object) -> FrameTask:
         config = CcfTrainConfig(**(frozen | {"batch": 2, "frames": 4, "held_out": 2, "sca": sca} | settings))
         task = task_class(config, prepared_clips)
         spoil(task.modules[task.adapter])
@@ -64,30 +68,30 @@ def make(prepared_clips: Path, frozen: dict[str, str], sca: str) -> Make:
     return build
 
 
-def a_batch(task: FootageTask) -> dict[str, torch.Tensor]:
+def a_batch(task: FrameTask) -> dict[str, torch.Tensor]:
     return to_device(task.draw(np.random.default_rng(0)), torch.device("cpu"))
 
 
-def step(task: FootageTask, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+def step(task: FrameTask, batch: dict[str, torch.Tensor]) -> torch.Tensor:
     torch.manual_seed(5)
     return task.training_step(batch, 0, 0)["loss"]
 
 
-# -- footage ---------------------------------------------------------------------------------------
+# -- frames ----------------------------------------------------------------------------------------
 
 
-def test_footage_has_the_reference_at_the_mesh_of_the_frame_before(make: Make, prepared_clips: Path) -> None:
+def test_frames_have_the_reference_at_the_mesh_of_the_frame_before(make: Make, prepared_clips: Path) -> None:
     task = make(ScaTask)
-    footage = task.footage
-    assert footage.moved_before.shape == footage.target.shape
-    assert (footage.moved_before != footage.moved).any()
-    assert (footage.moved_before != footage.before).any()
+    frames = task.frames
+    assert frames.moved_before.shape == frames.target.shape
+    assert (frames.moved_before != frames.moved).any()
+    assert (frames.moved_before != frames.before).any()
     kept = sorted(path.name for path in prepared_clips.glob("footage-train-4-*.npz"))
-    assert make(ScaTask).footage.moved_before.tobytes() == footage.moved_before.tobytes()
+    assert make(ScaTask).frames.moved_before.tobytes() == frames.moved_before.tobytes()
     assert sorted(path.name for path in prepared_clips.glob("footage-train-4-*.npz")) == kept, "kept once"
 
 
-def test_footage_that_an_older_version_kept_is_not_read(
+def test_frames_that_an_older_version_kept_are_not_read(
     prepared_clips: Path, monkeypatch: pytest.MonkeyPatch, make: Make
 ) -> None:
     task = make(ScaTask)
@@ -95,9 +99,12 @@ def test_footage_that_an_older_version_kept_is_not_read(
     np.savez(old, target=np.zeros(1))
     made = []
     monkeypatch.setattr(
-        "talkface.training.datasets.footage._collect", lambda *_: made.append(1) or task.footage
+        "talkface.training.datasets.triplets._collect", lambda *_: made.append(1) or task.frames
     )
-    Footage.of(task.manifest, "train", task.face, task.autoencoder, 4, "older")
+    source = ClipSource(
+        manifest=task.manifest, split="train", face=task.face, autoencoder=task.autoencoder, mark="older"
+    )
+    FrameTriplets.of(source, 4)
     assert made == [1]
 
 
@@ -108,7 +115,7 @@ def test_without_rollouts_sca_s_loss_is_as_ever(make: Make) -> None:
     task = make(ScaTask)
     batch = a_batch(task)
     assert not {"moved_before", "drawing_before"} & batch.keys()
-    seen: list[Hint] = []
+    seen: list[SpatialCondition] = []
     task.modules["sca"].register_forward_hook(lambda _, given, out: seen.append(given[3]))
     torch.manual_seed(5)
     known = (torch.rand(2, 2) > torch.tensor([0.15, 0.2])).float()
@@ -116,11 +123,11 @@ def test_without_rollouts_sca_s_loss_is_as_ever(make: Make) -> None:
     part = time[:, None, None, None]
     noisy = (1 - part) * batch["target"] + part * noise
     before = batch["before"] * (1 - batch["hidden_before"])
-    hint = Hint(batch["drawing"], batch["moved"], before, batch["hidden"], known)
+    condition = SpatialCondition(batch["drawing"], batch["moved"], before, batch["hidden"], known)
     base = task.base
     meaning = base.read(torch.from_numpy(base.tokenize("").ids)[None].expand(2, -1))
     mesh = base.see(batch["drawing"])
-    control = task.modules["sca"](*base.inputs(noisy, time, mesh), meaning, hint)
+    control = task.modules["sca"](*base.inputs(noisy, time, mesh), meaning, condition)
     error = F.mse_loss(base(noisy, time, meaning, mesh, **control), noise - batch["target"], reduction="none")
     weight = (1 + 2 * batch["hidden"]).expand_as(error)
     by_hand = (error * weight).sum((1, 2, 3)) / weight.sum((1, 2, 3))
@@ -167,12 +174,16 @@ def renderer(frozen: dict[str, str], somebody: Imagined) -> Callable[..., Diffus
 
 
 def drawn_by(
-    renderer: DiffusionRenderer, reference: torch.Tensor, noise: torch.Tensor, mesh: np.ndarray, **before: Any
+    renderer: DiffusionRenderer,
+    reference: torch.Tensor,
+    noise: torch.Tensor,
+    mesh: np.ndarray,
+    before: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, np.ndarray]:
     """What a renderer hands on and draws of a reference (4, h, w) that is encoded already."""
     renderer.base.autoencoder.encode = lambda _: reference[None]  # type: ignore[method-assign]
     renderer.noise = noise[None]
-    return renderer._frame(np.zeros((256, 256, 3), np.uint8), mesh, before.get("before"))
+    return renderer._frame(np.zeros((256, 256, 3), np.uint8), mesh, before)
 
 
 @pytest.mark.parametrize(("blended", "steps"), [(False, 1), (False, 2), (True, 1)])
@@ -184,11 +195,11 @@ def test_sca_is_shown_what_the_renderer_hands_on(
     noise = torch.randn_like(batch["target"])
     rolled = task.rolled(batch, noise)
     assert len(rolled) == 2
-    chosen = np.random.default_rng(0).choice(len(task.footage), 2, p=task.footage.weight)
+    chosen = np.random.default_rng(0).choice(len(task.frames), 2, p=task.frames.weight)
     without = frozenset() if blended else frozenset(["mba"])
     made = renderer(task.modules["sca"], without=without, steps=steps)
     for row, index in enumerate(chosen):
-        mesh = task.footage.before_points[index]
+        mesh = task.frames.before_points[index]
         shown, _ = drawn_by(made, batch["moved_before"][row], noise[row], mesh)
         torch.testing.assert_close(rolled[row], shown[0], atol=1e-5, rtol=1e-4)
     assert "drawing_before" not in batch or not blended, "what nothing draws costs nothing"
@@ -225,14 +236,19 @@ def test_mba_blends_the_face_that_the_renderer_draws(
     made.adapters = Adapters(sca=task.sca, mba=task.modules["mba"])
     blended: list[torch.Tensor] = []
 
-    def spied(autoencoder: Any, adapter: Any, latents: torch.Tensor, *given: torch.Tensor) -> torch.Tensor:
+    def spied(
+        autoencoder: FaceAutoencoder,
+        adapter: MaskBlendingAdapter,
+        latents: torch.Tensor,
+        *given: torch.Tensor,
+    ) -> torch.Tensor:
         blended.append(latents)
         return decode_blended(autoencoder, adapter, latents, *given)
 
     monkeypatch.setattr("talkface.systems.imagineid.renderer.decode_blended", spied)
-    chosen = np.random.default_rng(0).choice(len(task.footage), 2, p=task.footage.weight)
+    chosen = np.random.default_rng(0).choice(len(task.frames), 2, p=task.frames.weight)
     for row, index in enumerate(chosen):
-        points = task.footage.before_points[index], task.footage.points[index]
+        points = task.frames.before_points[index], task.frames.points[index]
         before, _ = drawn_by(made, batch["moved_before"][row], noise[row], points[0])
         _, image = drawn_by(made, batch["moved"][row], noise[row], points[1], before=before)
         found = (pictures[row].permute(1, 2, 0) * 255).round().byte().numpy()
@@ -281,7 +297,7 @@ def test_no_gradient_flows_into_what_is_rolled_and_all_others_flow(
 
 @pytest.mark.parametrize(("task_class", "bound"), [(ScaTask, 0.8), (MbaTask, 0.6)])
 def test_adapters_are_trained_with_rollouts(
-    task_class: type[FootageTask], bound: float, make: Make, tmp_path: Path
+    task_class: type[FrameTask], bound: float, make: Make, tmp_path: Path
 ) -> None:
     task = make(task_class, rollout=0.5)
     drawer = {k: v.clone() for k, v in task.sca.state_dict().items()} if isinstance(task, MbaTask) else {}

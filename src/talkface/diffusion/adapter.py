@@ -1,4 +1,4 @@
-"""Networks that are worth nothing without those they were trained over, and carry their marks."""
+"""Loads networks that were trained over frozen ones, and only work together with these."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
@@ -13,15 +13,15 @@ Module = TypeVar("Module", bound=nn.Module)
 
 
 def load_adapter(name_or_path: str, build: Callable[[Any], Module], given: Mapping[str, nn.Module]) -> Module:
-    """A network with its weights, in evaluation mode.
+    """An adapter with its weights, in evaluation mode.
 
     Args:
         name_or_path: as :func:`talkface.hub.load_pretrained` takes it.
         build: makes it from the sizes in its config.
-        given: what it is to stand on, by the names of its marks.
+        given: the frozen networks under it, by the names in its config's "built_on".
 
     Raises:
-        ModelUnavailable: it is missing or damaged, or was trained over something else.
+        ModelUnavailable: it is missing or damaged, or was trained over other networks.
     """
     config, state = load_pretrained(name_or_path)
     for part, mark in config["built_on"].items():

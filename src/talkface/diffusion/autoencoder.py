@@ -9,8 +9,8 @@ from talkface.diffusion.config import AutoencoderConfig
 from talkface.hub import build_pretrained
 from talkface.nn.blocks import PixelShuffle, ResidualBlock
 
-FACTOR = 8
-"""How many times smaller than the picture latents are."""
+LATENT_FACTOR = 8
+"""How many times smaller latents are than their picture, along each side."""
 _LEAST_LOG_VARIANCE, _MOST_LOG_VARIANCE = -20.0, 10.0
 
 
@@ -71,8 +71,9 @@ class FaceAutoencoder(nn.Module):
         return mean, log_variance.clamp(_LEAST_LOG_VARIANCE, _MOST_LOG_VARIANCE)
 
     def restore(self, unscaled: Tensor) -> Tensor:
-        """Pictures (B, 3, H, W), about in [0, 1], of unscaled latents."""
-        return self.decoder(unscaled) * 0.5 + 0.5
+        """Pictures (B, 3, H, W) of unscaled latents; values may leave [0, 1] a little."""
+        signed: Tensor = self.decoder(unscaled)
+        return signed * 0.5 + 0.5
 
     def encode(self, image: Tensor) -> Tensor:
         """Latents (B, 4, H/8, W/8) of pictures (B, 3, H, W) in [0, 1]."""

@@ -1,4 +1,4 @@
-"""The latent diffusion model that the adapters stand on: the compact face LDM, or a Stable Diffusion 1.x."""
+"""The frozen latent diffusion model under the adapters: the compact face LDM, or a Stable Diffusion 1.x."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from talkface.diffusion.autoencoder import FaceAutoencoder
-from talkface.diffusion.config import PIXELS
+from talkface.diffusion.config import COMPACT_PIXELS
 from talkface.diffusion.model import FaceDiffusion
 from talkface.diffusion.restorer import FaceRestorer
 from talkface.diffusion.stable import PARTS, StableAutoencoder, StableDiffusion, load_stable_diffusion
@@ -20,9 +20,11 @@ from talkface.face.texture import FaceTexture
 from talkface.hub import COMPACT, find_pretrained, hub_snapshot
 from talkface.nn.picture import pictures
 
-_WHITE, _MOST_GAIN = 235.0, 1.5  # level of what is nearly white, and how much lighter a picture may get
-_STROKE, _STROKES = 0.03, 0.3  # width of a stroke in inter-ocular distances; share that is left of them
-_FACE = 1.08  # size of what is in focus by the face's oval
+_WHITE = 235.0  # level to which the brightest hundredth of a picture is raised
+_MOST_GAIN = 1.5  # by which a picture may become brighter
+_DETAIL_SCALE = 0.03  # standard deviation, in inter-ocular distances, of the blur that separates detail
+_DETAIL_KEPT = 0.3  # share of the restorer's detail that is kept around the face
+_FACE_GROWTH = 1.08  # size of the region whose detail is kept whole, relative to the face's oval
 
 
 @dataclass(frozen=True)
@@ -31,11 +33,11 @@ class Base:
 
     Attributes:
         name: "compact", or where it came from.
-        model: the velocity of noisy latents.
+        model: predicts the velocity of noisy latents.
         autoencoder: pictures to latents and back.
         pixels: side of its pictures.
         restorer: makes photographs of what it draws; None where it has none.
-        texture: tells it the most plausible face behind what is drawn; None where it has no restorer.
+        texture: finds the most plausible face behind a draft; None where there is no restorer.
     """
 
     name: str
@@ -60,12 +62,13 @@ class Base:
             base = cls(name_or_path, *load_stable_diffusion(_folder(name_or_path)))
         else:
             place = Path("" if name_or_path == COMPACT else name_or_path)
-            restorer, texture = (find_pretrained(name_or_path, f"face-{n}") for n in ("restorer", "texture"))
+            restorer = find_pretrained(name_or_path, "face-restorer")
+            texture = find_pretrained(name_or_path, "face-texture")
             base = cls(
                 name_or_path,
                 FaceDiffusion.from_pretrained(str(place / "face-diffusion")),
                 FaceAutoencoder.from_pretrained(str(place / "face-autoencoder")),
-                PIXELS,
+                COMPACT_PIXELS,
                 FaceRestorer.from_pretrained(restorer) if restorer else None,
                 FaceTexture.from_pretrained(texture or "face-texture") if restorer else None,
             )
@@ -76,24 +79,24 @@ class Base:
     @classmethod
     def debug(cls) -> "Base":
         """A tiny random one for tests: it draws no faces."""
-        return cls("debug", FaceDiffusion.debug(), FaceAutoencoder.debug(), PIXELS)
+        return cls("debug", FaceDiffusion.debug(), FaceAutoencoder.debug(), COMPACT_PIXELS)
 
     def modules(self) -> list[nn.Module]:
         """Its parts."""
         return [part for part in (self.model, self.autoencoder, self.restorer) if part is not None]
 
     @torch.inference_mode()
-    def photograph(
+    def restore(
         self, draft: np.ndarray, points: np.ndarray, drawing: Tensor, plausible: bool = True
     ) -> np.ndarray:
         """What the restorer makes of a draft, (H, W, 3) uint8; the draft where there is no restorer.
 
         Args:
             draft: (H, W, 3) uint8, what the LDM drew.
-            points: (478, 3) the mesh it was to draw, in pixels.
-            drawing: (1, 6, H/2, W/2) of it.
-            plausible: whether the restorer sees the most plausible face behind it, in less coloured light
-                and well exposed.
+            points: (478, 3) the mesh that it was given, in pixels.
+            drawing: (1, 6, H/2, W/2) of this mesh.
+            plausible: whether the restorer is shown the most plausible face behind the draft, in less
+                coloured light and well exposed.
         """
         if self.restorer is None:
             return draft
@@ -101,46 +104,48 @@ class Base:
             draft = self.texture.plausible(exposed(self.texture.balanced(draft, points)), points)
         made = self.restorer(pictures([draft], drawing.device), drawing)[0].float()
         picture = made.permute(1, 2, 0).cpu().numpy() * 255
-        return calmed(draft, picture, points).round().clip(0, 255).astype(np.uint8)
+        return with_soft_background(draft, picture, points).round().clip(0, 255).astype(np.uint8)
 
     @property
     def compact(self) -> bool:
-        """Whether it is a face LDM of ours, which sees meshes by itself."""
+        """Whether it is a face LDM of ours, which has a mesh encoder."""
         return isinstance(self.model, FaceDiffusion)
 
     def meaning(self, prompt: str) -> tuple[Tensor, list[str]]:
-        """Meaning (1, L, C) of a prompt, and its words that were ignored."""
+        """Text embeddings (1, L, C) of a prompt, and its words that were ignored."""
         tokens = self.model.tokenize(prompt)
         ids = torch.from_numpy(tokens.ids)[None].to(next(self.model.parameters()).device)
         return self.model.read(ids), tokens.ignored
 
 
 def exposed(image: np.ndarray) -> np.ndarray:
-    """A picture (H, W, 3) uint8 as a camera would expose it: its brightest hundredth is nearly white."""
-    gain = np.clip(_WHITE / max(float(np.percentile(image.max(2), 99)), 1.0), 1.0, _MOST_GAIN)
-    return (image * gain).round().clip(0, 255).astype(np.uint8)
+    """A picture (H, W, 3) uint8, brightened so that its brightest hundredth is nearly white."""
+    brightest = max(float(np.percentile(image.max(2), 99)), 1.0)
+    gain = float(np.clip(_WHITE / brightest, 1.0, _MOST_GAIN))
+    exposed_image: np.ndarray = (image * gain).round().clip(0, 255).astype(np.uint8)
+    return exposed_image
 
 
-def calmed(draft: np.ndarray, made: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """A restored picture in which hair, clothes and background are out of focus as they are in portraits.
+def with_soft_background(draft: np.ndarray, made: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """A restored picture whose hair, clothes and background have little of the restorer's detail.
 
-    A restorer that has learnt from judges of faces draws strokes there, always alike; most of them are left
-    out.
+    The restorer was trained with discriminators of faces, and draws the same strokes wherever there is none.
 
     Args:
         draft: (H, W, 3) uint8, what was restored.
-        made: (H, W, 3) float32 of it, 0 to 255.
+        made: (H, W, 3) float32, the restored picture, 0 to 255.
         points: (478, 3) the face's mesh in pixels.
 
     Returns:
-        (H, W, 3) float32; the face is as it was made.
+        (H, W, 3) float32; the face is that of the restored picture.
     """
     unit = face_unit(points)
     change = made - draft
-    coarse = cv2.GaussianBlur(change, (0, 0), _STROKE * unit)
-    face = face_mask(points, (made.shape[1], made.shape[0]), grow=_FACE)[..., None]
-    share = face + (1 - face) * _STROKES
-    return draft + coarse + share * (change - coarse)
+    coarse = cv2.GaussianBlur(change, (0, 0), _DETAIL_SCALE * unit)
+    face = face_mask(points, (made.shape[1], made.shape[0]), grow=_FACE_GROWTH)[..., None]
+    share = face + (1 - face) * _DETAIL_KEPT
+    softened: np.ndarray = draft + coarse + share * (change - coarse)
+    return softened
 
 
 def _is_stable(name: str) -> bool:

@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-LENGTH = 16
-"""Tokens of a caption; more are left out."""
+CAPTION_LENGTH = 16
+"""Tokens of a caption; what is longer is cut off."""
 PADDING, START = "<pad>", "<start>"
 PSEUDO_WORDS = ("<voice0>", "<voice1>", "<voice2>", "<voice3>")
-"""Places in a caption that the Textual Inversion Adapter fills from a voice."""
+"""Tokens of a caption whose embeddings the Textual Inversion Adapter makes from a voice."""
 
 AGE_ENDS = (30, 52)
 """Years at which the age groups of captions end: young, middle-aged, old."""
@@ -23,7 +23,7 @@ _WORDS = (
     *("light", "background", "plain", "busy", "no", *HAIR, *EXPRESSIONS, *LIGHTS, *COLOURS),
 )
 VOCABULARY = (PADDING, START, *PSEUDO_WORDS, *dict.fromkeys(_WORDS))
-_SAME = {
+_SYNONYMS = {
     "woman": "female lady girl",
     "man": "male guy boy gentleman",
     "blond": "blonde fair",
@@ -46,13 +46,12 @@ _SAME = {
     "light": "lighting",
     "hair": "haired",
 }
-"""Known words, and others that mean the same here."""
-_EMPTY = "a an the with and of in on at to is are has have wearing person face portrait photo who"
+_STOP_WORDS = "a an the with and of in on at to is are has have wearing person face portrait photo who"
 
 
 @dataclass(frozen=True)
 class Attributes:
-    """What can be said about a portrait; None where it cannot be told.
+    """What a caption can say of a portrait; None for what is not known.
 
     Attributes:
         male: probability that the person looks like a man, 0 to 1.
@@ -83,7 +82,7 @@ def age_group(years: float) -> int:
 
 
 def phrases(attributes: Attributes) -> list[str]:
-    """What a caption may say, one phrase an attribute."""
+    """One phrase for each attribute that is known."""
     found = []
     if attributes.age is not None:
         found.append(("young", "middle-aged", "old")[age_group(attributes.age)])
@@ -104,7 +103,13 @@ def phrases(attributes: Attributes) -> list[str]:
 
 
 def caption(attributes: Attributes, generator: np.random.Generator | None = None, keep: float = 0.75) -> str:
-    """A caption; with a generator, of some phrases only, so that any part of one can be said."""
+    """A caption.
+
+    Args:
+        attributes: what it says.
+        generator: draws which phrases are said, so that an LDM learns captions of any length; None for all.
+        keep: probability that a phrase is said.
+    """
     found = phrases(attributes)
     if generator is not None:
         found = [phrase for phrase in found if generator.random() < keep]
@@ -116,8 +121,8 @@ class Tokens:
     """A prompt as the LDM reads it.
 
     Attributes:
-        ids: (LENGTH,) places in the vocabulary.
-        ignored: words that are not known, in order.
+        ids: (CAPTION_LENGTH,) token ids.
+        ignored: unknown words, in order.
     """
 
     ids: np.ndarray
@@ -125,17 +130,17 @@ class Tokens:
 
 
 def tokenize(prompt: str, prefix: Sequence[str] = ()) -> Tokens:
-    """Read a prompt; ``prefix`` are words before it, such as PSEUDO_WORDS. Never fails."""
+    """Tokens of any prompt; ``prefix`` are tokens before it, such as PSEUDO_WORDS."""
     words, ignored = [START, *prefix], []
     for word in re.findall(r"[\w-]+", prompt.lower()):
-        known = _MEANT.get(word, word)
-        if known in _NUMBERS and known not in PSEUDO_WORDS:
+        known = _MEANING.get(word, word)
+        if known in _IDS and known not in PSEUDO_WORDS:
             words.append(known)
-        elif known not in _EMPTY.split():
+        elif known not in _STOP_WORDS.split():
             ignored.append(word)
-    ignored += words[LENGTH:]
-    words = words[:LENGTH] + [PADDING] * (LENGTH - len(words))
-    return Tokens(np.array([_NUMBERS[word] for word in words]), ignored)
+    ignored += words[CAPTION_LENGTH:]
+    words = words[:CAPTION_LENGTH] + [PADDING] * (CAPTION_LENGTH - len(words))
+    return Tokens(np.array([_IDS[word] for word in words]), ignored)
 
 
 def known_words(prompt: str) -> list[str]:
@@ -143,5 +148,5 @@ def known_words(prompt: str) -> list[str]:
     return [VOCABULARY[number] for number in tokenize(prompt).ids if number]
 
 
-_MEANT = {other: word for word, others in _SAME.items() for other in others.split()}
-_NUMBERS = {word: number for number, word in enumerate(VOCABULARY)}
+_MEANING = {other: word for word, others in _SYNONYMS.items() for other in others.split()}
+_IDS = {word: number for number, word in enumerate(VOCABULARY)}

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-PIXELS = 256
+COMPACT_PIXELS = 256
 """Side of the pictures that the compact face LDM makes."""
 
 
@@ -36,13 +36,13 @@ class DiffusionConfig:
         text: width of the tokens.
         text_layers: of the text encoder.
         mesh: channels that the mesh encoder adds to the latents; 0 for none.
-        mirrored: whether the latents' mirror image lies beside them: two eyes that see each other in the
-            smallest layers only come out unlike each other.
+        mirrored: whether the U-Net is given the mirror image of the latents, too: without it the two eyes
+            meet only in its smallest layers, and come out unlike each other.
         spectrum: amplitude of samples over that of real latents, at 1, 2, ... cycles a side; measured after
             training.
-        steps: in which it has learnt to draw, from a teacher who takes more of them; 0 for none of its own.
-        guided: whether the caption's influence is already as large as portraits are drawn with; the
-            velocity is then asked for once a step, not twice.
+        steps: of the sampler that it was distilled to; 0 if it was not.
+        guided: whether classifier-free guidance was distilled into the velocity, which is then computed once
+            a step, not twice.
     """
 
     widths: tuple[int, ...] = (64, 128, 256)

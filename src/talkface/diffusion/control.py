@@ -1,18 +1,23 @@
-"""A control branch over the face LDM (ControlNet): shared by SCA and MVControlNet."""
+"""Control branches over the face LDM (ControlNet; Zhang et al., 2023): shared by SCA and MVControlNet."""
 
+from collections.abc import Sequence
 from typing import Any, cast
 
-from torch import nn
+from torch import Tensor, nn
 
 from talkface.diffusion.config import DiffusionConfig
 
+Residual = Tensor | Sequence[Tensor]
+"""What is added to features of the U-Net, either in its middle or behind each block of its first half."""
+
 
 def build_control(config: DiffusionConfig) -> nn.Module:
-    """A ControlNet of diffusers whose hint is given as features."""
+    """A ControlNet of diffusers that is given its condition as features, not as a picture."""
     from diffusers import ControlNetModel
 
     kinds = ["CrossAttn" if attention else "" for attention in config.attention]
-    control: Any = ControlNetModel(
+    control_class: Any = ControlNetModel  # diffusers' constructors have no types
+    control = control_class(
         in_channels=config.inputs,
         layers_per_block=config.layers,
         block_out_channels=config.widths,
@@ -24,3 +29,26 @@ def build_control(config: DiffusionConfig) -> nn.Module:
     )
     control.controlnet_cond_embedding = nn.Identity()
     return cast(nn.Module, control)
+
+
+def copy_encoder(control: nn.Module, unet: nn.Module) -> None:
+    """Begin a control branch with the weights of the U-Net's first half."""
+    own = control.state_dict()
+    shared = {name: tensor for name, tensor in unet.state_dict().items() if name in own}
+    control.load_state_dict(shared, strict=False)
+
+
+def residuals(
+    control: nn.Module, latents: Tensor, step: Tensor, meaning: Tensor, condition: Tensor
+) -> dict[str, Residual]:
+    """What a control branch adds to the U-Net, as the arguments that diffusers' U-Net takes.
+
+    Args:
+        control: from :func:`build_control`.
+        latents: (B, C, h, w) the U-Net's input.
+        step: (B,) of its schedule.
+        meaning: (B, L, C) text embeddings.
+        condition: (B, W, h, w) features.
+    """
+    down, middle = control(latents, step, meaning, condition, return_dict=False)
+    return {"down_block_additional_residuals": down, "mid_block_additional_residual": middle}

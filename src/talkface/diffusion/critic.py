@@ -1,8 +1,8 @@
 """The critic: tells which of several portraits of the LDM and its restorer is drawn best.
 
-A small LDM draws most faces well and some badly, and people see which at once: an eye that is smeared, or
-unlike the other. Of several portraits the one is taken that the critic prefers (discriminator rejection
-sampling; Azadi et al., 2019).
+A small LDM draws most faces well and some badly: with an eye that is smeared, or unlike the other. Of several
+portraits the one with the critic's highest score is taken (discriminator rejection sampling; Azadi et al.,
+2019).
 """
 
 from collections.abc import Sequence
@@ -20,9 +20,9 @@ from talkface.hub import build_pretrained
 from talkface.nn.adversarial import CropDiscriminator
 from talkface.nn.picture import pictures
 
-_ALIKE = 10.0  # log odds that alike eyes are worth beside unlike ones
+_LIKENESS_WEIGHT = 10.0  # log odds per unit of the correlation of the eyes
 _SEARCHED = 6  # pixels of an eye's crop by which the other one may be shifted
-_LOOKS = (0.5, 0.7, 1.0)  # of full size, at which pictures are looked at: structure first
+_SCALES = (0.5, 0.7, 1.0)  # of full size, at which portraits are judged
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,11 +38,12 @@ class CriticConfig:
     dropout: float = 0.2
 
 
-class Views(NamedTuple):
-    """What is looked at of portraits, in [0, 1].
+class PortraitViews(NamedTuple):
+    """The parts of portraits that are judged, in [0, 1].
 
     Attributes:
-        eyes: (B, 6, 64, 64): the right one and, mirrored, the left; what is unlike lies in the same place.
+        eyes: (B, 6, 64, 64) the right one and the mirrored left one, so that differences between them lie in
+            the same place.
         mouth: (B, 3, 128, 128).
     """
 
@@ -52,7 +53,7 @@ class Views(NamedTuple):
     @classmethod
     def of(
         cls, images: Sequence[np.ndarray], points: Sequence[np.ndarray], device: torch.device | str
-    ) -> "Views":
+    ) -> "PortraitViews":
         """Cut from pictures (H, H, 3) uint8 with their meshes (478, 3)."""
 
         def parts(part: Part) -> Tensor:
@@ -61,19 +62,21 @@ class Views(NamedTuple):
 
         return cls(torch.cat([parts(RIGHT_EYE), parts(LEFT_EYE)], 1), parts(MOUTH))
 
-    def coarser(self, size: float) -> "Views":
-        """As pictures of ``size`` of their size show it: structure stays, texture is lost."""
-        return Views(*(coarser(view, size) for view in self))
+    def at_scale(self, scale: float) -> "PortraitViews":
+        """The same in pictures of ``scale`` of their size, enlarged again: texture is lost."""
+        return PortraitViews(*(at_scale(view, scale) for view in self))
 
 
 class PortraitCritic(nn.Module):
-    """Log odds that a portrait is drawn well, by the eyes and by the mouth; a face's light does not count."""
+    """Log odds that the eyes and the mouth of a portrait are drawn well."""
 
     def __init__(self, config: CriticConfig) -> None:
         super().__init__()
         self.config = config
-        # One level more for pictures twice as large.
-        shapes = (6, 4), (3, 5)
+        shapes = (
+            (6, 4),
+            (3, 5),
+        )  # channels and levels of eyes and mouth; the mouth's pictures are twice as large
         self.views = nn.ModuleList(
             CropDiscriminator(channels, config.width, levels, config.dropout) for channels, levels in shapes
         )
@@ -88,33 +91,33 @@ class PortraitCritic(nn.Module):
         """A tiny random network for tests."""
         return cls(CriticConfig(width=8)).eval()
 
-    def forward(self, views: Views) -> Tensor:
-        """Log odds (B, 2) of what is seen of portraits."""
-        return torch.stack([look(view) for look, view in zip(self.views, views, strict=True)], 1)
+    def forward(self, views: PortraitViews) -> Tensor:
+        """Log odds (B, 2) of eyes and mouths."""
+        return torch.stack([net(view) for net, view in zip(self.views, views, strict=True)], 1)
 
     @property
     def eyes(self) -> nn.Module:
-        """The part of it that sees pairs of eyes."""
+        """The network that judges pairs of eyes."""
         return self.views[0]
 
     @property
     def mouth(self) -> nn.Module:
-        """The part of it that sees mouths."""
+        """The network that judges mouths."""
         return self.views[1]
 
     @torch.inference_mode()
     def judge(self, image: np.ndarray, points: np.ndarray) -> float:
         """How well a portrait (H, H, 3) uint8 with mesh (478, 3) is drawn, the higher the better.
 
-        The critic's log odds, and how alike the eyes are.
+        The sum of the critic's log odds and the weighted correlation of the eyes.
         """
-        views = Views.of([image], [points], next(self.parameters()).device)
-        scores = torch.stack([self(views.coarser(size)) for size in _LOOKS])
-        return float(scores.mean(0).sum()) + _ALIKE * alike(image, points)
+        views = PortraitViews.of([image], [points], next(self.parameters()).device)
+        scores = torch.stack([self(views.at_scale(scale)) for scale in _SCALES])
+        return float(scores.mean(0).sum()) + _LIKENESS_WEIGHT * eye_likeness(image, points)
 
 
-def alike(image: np.ndarray, points: np.ndarray) -> float:
-    """Correlation of a portrait's eyes, -1 to 1, where they fit best: what people see first."""
+def eye_likeness(image: np.ndarray, points: np.ndarray) -> float:
+    """Correlation of a portrait's two eyes, -1 to 1, at the shift where they fit best."""
     eyes = [
         cv2.cvtColor(cut(image, part_matrix(points, part), part.pixels), cv2.COLOR_RGB2GRAY)
         for part in (RIGHT_EYE, LEFT_EYE)
@@ -123,9 +126,9 @@ def alike(image: np.ndarray, points: np.ndarray) -> float:
     return float(cv2.matchTemplate(eyes[1], middle, cv2.TM_CCOEFF_NORMED).max())
 
 
-def coarser(view: Tensor, size: float) -> Tensor:
-    """Pictures (B, C, H, W) as those of ``size`` of their size would show them."""
-    if size >= 1:
+def at_scale(view: Tensor, scale: float) -> Tensor:
+    """Pictures (B, C, H, W), reduced to ``scale`` of their size and enlarged again."""
+    if scale >= 1:
         return view
-    small = F.interpolate(view, scale_factor=size, mode="bilinear", antialias=True)
+    small = F.interpolate(view, scale_factor=scale, mode="bilinear", antialias=True)
     return F.interpolate(small, view.shape[2:], mode="bilinear")

@@ -5,35 +5,36 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from talkface.diffusion.captions import LENGTH, PSEUDO_WORDS, VOCABULARY, Tokens, tokenize
+from talkface.diffusion.captions import CAPTION_LENGTH, PSEUDO_WORDS, VOCABULARY, Tokens, tokenize
 from talkface.diffusion.config import DiffusionConfig
+from talkface.diffusion.control import Residual
 from talkface.face.draw import MESH_CHANNELS, MESH_PIXELS
 from talkface.hub import build_pretrained
+from talkface.nn.transformer import transformer
 
-_PATCH = 4  # pixels of a mesh drawing that one latent sees, along each side
+_PATCH = 4  # pixels of a mesh drawing that one latent covers, along each side
 
 
 class TextEncoder(nn.Module):
-    """Tokens of a caption to their meaning in context."""
+    """Tokens of a caption to text embeddings."""
 
     def __init__(self, config: DiffusionConfig) -> None:
         super().__init__()
         self.words = nn.Embedding(len(VOCABULARY), config.text)
-        self.places = nn.Parameter(torch.randn(LENGTH, config.text) * 0.02)
+        self.places = nn.Parameter(torch.randn(CAPTION_LENGTH, config.text) * 0.02)
         nn.init.normal_(self.words.weight, std=0.3)
-        layer = nn.TransformerEncoderLayer(
-            config.text, 4, 2 * config.text, 0.0, "gelu", batch_first=True, norm_first=True
-        )
-        self.body = nn.TransformerEncoder(layer, config.text_layers, enable_nested_tensor=False)
+        self.body = transformer(config.text, heads=4, layers=config.text_layers)
         self.norm = nn.LayerNorm(config.text)
 
     def embed(self, ids: Tensor) -> Tensor:
-        """Words (B, LENGTH, C) of tokens (B, LENGTH), before they see each other."""
-        return self.words(ids)
+        """Words (B, L, C) of tokens (B, L), before attention; L is CAPTION_LENGTH."""
+        words: Tensor = self.words(ids)
+        return words
 
     def forward(self, words: Tensor) -> Tensor:
-        """Meaning (B, LENGTH, C) of words (B, LENGTH, C)."""
-        return self.norm(self.body(words + self.places))
+        """Text embeddings (B, L, C) of words (B, L, C)."""
+        embeddings: Tensor = self.norm(self.body(words + self.places))
+        return embeddings
 
 
 class MeshEncoder(nn.Module):
@@ -49,11 +50,13 @@ class MeshEncoder(nn.Module):
         )
 
     def forward(self, drawing: Tensor) -> Tensor:
-        return self.layers(drawing)
+        """Channels (B, C, H/8, W/8) of drawings (B, 6, H/2, W/2)."""
+        channels: Tensor = self.layers(drawing)
+        return channels
 
 
 class FaceDiffusion(nn.Module):
-    """Predicts the velocity of noisy latents, from what a caption says and a mesh shows.
+    """Predicts the velocity of noisy latents, given a caption and a drawing of a mesh.
 
     The path between latents x0 and noise e is straight, x_t = (1 - t) x0 + t e, and its velocity e - x0
     (flow matching; Lipman et al., 2023).
@@ -79,39 +82,43 @@ class FaceDiffusion(nn.Module):
         return build_pretrained(cls, DiffusionConfig, name_or_path)
 
     def tokenize(self, prompt: str, voice: bool = False) -> Tokens:
-        """Read a prompt; with ``voice``, places for pseudo-words come first."""
+        """Tokens of a prompt; with ``voice``, those of the pseudo-words come first."""
         return tokenize(prompt, PSEUDO_WORDS if voice else ())
 
     @property
     def pseudo_words(self) -> tuple[int, ...]:
-        """Numbers of the pseudo-words."""
+        """Token ids of the pseudo-words."""
         return tuple(VOCABULARY.index(word) for word in PSEUDO_WORDS)
 
     def read(self, ids: Tensor) -> Tensor:
-        """Meaning (B, LENGTH, C) of tokens (B, LENGTH)."""
-        return self.text(self.text.embed(ids))
+        """Text embeddings (B, CAPTION_LENGTH, C) of tokens (B, CAPTION_LENGTH)."""
+        embeddings: Tensor = self.text(self.text.embed(ids))
+        return embeddings
 
     def see(self, drawing: Tensor) -> Tensor:
         """Mesh channels (B, M, H/8, W/8) of drawings (B, 6, H/2, W/2)."""
         assert self.mesh is not None
-        return self.mesh(drawing)
+        channels: Tensor = self.mesh(drawing)
+        return channels
 
     def forward(
-        self, noisy: Tensor, time: Tensor, meaning: Tensor, mesh: Tensor | None, **control: Any
+        self, noisy: Tensor, time: Tensor, meaning: Tensor, mesh: Tensor | None, **control: Residual
     ) -> Tensor:
         """Velocity (B, 4, h, w).
 
         Args:
             noisy: (B, 4, h, w) latents on the way to noise.
             time: (B,) 0 for latents to 1 for noise.
-            meaning: (B, LENGTH, C) from :meth:`read`.
+            meaning: (B, CAPTION_LENGTH, C) text embeddings from :meth:`read`.
             mesh: (B, M, h, w) from :meth:`see`; zeros show no mesh.
             control: residuals of adapters, as diffusers' U-Net takes them.
         """
-        return self.unet(*self.inputs(noisy, time, mesh), meaning, return_dict=False, **control)[0]
+        inputs = self.inputs(noisy, time, mesh)
+        velocity: Tensor = self.unet(*inputs, meaning, return_dict=False, **control)[0]
+        return velocity
 
     def inputs(self, noisy: Tensor, time: Tensor, mesh: Tensor | None) -> tuple[Tensor, Tensor]:
-        """What the U-Net takes: latents, mesh and mirrored latents, and the time as a step of a thousand."""
+        """What the U-Net takes: latents, mesh and mirrored latents, and the time as one of 1000 steps."""
         parts = [noisy] if mesh is None else [noisy, mesh]
         if self.config.mirrored:
             parts.append(noisy.flip(-1))
@@ -123,7 +130,8 @@ def build_unet(config: DiffusionConfig) -> nn.Module:
     from diffusers import UNet2DConditionModel
 
     kinds = ["CrossAttn" if attention else "" for attention in config.attention]
-    unet = UNet2DConditionModel(
+    unet_class: Any = UNet2DConditionModel  # diffusers' constructors have no types
+    unet = unet_class(
         sample_size=MESH_PIXELS // _PATCH,
         in_channels=config.inputs,
         out_channels=config.channels,

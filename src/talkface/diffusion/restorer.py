@@ -1,13 +1,13 @@
 """The restorer: makes a photograph of what the face LDM drew.
 
 A small LDM gets a face's layout right before its details: eyes are smeared or unlike each other, skin is
-smooth. The restorer is a convolutional U-Net in pixels that has learnt what photographs became when the LDM
-drew them anew from noise, and undoes it, with the mesh as a map of where everything is (blind face
-restoration; Wang et al., GFPGAN, 2021).
+smooth. The restorer is a convolutional U-Net in pixels, trained on photographs that the LDM has drawn anew
+from noise. It is shown the mesh, too, which tells where everything is (blind face restoration; Wang et al.,
+GFPGAN, 2021).
 """
 
-import itertools
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from talkface.face.draw import MESH_CHANNELS
 from talkface.hub import build_pretrained
-from talkface.nn.blocks import ResidualBlock, pixel_shuffle
+from talkface.nn.blocks import ResidualBlock, near_zero, pixel_shuffle
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +24,7 @@ class RestorerConfig:
 
     Attributes:
         widths: at half, a quarter, an eighth and a sixteenth of the picture's size.
-        blocks: residual ones at these sizes; on the way up there are as many again, but for the last.
+        blocks: residual ones at these sizes; the decoder has as many again, except at the smallest.
     """
 
     widths: tuple[int, int, int, int] = (32, 128, 192, 256)
@@ -39,21 +39,16 @@ class FaceRestorer(nn.Module):
         self.config = config
         half, *widths = config.widths
         few, *blocks = config.blocks
+        levels = list(zip(widths, blocks, strict=True))
         self.stem = nn.Conv2d(2 * 48 + 4 * MESH_CHANNELS, widths[0], 3, padding=1)
-        self.encode = nn.ModuleList(_stage(w, n) for w, n in zip(widths, blocks, strict=True))
-        self.down = nn.ModuleList(
-            nn.Conv2d(a, b, 3, stride=2, padding=1) for a, b in itertools.pairwise(widths)
-        )
-        self.up = nn.ModuleList(nn.Conv2d(b, a, 1) for a, b in reversed(list(itertools.pairwise(widths))))
-        self.decode = nn.ModuleList(
-            _stage(w, n) for w, n in reversed(list(zip(widths[:-1], blocks[:-1], strict=True)))
-        )
+        self.encode = nn.ModuleList(_stage(*level) for level in levels)
+        self.down = nn.ModuleList(nn.Conv2d(a, b, 3, stride=2, padding=1) for a, b in pairwise(widths))
+        self.up = nn.ModuleList(nn.Conv2d(a, b, 1) for a, b in pairwise(widths[::-1]))
+        self.decode = nn.ModuleList(_stage(*level) for level in levels[-2::-1])
         self.enlarge = nn.Conv2d(widths[0], 4 * half, 3, padding=1)
         self.fine = nn.Conv2d(12, half, 3, padding=1)
         self.finish = _stage(half, few)
-        self.head = nn.Conv2d(half, 12, 3, padding=1)
-        nn.init.normal_(self.head.weight, std=1e-3)
-        nn.init.zeros_(self.head.get_parameter("bias"))
+        self.head = near_zero(nn.Conv2d(half, 12, 3, padding=1))
 
     @classmethod
     def from_pretrained(cls, name_or_path: str = "face-restorer") -> "FaceRestorer":
@@ -73,7 +68,7 @@ class FaceRestorer(nn.Module):
             drawing: (B, 6, H/2, W/2) of its mesh, from :func:`talkface.face.draw.draw_mesh`.
         """
         signed = draft * 2 - 1
-        # The mirror image lies beside it: of two eyes, each is an example to the other.
+        # The mirror image is given, too: each eye shows how the other could look.
         given = [F.pixel_unshuffle(signed, 4), F.pixel_unshuffle(signed.flip(-1), 4)]
         h = self.stem(torch.cat([*given, F.pixel_unshuffle(drawing, 2)], 1))
         skips = []
@@ -92,8 +87,8 @@ class FaceRestorer(nn.Module):
 def without_grid(picture: Tensor) -> Tensor:
     """Pictures (B, C, H, W) without what repeats every four pixels in all of a neighbourhood.
 
-    Judges that see features of a strided network do not see such patterns, which no photograph has: a
-    network that is to please them draws them. H and W are multiples of 4.
+    Photographs have no such patterns. Discriminators over the features of a strided network do not notice
+    them, and so a generator that is trained against them draws them. H and W are multiples of 4.
     """
     smooth = F.avg_pool2d(picture, 9, 1, 4, count_include_pad=False)
     phases = F.pixel_unshuffle(picture - smooth, 4)

@@ -1,6 +1,6 @@
-"""Stable Diffusion 1.x in diffusers' layout, seen as the face LDM is: a velocity on the straight path.
+"""Stable Diffusion 1.x in diffusers' layout with the face LDM's interface: a velocity on the straight path.
 
-It was trained to tell the noise e of x0 + sigma e, shown as (x0 + sigma e) / sqrt(1 + sigma^2). With
+It was trained to predict the noise e of x0 + sigma e, given as (x0 + sigma e) / sqrt(1 + sigma^2). With
 sigma = t / (1 - t) that is our x_t = (1 - t) x0 + t e times a factor, so the same sampler, guidance and
 adapters serve both.
 """
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from talkface.diffusion.captions import PSEUDO_WORDS, Tokens
 from talkface.diffusion.config import AutoencoderConfig, DiffusionConfig
+from talkface.diffusion.control import Residual
 from talkface.errors import ModelUnavailable
 
 STABLE_DIFFUSION_15 = DiffusionConfig(
@@ -32,7 +33,7 @@ PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
 
 
 class StableText(nn.Module):
-    """CLIP's text encoder, in which other words may stand in the place of a token's own."""
+    """CLIP's text encoder, whose word embeddings can be replaced."""
 
     def __init__(self, clip: nn.Module) -> None:
         super().__init__()
@@ -42,27 +43,35 @@ class StableText(nn.Module):
         """Words (B, L, C) of tokens (B, L); pseudo-words, numbered after all tokens, are zero."""
         table = cast(Any, self.clip).get_input_embeddings()
         known = ids < table.num_embeddings
-        return table(ids.where(known, 0)) * known[..., None]
+        words: Tensor = table(ids.where(known, 0)) * known[..., None]
+        return words
 
     def forward(self, words: Tensor) -> Tensor:
-        """Meaning (B, L, C) of words (B, L, C)."""
+        """Text embeddings (B, L, C) of words (B, L, C)."""
         table = cast(Any, self.clip).get_input_embeddings()
-        # CLIP takes tokens only, so its table is made to answer with these words.
+        # CLIP takes tokens only: a hook makes its embedding layer return these words.
         hook = table.register_forward_hook(lambda *_: words)
         try:
             ids = torch.zeros(words.shape[:2], dtype=torch.long, device=words.device)
             # Which token is the last one only matters for CLIP's pooled output.
-            return cast(Any, self.clip)(ids)[0]
+            embeddings: Tensor = cast(Any, self.clip)(ids)[0]
+            return embeddings
         finally:
             hook.remove()
 
 
 class StableDiffusion(nn.Module):
-    """U-Net, text encoder and noise schedule, with the face of :class:`FaceDiffusion`."""
+    """U-Net, text encoder and noise schedule, with the interface of :class:`FaceDiffusion`."""
 
     mesh = None
 
-    def __init__(self, unet: nn.Module, clip: nn.Module, tokenizer: Any, schedule: Any) -> None:
+    def __init__(
+        self,
+        unet: nn.Module,
+        clip: nn.Module,
+        tokenizer: Any,  # noqa: ANN401 - transformers is optional
+        schedule: Any,  # noqa: ANN401 - diffusers is imported when needed
+    ) -> None:
         super().__init__()
         self.unet, self.text, self.tokenizer = unet, StableText(clip), tokenizer
         given = cast(Any, unet).config
@@ -82,7 +91,10 @@ class StableDiffusion(nn.Module):
         self.prediction_type = schedule.config.prediction_type
 
     def tokenize(self, prompt: str, voice: bool = False) -> Tokens:
-        """Read a prompt; with ``voice``, places for pseudo-words come first. What is too long is ignored."""
+        """Tokens of a prompt; with ``voice``, those of the pseudo-words come first.
+
+        Words beyond the longest prompt are ignored.
+        """
         length = self.tokenizer.model_max_length
         start, end = self.tokenizer.bos_token_id, self.tokenizer.eos_token_id
         ids = [start, *(self.pseudo_words if voice else ())]
@@ -94,16 +106,17 @@ class StableDiffusion(nn.Module):
 
     @property
     def pseudo_words(self) -> tuple[int, ...]:
-        """Numbers of the pseudo-words: those after all tokens."""
+        """Token ids of the pseudo-words: those after all of CLIP's."""
         first = cast(Any, self.text.clip).get_input_embeddings().num_embeddings
         return tuple(range(first, first + len(PSEUDO_WORDS)))
 
     def read(self, ids: Tensor) -> Tensor:
-        """Meaning (B, L, C) of tokens (B, L)."""
-        return self.text(self.text.embed(ids))
+        """Text embeddings (B, L, C) of tokens (B, L)."""
+        embeddings: Tensor = self.text(self.text.embed(ids))
+        return embeddings
 
     def see(self, drawing: Tensor) -> None:
-        """It sees no mesh by itself; SCA shows it one."""
+        """Nothing: it has no mesh encoder; SCA shows it the mesh."""
 
     def inputs(self, noisy: Tensor, time: Tensor, mesh: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """What the U-Net takes: latents of unit variance and the step of its schedule."""
@@ -114,11 +127,12 @@ class StableDiffusion(nn.Module):
         return scaled, torch.from_numpy(steps).float().to(noisy.device)
 
     def forward(
-        self, noisy: Tensor, time: Tensor, meaning: Tensor, mesh: Tensor | None = None, **control: Any
+        self, noisy: Tensor, time: Tensor, meaning: Tensor, mesh: Tensor | None = None, **control: Residual
     ) -> Tensor:
         """Velocity (B, 4, h, w); the arguments are those of :meth:`FaceDiffusion.forward`."""
         known, part = self._within(noisy, time)
-        noise = self.unet(*self.inputs(noisy, time), meaning, return_dict=False, **control)[0]
+        inputs = self.inputs(noisy, time)
+        noise: Tensor = self.unet(*inputs, meaning, return_dict=False, **control)[0]
         clean = (known - part * noise) / (1 - part)
         return noise - clean
 
@@ -131,7 +145,7 @@ class StableDiffusion(nn.Module):
 
 
 class StableAutoencoder(nn.Module):
-    """AutoencoderKL with the face of :class:`FaceAutoencoder`."""
+    """AutoencoderKL with the interface of :class:`FaceAutoencoder`."""
 
     def __init__(self, vae: nn.Module) -> None:
         super().__init__()
@@ -147,7 +161,8 @@ class StableAutoencoder(nn.Module):
 
     def encode(self, image: Tensor) -> Tensor:
         """Latents (B, 4, H/8, W/8) of pictures (B, 3, H, W) in [0, 1]."""
-        return cast(Any, self.vae).encode(image * 2 - 1).latent_dist.mean * self._factor
+        mean: Tensor = cast(Any, self.vae).encode(image * 2 - 1).latent_dist.mean
+        return mean * self._factor
 
     def unscale(self, latents: Tensor) -> Tensor:
         """Latents as the decoder takes them."""
@@ -187,7 +202,7 @@ def load_stable_diffusion(folder: Path) -> tuple[StableDiffusion, StableAutoenco
         raise ModelUnavailable("Stable Diffusion needs transformers: pip install 'talkface[base]'") from error
     from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
 
-    def load(kind: Any, part: str, **options: Any) -> Any:
+    def load(kind: Any, part: str, **options: bool) -> Any:  # noqa: ANN401 - classes without types
         try:
             return kind.from_pretrained(str(folder / part), local_files_only=True, **options)
         except (OSError, ValueError, KeyError, RuntimeError, TypeError) as error:

@@ -1,7 +1,7 @@
-"""Judges of restored pictures: what a network that knows faces sees, both eyes together, and the mouth.
+"""Discriminators of restored pictures: on a face recogniser's features, on both eyes, and on the mouth.
 
-On the features of a network that can see, a discriminator is one at once (Sauer et al., "Projected GANs
-converge faster", 2021); what sees eyes and mouth may begin as a critic, who knew them before.
+Discriminators on features of a trained network learn faster (Sauer et al., "Projected GANs converge faster",
+2021); those of eyes and mouth can begin with the weights of a trained critic.
 """
 
 from collections.abc import Sequence
@@ -16,23 +16,24 @@ from talkface.face.tfjs import TfjsGraph
 from talkface.nn.picture import cut_out
 
 JUDGED: tuple[Part, ...] = (RIGHT_EYE, LEFT_EYE, MOUTH)
-LAYERS = (3, 5, 11)
-"""Of FaceRes, whose features are judged: of a quarter, an eighth and a sixteenth of the picture's size."""
+"""Parts of the face with discriminators of their own."""
+FEATURE_LAYERS = (3, 5, 11)
+"""Layers of FaceRes with discriminators, at a quarter, an eighth and a sixteenth of the picture's size."""
 _WIDTHS = {3: 128, 5: 256, 11: 512}
 
 
 class Judges(nn.Module):
-    """Scores of pictures, and what was seen in them.
+    """The discriminators of a picture.
 
     Args:
-        critic: whose eyes and mouth networks go on learning here.
+        critic: its networks for eyes and mouth are trained further here.
         width: of the heads on features.
-        layers: of FaceRes; none, and only eyes and mouth are judged.
+        layers: of FaceRes; without any, only eyes and mouth are judged.
     """
 
-    def __init__(self, critic: PortraitCritic, width: int, layers: Sequence[int] = LAYERS) -> None:
+    def __init__(self, critic: PortraitCritic, width: int, layers: Sequence[int] = FEATURE_LAYERS) -> None:
         super().__init__()
-        # Spectral norms keep a discriminator from ever telling anything in as few steps as these.
+        # Without spectral norms, with which such a discriminator learns nothing in so few steps.
         self.heads = nn.ModuleList(
             nn.Sequential(
                 nn.Conv2d(_WIDTHS[layer], 8 * width, 1),
@@ -45,25 +46,24 @@ class Judges(nn.Module):
         )
         self.critic = critic
         # In a list: it is not trained, and not saved.
-        self._seeing: list[TfjsGraph] = [face_features(layers)] if layers else []
+        self._backbone: list[TfjsGraph] = [face_features(layers)] if layers else []
 
-    def look(self, picture: Tensor) -> list[Tensor]:
-        """Features (B, C, h, w) of pictures (B, 3, H, W) in [0, 1]; each channel about as large."""
-        if not self._seeing:
+    def features(self, picture: Tensor) -> list[Tensor]:
+        """Features (B, C, h, w) of pictures (B, 3, H, W) in [0, 1], of each layer."""
+        if not self._backbone:
             return []
-        maps = self._seeing[0](picture.permute(0, 2, 3, 1) * 255)
+        maps = self._backbone[0](picture.permute(0, 2, 3, 1) * 255)
         return [each.permute(0, 3, 1, 2) for each in maps]
 
     def cut(self, picture: Tensor, parts: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Both eyes (B, 6, 64, 64), the left one mirrored, and the mouth (B, 3, 128, 128).
 
-        ``parts`` are maps (B, 2, 3) from the crops' pixels to the picture's. What is unlike in two eyes lies
-        in the same place.
+        ``parts`` are affine maps (B, 2, 3) from the crops' pixels to the picture's, by the parts' names.
         """
         right, left, mouth = (cut_out(picture, parts[part.name], part.pixels) for part in JUDGED)
         return torch.cat([right, left], 1), mouth
 
     def forward(self, seen: list[Tensor], eyes: Tensor, mouth: Tensor) -> list[Tensor]:
-        """Scores of what :meth:`look` and :meth:`cut` gave, high for photographs."""
-        scores = [head(each) for head, each in zip(self.heads, seen, strict=True)]
+        """Scores of what :meth:`features` and :meth:`cut` gave, high for photographs."""
+        scores: list[Tensor] = [head(each) for head, each in zip(self.heads, seen, strict=True)]
         return [*scores, self.critic.eyes(eyes), self.critic.mouth(mouth)]

@@ -37,14 +37,15 @@ from talkface.systems.imagineid.ccf import (
     SpatialConditionalAdapter,
     TextualInversionAdapter,
 )
-from talkface.systems.imagineid.chance import hair_of, one_of
+from talkface.systems.imagineid.chance import draw_hair, draw_person
 from talkface.systems.imagineid.config import EMOTIONS, CcfConfig
 from talkface.systems.imagineid.pipeline import ImagineIdPipeline
-from talkface.systems.imagineid.portrait import Imagined, adherence, contradicts, resting_mesh, told_words
+from talkface.systems.imagineid.portrait import Imagined, adherence, contradicts, resting_mesh, voice_words
 from talkface.systems.imagineid.renderer import DiffusionRenderer
 from talkface.systems.imagineid.voice import Speaker, one_mood
 from talkface.training import TrainerConfig, overfit_one_batch
-from talkface.training.tasks.imagineid_ccf import CcfTrainConfig, ScaTask
+from talkface.training.tasks.imagineid_ccf import CcfTrainConfig
+from talkface.training.tasks.imagineid_sca import ScaTask
 
 Run = Callable[..., Outcome]
 
@@ -112,7 +113,9 @@ def test_stable_diffusion_loads_through_the_same_interface(stable: Path) -> None
 class Oracle(torch.nn.Module):
     """A U-Net that tells the noise it was told, and what it was shown."""
 
-    def forward(self, given: torch.Tensor, step: torch.Tensor, meaning: torch.Tensor, **_: object):
+    def forward(
+        self, given: torch.Tensor, step: torch.Tensor, meaning: torch.Tensor, **_: object
+    ) -> tuple[torch.Tensor]:
         self.given, self.step = given, step
         return (self.noise,)
 
@@ -160,7 +163,7 @@ def test_stable_diffusion_is_built_at_full_width_with_the_right_count() -> None:
         control = SpatialConditionalAdapter(STABLE_DIFFUSION_15)
         tia = TextualInversionAdapter(CcfConfig(), STABLE_DIFFUSION_15.text)
     assert sum(p.numel() for p in unet.parameters()) == 859_520_964
-    # diffusers' ControlNet has 361,279,120 with its own reader of the hint, which ours replaces.
+    # diffusers' ControlNet has 361,279,120 with its own reader of conditions, which ours replaces.
     own = sum(p.numel() for p in control.control.parameters())
     assert own == 361_279_120 - 1_086_480
     assert tia.body[-1].out_features == len(PSEUDO_WORDS) * 768
@@ -319,10 +322,10 @@ def a_speaker(male: float = 0.9, age: float = 40.0) -> Speaker:
 
 def test_words_of_the_voice_give_way_to_those_of_the_prompt() -> None:
     man = a_speaker()
-    assert told_words(man, "") == ["middle-aged", "man"]
-    assert told_words(man, "a lady with a hat") == ["middle-aged"]
-    assert told_words(man, "an elderly gentleman") == []
-    assert told_words(a_speaker(male=0.5), "") == ["middle-aged"]
+    assert voice_words(man, "") == ["middle-aged", "man"]
+    assert voice_words(man, "a lady with a hat") == ["middle-aged"]
+    assert voice_words(man, "an elderly gentleman") == []
+    assert voice_words(a_speaker(male=0.5), "") == ["middle-aged"]
     assert contradicts(man, "a girl")
     assert not contradicts(man, "a guy, red hair")
 
@@ -330,7 +333,7 @@ def test_words_of_the_voice_give_way_to_those_of_the_prompt() -> None:
 @given(st.integers(0, 2**32), st.floats(18, 80), st.floats(0, 1))
 def test_one_voice_could_be_many_people(seed: int, age: float, male: float) -> None:
     speaker = a_speaker(male, age)
-    one, again, other = (one_of(speaker, np.random.default_rng(s)) for s in (seed, seed, seed + 1))
+    one, again, other = (draw_person(speaker, np.random.default_rng(s)) for s in (seed, seed, seed + 1))
     np.testing.assert_array_equal(one.semantic, again.semantic)
     assert 18 <= one.age == again.age <= 80
     assert np.linalg.norm(one.semantic) == pytest.approx(1, abs=1e-5)
@@ -340,19 +343,19 @@ def test_one_voice_could_be_many_people(seed: int, age: float, male: float) -> N
 
 @given(st.integers(0, 2**32), st.floats(18, 80), st.sampled_from([0.1, 0.9]))
 def test_hair_is_drawn_in_words_that_the_ldm_knows(seed: int, age: float, male: float) -> None:
-    hair = hair_of(a_speaker(male, age), "", np.random.default_rng(seed))
+    hair = draw_hair(a_speaker(male, age), "", np.random.default_rng(seed))
     assert tokenize(hair).ignored == []
     assert male > 0.5 or hair != "bald" or age < 30
 
 
 @pytest.mark.parametrize("prompt", ["red hair", "a bald man", "blonde", "somebody with a hat"])
 def test_hair_of_the_prompt_is_not_drawn(prompt: str) -> None:
-    assert {hair_of(a_speaker(), prompt, np.random.default_rng(seed)) for seed in range(20)} == {""}
+    assert {draw_hair(a_speaker(), prompt, np.random.default_rng(seed)) for seed in range(20)} == {""}
 
 
 def test_hair_goes_with_the_age_that_a_prompt_asks_for() -> None:
     words = [
-        Counter(hair_of(a_speaker(), prompt, np.random.default_rng(seed)) for seed in range(300))
+        Counter(draw_hair(a_speaker(), prompt, np.random.default_rng(seed)) for seed in range(300))
         for prompt in ("", "an old man")
     ]
     assert words[1]["grey hair"] > 2 * words[0]["grey hair"] > 0

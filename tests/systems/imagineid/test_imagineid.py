@@ -24,25 +24,28 @@ from talkface.nn.marks import weights_mark
 from talkface.speech.features import SAMPLES_PER_FEATURE, ContentEncoder, FeatureStream
 from talkface.speech.pitch import HIGHEST, LOWEST, pitch
 from talkface.systems.imagineid.ccf import (
-    Hint,
     MaskBlendingAdapter,
+    SpatialCondition,
     SpatialConditionalAdapter,
     TextualInversionAdapter,
     decode_blended,
     with_pseudo_words,
 )
 from talkface.systems.imagineid.config import EMOTIONS, CcfConfig, PadConfig
-from talkface.systems.imagineid.hearing import PROSODY, hear
+from talkface.systems.imagineid.hearing import PROSODY, speech_features
 from talkface.systems.imagineid.losses import gaussian, voice_to_face
 from talkface.systems.imagineid.moving import hidden_cells, move_portrait
 from talkface.systems.imagineid.pad import Pad, Speech
 from talkface.training import TrainerConfig, overfit_one_batch
-from talkface.training.tasks.imagineid_ccf import CcfTask, CcfTrainConfig, MbaTask, ScaTask, TiaTask
+from talkface.training.tasks.imagineid_ccf import CcfTask, CcfTrainConfig
 from talkface.training.tasks.imagineid_content import ContentTask
 from talkface.training.tasks.imagineid_emotion import EmotionTask
 from talkface.training.tasks.imagineid_identity import IdentityTask
 from talkface.training.tasks.imagineid_joint import JointTask
+from talkface.training.tasks.imagineid_mba import MbaTask
 from talkface.training.tasks.imagineid_pad import PadTrainConfig
+from talkface.training.tasks.imagineid_sca import ScaTask
+from talkface.training.tasks.imagineid_tia import TiaTask
 
 TINY = PadConfig(width=16, layers=1, heads=2, semantic=8)
 QUICK = TrainerConfig(max_steps=60, lr=3e-3, warmup_steps=2, device="cpu")
@@ -72,7 +75,7 @@ def test_noise_is_not_periodic() -> None:
 @given(st.integers(1, 3 * RATE))
 def test_as_much_is_heard_as_there_is(count: int) -> None:
     stream = FeatureStream(ContentEncoder.debug())
-    found = hear(np.random.default_rng(0).normal(0, 0.1, count).astype(np.float32), stream)
+    found = speech_features(np.random.default_rng(0).normal(0, 0.1, count).astype(np.float32), stream)
     frames = -(-count // SAMPLES_PER_FEATURE)
     assert len(found) == frames
     assert found.content.shape == (frames, 16)
@@ -236,8 +239,8 @@ def test_pseudo_words_stand_where_their_tokens_are() -> None:
     torch.testing.assert_close(found[:, 1 + len(PSEUDO_WORDS) :], words[:, 1 + len(PSEUDO_WORDS) :])
 
 
-def some_hint(batch: int = 1) -> Hint:
-    return Hint(
+def a_condition(batch: int = 1) -> SpatialCondition:
+    return SpatialCondition(
         torch.rand(batch, MESH_CHANNELS, MESH_PIXELS, MESH_PIXELS),
         torch.randn(batch, 4, 32, 32),
         torch.randn(batch, 4, 32, 32),
@@ -249,28 +252,30 @@ def some_hint(batch: int = 1) -> Hint:
 def test_spatial_adapter_begins_without_effect_and_sees_only_what_is_known() -> None:
     torch.manual_seed(0)
     model = FaceDiffusion.debug()
-    adapter, hint = SpatialConditionalAdapter(model.config, model), some_hint()
+    adapter, condition = SpatialConditionalAdapter(model.config, model), a_condition()
     noisy, time = torch.randn(1, 4, 32, 32), torch.tensor([0.5])
     with torch.no_grad():
-        meaning, mesh = model.read(torch.from_numpy(tokenize("").ids)[None]), model.see(hint.drawing)
+        meaning, mesh = model.read(torch.from_numpy(tokenize("").ids)[None]), model.see(condition.drawing)
         plain = model(noisy, time, meaning, mesh)
         torch.testing.assert_close(
-            model(noisy, time, meaning, mesh, **adapter(*model.inputs(noisy, time, mesh), meaning, hint)),
+            model(
+                noisy, time, meaning, mesh, **adapter(*model.inputs(noisy, time, mesh), meaning, condition)
+            ),
             plain,
         )
         for parameter in adapter.parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))
 
-        def shown(hint: Hint) -> torch.Tensor:
+        def shown(condition: SpatialCondition) -> torch.Tensor:
             return model(
-                noisy, time, meaning, mesh, **adapter(*model.inputs(noisy, time, mesh), meaning, hint)
+                noisy, time, meaning, mesh, **adapter(*model.inputs(noisy, time, mesh), meaning, condition)
             )
 
-        assert (shown(hint) != plain).any()
-        hidden = replace(hint, known=torch.zeros(1, 2))
+        assert (shown(condition) != plain).any()
+        hidden = replace(condition, known=torch.zeros(1, 2))
         other = replace(hidden, reference=torch.randn(1, 4, 32, 32), before=torch.randn(1, 4, 32, 32))
         torch.testing.assert_close(shown(hidden), shown(other))
-        assert (shown(hint) != shown(replace(hint, reference=-hint.reference))).any()
+        assert (shown(condition) != shown(replace(condition, reference=-condition.reference))).any()
 
 
 def test_blending_adapter_keeps_the_background() -> None:

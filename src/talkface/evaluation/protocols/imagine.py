@@ -26,7 +26,7 @@ from talkface.evaluation.tracking import TrackedFace, of_equal_length, resample_
 from talkface.face.model import FaceModel
 from talkface.face.tracker import FaceTrack, FaceTracker
 from talkface.systems.imagineid.pipeline import ImagineIdPipeline
-from talkface.systems.imagineid.portrait import PARTS, Wish, adherence
+from talkface.systems.imagineid.portrait import PARTS, PortraitOptions, adherence
 
 logger = logging.getLogger(__name__)
 
@@ -150,7 +150,7 @@ def evaluate_imagine(request: Request) -> dict[str, Any]:
     """
     request.check_without(PARTS)
     manifest, items = talking_items(request.data, request.split, request.limit)
-    pipeline, wish = _pipeline(request.models), Wish(without=frozenset(request.without))
+    pipeline, wish = _pipeline(request.models), PortraitOptions(without=frozenset(request.without))
     renderer = pipeline.choose_renderer(request.renderer, wish)
     options: dict[str, Any] = {"renderer": renderer, "without": sorted(request.without)}
     prepared = (manifest.directory / "manifest.jsonl").is_file()

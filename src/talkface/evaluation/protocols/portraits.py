@@ -9,7 +9,14 @@ from talkface.data.faces import Portrait
 from talkface.diffusion.base import Base
 from talkface.diffusion.captions import Attributes, caption, tokenize
 from talkface.diffusion.model import FaceDiffusion
-from talkface.diffusion.sampling import SHIFT, guided, own_guidance, own_steps, restored, sample
+from talkface.diffusion.sampling import (
+    TIMESTEP_SHIFT,
+    default_guidance,
+    default_steps,
+    guided,
+    restore_spectrum,
+    sample,
+)
 from talkface.evaluation.figures.distributions import kernel_distance
 from talkface.evaluation.judges.recognisers import Recogniser, dlib_recogniser, mobileface_recogniser
 from talkface.face.draw import draw_mesh
@@ -43,15 +50,15 @@ def draw_faces(
     for start in range(0, len(people), _BATCH):
         part = slice(start, start + _BATCH)
         mesh = model.see(drawing[part]) if model.mesh else None
-        velocity = guided(model, model.read(ids[part]), mesh, own_guidance(model))
-        latents = restored(
-            sample(velocity, noise[part], own_steps(model), shift=SHIFT), model.config.spectrum
+        velocity = guided(model, model.read(ids[part]), mesh, default_guidance(model))
+        latents = restore_spectrum(
+            sample(velocity, noise[part], default_steps(model), shift=TIMESTEP_SHIFT), model.config.spectrum
         )
         pictures = base.autoencoder.decode(latents).permute(0, 2, 3, 1) * 255
         drafts += list(pictures.round().clamp(0, 255).byte().numpy())
     finished = replace(base, model=model)
     rows = enumerate(zip(drafts, people, strict=True))
-    return drafts, [finished.photograph(d, p.points, drawing[k : k + 1]) for k, (d, p) in rows]
+    return drafts, [finished.restore(d, p.points, drawing[k : k + 1]) for k, (d, p) in rows]
 
 
 def distances(made: list[np.ndarray], people: list[Portrait], real: list[Portrait]) -> dict[str, float]:

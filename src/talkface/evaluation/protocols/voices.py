@@ -20,7 +20,7 @@ from talkface.evaluation.judges.recognisers import dlib_recogniser, recognisers
 from talkface.evaluation.protocols.request import counted, leaving_out
 from talkface.systems.imagineid.config import EMOTIONS
 from talkface.systems.imagineid.pipeline import ImagineIdPipeline
-from talkface.systems.imagineid.portrait import Imagined, Wish
+from talkface.systems.imagineid.portrait import Imagined, PortraitOptions
 from talkface.systems.imagineid.voice import Listener, Speaker, one_mood
 
 _PORTRAITS = 2  # imagined for each voice
@@ -64,7 +64,7 @@ class _Subject:
 
 
 def judge_voices(
-    pipeline: ImagineIdPipeline, manifest: Manifest, limit: int | None, seed: int, wish: Wish
+    pipeline: ImagineIdPipeline, manifest: Manifest, limit: int | None, seed: int, wish: PortraitOptions
 ) -> Voices:
     """Imagine portraits for voices of held-out people, one recording each; compare them with the people."""
     album = portraits(manifest)

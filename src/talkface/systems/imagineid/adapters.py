@@ -1,8 +1,8 @@
-"""CCF's three adapters as they were trained for one base."""
+"""CCF's three adapters for one base."""
 
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -17,6 +17,8 @@ from talkface.systems.imagineid.ccf import (
 )
 from talkface.systems.imagineid.config import CcfConfig
 from talkface.systems.imagineid.pad import Pad
+
+Adapter = TypeVar("Adapter", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -36,19 +38,20 @@ class Adapters:
         Raises:
             ModelUnavailable: a directory is damaged, or an adapter was trained over other models.
         """
-        built = {
-            "tia": lambda config: TextualInversionAdapter(CcfConfig(**config), base.model.config.text),
-            "sca": lambda _: SpatialConditionalAdapter(base.model.config),
-            "mba": lambda _: MaskBlendingAdapter(base.autoencoder.config.decoder),
-        }
         given = {"base": base.model, "autoencoder": base.autoencoder, "pad": pad.faces}
-        found = {
-            name: _load(name_or_path, f"imagineid-{name}", build, given) for name, build in built.items()
-        }
-        for adapter in found.values():
-            if adapter is not None:
-                adapter.to(device).requires_grad_(False).eval()
-        return cls(**found)
+
+        def load(name: str, build: Callable[[Any], Adapter]) -> Adapter | None:
+            source = find_pretrained(name_or_path, name)
+            if source is None:
+                return None
+            return load_adapter(source, build, given).to(device).requires_grad_(False).eval()
+
+        text, widths = base.model.config.text, base.autoencoder.config.decoder
+        return cls(
+            tia=load("imagineid-tia", lambda sizes: TextualInversionAdapter(CcfConfig(**sizes), text)),
+            sca=load("imagineid-sca", lambda _: SpatialConditionalAdapter(base.model.config)),
+            mba=load("imagineid-mba", lambda _: MaskBlendingAdapter(widths)),
+        )
 
     @classmethod
     def debug(cls, base: Base) -> "Adapters":
@@ -61,9 +64,3 @@ class Adapters:
     def complete(self) -> bool:
         """Whether frames can be drawn by diffusion."""
         return all(getattr(self, field.name) is not None for field in fields(self))
-
-
-def _load(place: str, name: str, build: Any, given: Mapping[str, nn.Module]) -> Any:
-    """An adapter, or None if there is none of that name."""
-    source = find_pretrained(place, name)
-    return load_adapter(source, build, given) if source else None

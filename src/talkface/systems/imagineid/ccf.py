@@ -1,15 +1,15 @@
 """CCF, controllable coherent frames: three adapters over the frozen face LDM (paper, Sec. 3.2).
 
-* TIA puts what a voice tells into words of the caption.
-* SCA shows the U-Net the mesh, the reference and the frame before.
-* MBA lets the decoder keep what is around the face.
+* TIA, the textual inversion adapter, turns identity and mood into words of the caption.
+* SCA, the spatial conditional adapter, shows the U-Net the mesh, the reference and the frame before.
+* MBA, the mask blending adapter, lets the decoder keep what is around the face.
 
-They are trained one after another; the LDM never changes.
+They are trained one after another; the LDM stays frozen.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -18,14 +18,14 @@ from torch.nn import functional as F
 from talkface.diffusion.autoencoder import FaceAutoencoder
 from talkface.diffusion.captions import PSEUDO_WORDS
 from talkface.diffusion.config import DiffusionConfig
-from talkface.diffusion.control import build_control
+from talkface.diffusion.control import Residual, build_control, copy_encoder, residuals
 from talkface.diffusion.model import FaceDiffusion, MeshEncoder
 from talkface.diffusion.stable import StableAutoencoder, StableDiffusion
 from talkface.systems.imagineid.config import CcfConfig
 
 
 class TextualInversionAdapter(nn.Module):
-    """TIA: semantic identity and mood to pseudo-words, which stand in the caption like any other."""
+    """TIA: semantic embedding and mood to pseudo-words, which stand in the caption like other words."""
 
     def __init__(self, config: CcfConfig, width: int) -> None:
         super().__init__()
@@ -38,20 +38,27 @@ class TextualInversionAdapter(nn.Module):
 
     def forward(self, semantic: Tensor, emotion: Tensor) -> Tensor:
         """Pseudo-words (B, 4, C) of semantic embeddings (B, S) and emotion embeddings (B, E)."""
-        words = self.body(torch.cat([semantic, emotion], -1))
-        return words.unflatten(1, (len(PSEUDO_WORDS), -1))
+        words: Tensor = self.body(torch.cat([semantic, emotion], -1))
+        return words.reshape(len(words), len(PSEUDO_WORDS), -1)
 
 
 def with_pseudo_words(words: Tensor, ids: Tensor, pseudo: Tensor, numbers: Sequence[int]) -> Tensor:
-    """Words (B, L, C) of tokens (B, L) in which pseudo-words (B, 4, C) stand where their ``numbers`` are."""
+    """Words (B, L, C) in which pseudo-words (B, 4, C) replace those of the tokens ``numbers``.
+
+    Args:
+        words: embeddings of the tokens.
+        ids: (B, L) the tokens.
+        pseudo: from TIA.
+        numbers: token ids of the pseudo-words.
+    """
     for place, number in enumerate(numbers):
         words = torch.where((ids == number)[..., None], pseudo[:, place, None], words)
     return words
 
 
 @dataclass(frozen=True)
-class Hint:
-    """What SCA shows the U-Net, at the latents' size.
+class SpatialCondition:
+    """What SCA is conditioned on, at the latents' size.
 
     Attributes:
         drawing: (B, 6, H/2, W/2) the mesh of the frame.
@@ -67,14 +74,14 @@ class Hint:
     hidden: Tensor
     known: Tensor
 
-    def expanded(self, count: int) -> "Hint":
-        """The same hint for ``count`` pictures."""
+    def expanded(self, count: int) -> "SpatialCondition":
+        """The same condition for ``count`` pictures."""
         parts = (getattr(self, field.name) for field in fields(self))
-        return Hint(*(part.expand(count, *part.shape[1:]) for part in parts))
+        return SpatialCondition(*(part.expand(count, *part.shape[1:]) for part in parts))
 
 
 class SpatialConditionalAdapter(nn.Module):
-    """SCA: a copy of the U-Net's first half that sees the hint, joined through zero convolutions."""
+    """SCA: a ControlNet, that is a copy of the U-Net's first half, joined through zero convolutions."""
 
     def __init__(self, config: DiffusionConfig, base: FaceDiffusion | StableDiffusion | None = None) -> None:
         super().__init__()
@@ -89,8 +96,7 @@ class SpatialConditionalAdapter(nn.Module):
         nn.init.zeros_(cast(Tensor, last.bias))
         self.control = build_control(config)
         if base is not None:
-            own = {k: v for k, v in base.unet.state_dict().items() if k in self.control.state_dict()}
-            self.control.load_state_dict(own, strict=False)
+            copy_encoder(self.control, base.unet)
 
     @classmethod
     def from_pretrained(
@@ -101,21 +107,22 @@ class SpatialConditionalAdapter(nn.Module):
 
         return load_adapter(name_or_path, lambda _: cls(base.config), {"base": base})
 
-    def forward(self, given: Tensor, step: Tensor, meaning: Tensor, hint: Hint) -> dict[str, Any]:
+    def forward(
+        self, given: Tensor, step: Tensor, meaning: Tensor, condition: SpatialCondition
+    ) -> dict[str, Residual]:
         """Residuals for the base's forward; ``given`` and ``step`` are its ``inputs``."""
-        known = hint.known[..., None, None].expand(-1, -1, *hint.hidden.shape[2:])
+        known = condition.known[..., None, None].expand(-1, -1, *condition.hidden.shape[2:])
         shown = torch.cat(
             [
-                self.mesh(hint.drawing),
-                hint.reference * known[:, :1],
-                hint.before * known[:, 1:],
-                hint.hidden,
+                self.mesh(condition.drawing),
+                condition.reference * known[:, :1],
+                condition.before * known[:, 1:],
+                condition.hidden,
                 known,
             ],
             1,
         )
-        down, middle = self.control(given, step, meaning, self.inlet(shown), return_dict=False)
-        return {"down_block_additional_residuals": down, "mid_block_additional_residual": middle}
+        return residuals(self.control, given, step, meaning, self.inlet(shown))
 
 
 class MaskBlendingAdapter(nn.Module):
@@ -124,7 +131,7 @@ class MaskBlendingAdapter(nn.Module):
     def __init__(self, widths: Sequence[int]) -> None:
         super().__init__()
         self.convolutions = nn.ModuleList(nn.Conv2d(width, width, 3, padding=1) for width in widths)
-        for convolution in self.convolutions:  # at first, the background stays as it is decoded
+        for convolution in self.convolutions:  # untrained, they leave the background as it is
             weight, bias = convolution.parameters()
             nn.init.dirac_(weight)
             nn.init.zeros_(bias)
@@ -142,7 +149,8 @@ class MaskBlendingAdapter(nn.Module):
     def blend(self, level: int, inside: Tensor, background: Tensor, mask: Tensor) -> Tensor:
         """Features (B, C, h, w): the face's where ``mask`` (B, 1, H, W) is 1, else the background's."""
         small = F.interpolate(mask, size=inside.shape[2:], mode="area")
-        return small * inside + (1 - small) * self.convolutions[level](background)
+        beside: Tensor = self.convolutions[level](background)
+        return small * inside + (1 - small) * beside
 
 
 def decode_blended(

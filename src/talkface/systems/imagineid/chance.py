@@ -1,4 +1,4 @@
-"""What a voice leaves open about a face, and a seed decides: age, hair and looks."""
+"""What a voice does not tell about a face, drawn from the seed: age, hair and looks."""
 
 from dataclasses import replace
 
@@ -8,9 +8,9 @@ from talkface.diffusion.captions import HAIR, age_group, known_words
 from talkface.systems.imagineid.voice import Speaker
 
 AGE_WORDS = {"young": 25.0, "middle-aged": 40.0, "old": 60.0}
-"""Years that words for ages stand for."""
-_AGES = (18.0, 80.0)  # youngest and oldest that are drawn
-_AMBIGUITY = 0.2  # standard deviation, per channel, of the noise with which TIA has learnt
+"""Years that words for ages mean."""
+_AGE_RANGE = (18.0, 80.0)  # of the people that are drawn
+_EMBEDDING_NOISE = 0.2  # standard deviation, per channel, of the noise that TIA was trained with
 _HAIR = ("black", "brown", "blond", "red", "grey", "bald", "")
 # Shares of _HAIR among 1,321 people of the training portraits, as their captions have it, by age group.
 _SHARES = {
@@ -27,21 +27,23 @@ _SHARES = {
 }
 
 
-def one_of(speaker: Speaker, generator: np.random.Generator) -> Speaker:
-    """One of the people whom a voice could belong to: of an age and with looks as likely as it tells.
+def draw_person(speaker: Speaker, generator: np.random.Generator) -> Speaker:
+    """Somebody who could have a voice, of an age and with looks drawn from what PAD infers.
 
-    A voice's embedding is the mean of the looks that it is heard with; TIA has learnt from single faces.
+    The embedding of a voice is a mean over faces that could belong to it, while TIA was trained on the
+    embeddings of single faces; noise gives it their spread.
     """
     age = speaker.age + speaker.age_spread * generator.standard_normal()
-    semantic = speaker.semantic + _AMBIGUITY * generator.standard_normal(len(speaker.semantic))
+    semantic = speaker.semantic + _EMBEDDING_NOISE * generator.standard_normal(len(speaker.semantic))
     semantic = (semantic / max(float(np.linalg.norm(semantic)), 1e-6)).astype(np.float32)
-    return replace(speaker, age=float(np.clip(age, *_AGES)), semantic=semantic)
+    return replace(speaker, age=float(np.clip(age, *_AGE_RANGE)), semantic=semantic)
 
 
-def hair_of(speaker: Speaker, prompt: str, generator: np.random.Generator) -> str:
-    """A phrase for hair; empty where the prompt says something of it, or where chance leaves it to the LDM.
+def draw_hair(speaker: Speaker, prompt: str, generator: np.random.Generator) -> str:
+    """A phrase for hair; empty where the prompt says something of it, or at times to leave it to the LDM.
 
-    Drawn by the square root of the shares of people of that sex and age, so that takes differ.
+    Kinds are drawn in proportion to the square root of their shares among people of that sex and age, so that
+    takes differ more than such people do.
     """
     drawn = generator.random()
     said = set(known_words(prompt))

@@ -1,63 +1,70 @@
-"""One frame by diffusion: what the renderer draws, and trainings with rollouts to see what it will show."""
+"""One frame by diffusion, for the renderer and for trainings with rollouts."""
 
 import torch
 from torch import Tensor, nn
 
+from talkface.diffusion.control import Residual
 from talkface.diffusion.model import FaceDiffusion
 from talkface.diffusion.sampling import guided, in_dtype, sample
 from talkface.diffusion.stable import StableDiffusion
-from talkface.systems.imagineid.ccf import Hint
+from talkface.systems.imagineid.ccf import SpatialCondition
 
-STEPS = 1  # two look no different from so little noise, and cost a third of the speed
-BEGIN = 0.3
-"""Time at which a frame begins: how much of the moved reference is drawn anew; 1 is all of it."""
+FRAME_STEPS = 1
+"""Steps of the sampler for a frame: from so little noise, two look no better and are a third slower."""
+FRAME_NOISE_LEVEL = 0.3
+"""Initial noise level of a frame's moved reference; at 1 nothing is left of the reference."""
 
 
-def hint_of(
+def spatial_condition(
     drawing: Tensor, reference: Tensor, hidden: Tensor, before: Tensor | None, shown: bool = True
-) -> Hint:
-    """What frames are drawn from.
+) -> SpatialCondition:
+    """The condition of frames (B).
 
     Args:
-        drawing: as in :class:`Hint`.
-        reference: as there.
-        hidden: as there.
-        before: as there; None for the first frames of videos.
-        shown: whether SCA sees the reference.
+        drawing: (B, 6, H/2, W/2) of their meshes.
+        reference: (B, 4, h, w) latents of the moved references.
+        hidden: (B, 1, h, w) 1 where the face is.
+        before: (B, 4, h, w) latents of the frames before, zero inside the face; None for first frames.
+        shown: whether SCA is shown the reference.
     """
     known = torch.tensor([[float(shown), float(before is not None)]], device=reference.device)
     before = torch.zeros_like(reference) if before is None else before
-    return Hint(drawing, reference, before, hidden, known.expand(len(reference), -1))
+    return SpatialCondition(drawing, reference, before, hidden, known.expand(len(reference), -1))
 
 
 def draw_latents(
     model: FaceDiffusion | StableDiffusion,
     sca: nn.Module,
     meaning: Tensor,
-    hint: Hint,
+    condition: SpatialCondition,
     noise: Tensor,
-    steps: int = STEPS,
-    begin: float = BEGIN,
+    steps: int = FRAME_STEPS,
+    noise_level: float = FRAME_NOISE_LEVEL,
     dtype: torch.dtype = torch.float32,
 ) -> Tensor:
     """Latents (B, 4, h, w) of frames, from their moved references with noise on them.
 
     Args:
         model: the frozen LDM.
-        sca: SCA, which shows it the hint.
-        meaning: (1, L, C) of the caption.
-        hint: of the frames.
+        sca: SCA.
+        meaning: (1, L, C) text embeddings of the caption.
+        condition: of the frames.
         noise: (B, 4, h, w), the same for all frames of a video.
         steps: of the sampler.
-        begin: time at which a frame begins, above 0 to 1.
+        noise_level: initial noise level, above 0 to 1.
         dtype: of the networks' arithmetic.
     """
-    mesh = model.see(hint.drawing) if model.mesh else None
-    velocity = guided(model, meaning, mesh, 1.0, lambda given, step, meaning: sca(given, step, meaning, hint))
-    noisy = (1 - begin) * hint.reference + begin * noise
-    return sample(in_dtype(velocity, dtype), noisy, steps, begin)
+    mesh = model.see(condition.drawing) if model.mesh else None
+
+    def control(given: Tensor, step: Tensor, meaning: Tensor) -> dict[str, Residual]:
+        residuals: dict[str, Residual] = sca(given, step, meaning, condition)
+        return residuals
+
+    velocity = guided(model, meaning, mesh, 1.0, control)
+    noisy = (1 - noise_level) * condition.reference + noise_level * noise
+    return sample(in_dtype(velocity, dtype), noisy, steps, noise_level)
 
 
 def around_face(latents: Tensor, hidden: Tensor) -> Tensor:
-    """What the next frame is shown of this one: latents (B, 4, h, w), zero where ``hidden`` is 1."""
+    """Latents (B, 4, h, w) of a frame as the next one is shown them: zero where ``hidden`` is 1."""
     return latents * (1 - hidden)

@@ -1,6 +1,6 @@
-"""What the audio encoders of PAD are given: content features, level and prosody at 50 Hz."""
+"""The input of PAD's audio encoders: content features, level and prosody at 50 Hz."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,16 +13,16 @@ from talkface.systems.imagineid.pad import Speech
 
 PROSODY = 2 + BINS
 """Pitch, periodicity and the log-mel spectrum."""
-_DEEPEST = -2.0  # of the log-mel below its loudest moment: eight decades
+_LOG_MEL_FLOOR = -2.0  # relative to the loudest moment: eight decades
 
 
 @dataclass(frozen=True)
-class Heard:
+class SpeechFeatures:
     """Speech at 50 Hz.
 
     Attributes:
         content: (T, C) content features.
-        level: (T,) dB below the loudest.
+        level: (T,) dB relative to the loudest moment.
         prosody: (T, PROSODY) octaves above 160 Hz, periodicity, log-mel.
     """
 
@@ -33,33 +33,30 @@ class Heard:
     def __len__(self) -> int:
         return len(self.level)
 
-    def part(self, start: int, stop: int) -> "Heard":
+    def part(self, start: int, stop: int) -> "SpeechFeatures":
         """Features ``start`` to ``stop``."""
-        return Heard(self.content[start:stop], self.level[start:stop], self.prosody[start:stop])
+        return SpeechFeatures(self.content[start:stop], self.level[start:stop], self.prosody[start:stop])
 
 
-def hear(samples: np.ndarray, stream: FeatureStream) -> Heard:
-    """Features of speech (N,), 16 kHz mono, as a whole: for seconds, not for hours."""
-    return _joined(stream([samples]), samples)
-
-
-def _joined(stretches: Iterable, samples: np.ndarray) -> Heard:
-    parts = list(stretches)
+def speech_features(samples: np.ndarray, stream: FeatureStream) -> SpeechFeatures:
+    """Features of seconds or minutes of speech (N,), 16 kHz mono; all is held in memory."""
+    parts = list(stream([samples]))
     content = torch.cat([part.content for part in parts]).half().numpy()
     level = torch.cat([part.level for part in parts]).float().numpy()
     audio = torch.from_numpy(np.pad(samples.astype(np.float32), (0, len(level) * 320 - len(samples))))
     octaves, periodicity = pitch(audio)
-    mel = log_mel(audio[None])[0].T.unflatten(0, (-1, 2)).mean(1)
+    steps = log_mel(audio[None])[0].T  # 100 a second
+    mel = steps.reshape(-1, 2, steps.shape[1]).mean(1)
     prosody = torch.cat([octaves[:, None], periodicity[:, None], mel], 1)
-    return Heard(content, level, prosody[: len(level)].half().numpy())
+    return SpeechFeatures(content, level, prosody[: len(level)].half().numpy())
 
 
-def as_speech(parts: Sequence[Heard], device: torch.device | str) -> Speech:
-    """Stretches of equal length as a batch; how loud each was recorded is taken out of it."""
+def as_speech(parts: Sequence[SpeechFeatures], device: torch.device | str) -> Speech:
+    """Stretches of equal length as a batch, normalised for the loudness of each recording."""
     content, level, prosody = (
         torch.from_numpy(np.stack([getattr(part, name) for part in parts])).float().to(device)
         for name in ("content", "level", "prosody")
     )
     mel = prosody[..., 2:]
-    mel = (mel - mel.amax((1, 2), keepdim=True)).clamp_min(_DEEPEST)
+    mel = (mel - mel.amax((1, 2), keepdim=True)).clamp_min(_LOG_MEL_FLOOR)
     return Speech(content, level, torch.cat([prosody[..., :2], mel], -1))

@@ -27,7 +27,7 @@ from talkface.rendering.portrait import PortraitRenderer
 from talkface.rendering.refiner import Refiner
 from talkface.speech.features import FeatureStream
 from talkface.systems.imagineid.config import EMOTIONS
-from talkface.systems.imagineid.portrait import Imagined, PortraitImaginer, Wish
+from talkface.systems.imagineid.portrait import Imagined, PortraitImaginer, PortraitOptions
 from talkface.systems.imagineid.renderer import DiffusionRenderer
 from talkface.systems.imagineid.voice import Listener, Speaker
 
@@ -71,7 +71,7 @@ class Script:
     speaker: Speaker
     mood: np.ndarray
     changing: bool
-    wish: Wish
+    wish: PortraitOptions
     size: int
     renderer: str
     provenance: Mapping[str, str]

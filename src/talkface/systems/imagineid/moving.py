@@ -1,4 +1,4 @@
-"""A portrait moved to another frame's mesh, and where its face is."""
+"""Moves a portrait to another mesh, and tells where its face is."""
 
 import cv2
 import numpy as np

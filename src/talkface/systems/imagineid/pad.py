@@ -1,7 +1,7 @@
 """PAD, progressive audio disentanglement: identity, then content, then emotion (paper, Sec. 3.1).
 
-Each stage is a transformer over speech at 12.5 or 25 Hz. A stage is frozen before the next one trains, and
-what it gives is among what the next one is given::
+Identity and emotion are transformers over speech at 12.5 Hz, content is convolutional, at 25 Hz. A stage is
+frozen before the next one is trained, and its output is among the inputs of the next one::
 
     speech -> stage 1 -> alpha, semantic embedding ----------------------+
            -> stage 2 (given stage 1) -> beta_mouth --------------------+|
@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from talkface.hub import build_pretrained
 from talkface.nn.blocks import TemporalBlock
+from talkface.nn.transformer import transformer
 from talkface.systems.imagineid.config import EMOTIONS, PadConfig
 
 _DILATIONS = (1, 1, 2, 2, 1)
@@ -32,7 +33,7 @@ class Speech:
 
 @dataclass(frozen=True)
 class Identity:
-    """What a voice tells about its speaker.
+    """What PAD's first stage infers of a speaker.
 
     Attributes:
         shape: (B, K) expected alpha of the 3DMM.
@@ -51,7 +52,7 @@ class Identity:
     age_spread: Tensor
 
     def code(self) -> Tensor:
-        """What later stages are given, (B, K + S)."""
+        """Identity code (B, K + S) for the later stages: shape and semantic embedding."""
         return torch.cat([self.shape, self.semantic], -1)
 
 
@@ -67,28 +68,21 @@ class Inlet(nn.Module):
         self.shrink = nn.Conv1d(config.width, config.width, 2 * stride, stride=stride, padding=stride // 2)
 
     def forward(self, speech: Speech) -> Tensor:
+        """Tokens of speech."""
         parts = [speech.content, speech.level[..., None] / 20 + 1]
         if self.prosody:
             parts.append(speech.prosody)
         x = self.mix(self.drop(torch.cat(parts, -1).transpose(1, 2)))
-        return self.shrink(F.silu(x)).transpose(1, 2)
+        shrunk: Tensor = self.shrink(F.silu(x))
+        return shrunk.transpose(1, 2)
 
 
 def _transformer(config: PadConfig) -> nn.TransformerEncoder:
-    layer = nn.TransformerEncoderLayer(
-        config.width,
-        config.heads,
-        2 * config.width,
-        config.dropout,
-        "gelu",
-        batch_first=True,
-        norm_first=True,
-    )
-    return nn.TransformerEncoder(layer, config.layers, enable_nested_tensor=False)
+    return transformer(config.width, config.heads, config.layers, config.dropout)
 
 
 class IdentityEncoder(nn.Module):
-    """Stage 1: queries [shape] and [semantic] over a voice (paper, Sec. 3.1, "identity")."""
+    """Stage 1: a transformer with queries [shape] and [semantic] (paper, Sec. 3.1, "identity")."""
 
     def __init__(self, config: PadConfig) -> None:
         super().__init__()
@@ -102,10 +96,11 @@ class IdentityEncoder(nn.Module):
         self.told = nn.Linear(3 * config.width, 3)  # male, age, spread of age
 
     def forward(self, speech: Speech) -> Identity:
+        """The speaker of each stretch of speech."""
         tokens = self.inlet(speech)
         queries = self.queries.expand(len(tokens), -1, -1)
         seen = self.body(torch.cat([queries, tokens], 1))
-        # Beside what the queries have gathered: mean and spread, which small data teach most easily.
+        # Mean and standard deviation beside the queries' outputs: they are learnt from less data.
         pooled = [seen[:, 2:].mean(1), seen[:, 2:].std(1)]
         shape, spread = self.shape(self.norm(torch.cat([seen[:, 0], *pooled], -1))).chunk(2, -1)
         described = self.norm(torch.cat([seen[:, 1], *pooled], -1))
@@ -133,13 +128,14 @@ class FaceProjection(nn.Module):
         self.register_buffer("scale", torch.ones(config.features))
 
     def forward(self, features: Tensor) -> Tensor:
+        """Embeddings of descriptors."""
         return F.normalize(self.linear((features - self.mean) / self.scale), dim=-1)
 
 
 class ContentEncoder(nn.Module):
     """Stage 2: mouth coefficients of what is said, given who says it (paper, Sec. 3.1, "content").
 
-    ``gain`` makes up for the calm that the mean of several guesses has.
+    It is the mean of some convolutional networks. ``gain`` makes up for the smaller motion of their mean.
     """
 
     gain: Tensor
@@ -154,11 +150,13 @@ class ContentEncoder(nn.Module):
         return [member(speech, identity) for member in self.members]
 
     def mean(self, speech: Speech, identity: Tensor) -> Tensor:
-        """beta_mouth (B, T / 2, M), the members' mean, as lively as people are."""
+        """beta_mouth (B, T / 2, M): the mean of the members, times ``gain``."""
         return torch.stack(self(speech, identity)).mean(0) * self.gain
 
 
 class _ContentMember(nn.Module):
+    """Convolutions over time, modulated by the identity code."""
+
     def __init__(self, config: PadConfig) -> None:
         super().__init__()
         self.inlet = Inlet(config, stride=2, prosody=False)
@@ -174,11 +172,12 @@ class _ContentMember(nn.Module):
     def forward(self, speech: Speech, identity: Tensor) -> Tensor:
         scale, shift = self.speaker(identity)[:, None].chunk(2, -1)
         x = self.inlet(speech) * (1 + scale) + shift
-        return self.outlet(self.near(x.transpose(1, 2)).transpose(1, 2))
+        lips: Tensor = self.outlet(self.near(x.transpose(1, 2)).transpose(1, 2))
+        return lips
 
 
 class EmotionEncoder(nn.Module):
-    """Stage 3: mood, expression and what it adds to the mouth (paper, Sec. 3.1, "emotion")."""
+    """Stage 3: a transformer for the mood, and the expressions of moods (paper, Sec. 3.1, "emotion")."""
 
     def __init__(self, config: PadConfig) -> None:
         super().__init__()
@@ -207,7 +206,8 @@ class EmotionEncoder(nn.Module):
         moved = self.mouth(mouth.transpose(1, 2)).transpose(1, 2)
         seen = self.body(tokens + self.before(identity)[:, None] + _fitted(moved, count))
         overall = seen.mean(1, keepdim=True).expand(-1, count, -1)
-        return self.mood(self.norm(torch.cat([seen, overall], -1)))
+        logits: Tensor = self.mood(self.norm(torch.cat([seen, overall], -1)))
+        return logits
 
     def express(self, probabilities: Tensor) -> tuple[Tensor, Tensor]:
         """beta_upper (..., U) and residual of beta_mouth (..., M) of a mixture of EMOTIONS (..., 8)."""

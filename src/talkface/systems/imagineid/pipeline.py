@@ -21,7 +21,7 @@ from talkface.speech.features import FeatureStream
 from talkface.systems.imagineid.adapters import Adapters
 from talkface.systems.imagineid.imagination import Imagination, Models, Script
 from talkface.systems.imagineid.pad import Pad
-from talkface.systems.imagineid.portrait import PARTS, PortraitImaginer, Wish
+from talkface.systems.imagineid.portrait import PARTS, PortraitImaginer, PortraitOptions
 from talkface.systems.imagineid.voice import LEAST_MOOD, Listener, Speaker, one_mood, voiced
 from talkface.systems.pipeline import (
     PerformanceParts,
@@ -137,7 +137,7 @@ class ImagineIdPipeline(Pipeline[ImagineIdParts]):
         if emotion != "auto" and emotion_from is not None:
             raise InvalidOption("give either an emotion or a recording to take it from, not both")
         seeds = seeds_of(seed, takes)
-        wish = Wish(
+        wish = PortraitOptions(
             prompt,
             None if steps is None else int(number_within("steps", steps, 1, 100)),
             None if guidance is None else number_within("guidance", guidance, 0.0, 15.0),
@@ -177,7 +177,7 @@ class ImagineIdPipeline(Pipeline[ImagineIdParts]):
             return one_mood(emotion)
         return self.listener.overall_mood(audio, told)
 
-    def choose_renderer(self, renderer: str, wish: Wish) -> str:
+    def choose_renderer(self, renderer: str, wish: PortraitOptions) -> str:
         """The renderer that "auto" or another name stands for.
 
         Raises:

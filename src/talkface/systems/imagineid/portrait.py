@@ -1,4 +1,4 @@
-"""The first frame: a face that could belong to a voice, imagined by the LDM over a mesh of PAD's shape."""
+"""The first frame: a portrait for a voice, drawn by the LDM over a mesh with the shape that PAD infers."""
 
 import logging
 from dataclasses import dataclass, field, replace
@@ -10,15 +10,15 @@ from torch import Tensor
 
 from talkface.diffusion.base import Base
 from talkface.diffusion.captions import Attributes, known_words, phrases
-from talkface.diffusion.critic import PortraitCritic, alike
+from talkface.diffusion.critic import PortraitCritic, eye_likeness
 from talkface.diffusion.sampling import (
-    SHIFT,
+    TIMESTEP_SHIFT,
     Control,
+    default_guidance,
+    default_steps,
     guided,
     in_dtype,
-    own_guidance,
-    own_steps,
-    restored,
+    restore_spectrum,
     sample,
 )
 from talkface.errors import NoFaceFound
@@ -29,8 +29,8 @@ from talkface.face.model import FaceModel
 from talkface.face.portrait import SIDE
 from talkface.face.tracker import FaceMesh, FaceTracker
 from talkface.systems.imagineid.adapters import Adapters
-from talkface.systems.imagineid.ccf import Hint, with_pseudo_words
-from talkface.systems.imagineid.chance import AGE_WORDS, hair_of, one_of
+from talkface.systems.imagineid.ccf import SpatialCondition, with_pseudo_words
+from talkface.systems.imagineid.chance import AGE_WORDS, draw_hair, draw_person
 from talkface.systems.imagineid.config import EMOTIONS
 from talkface.systems.imagineid.moving import hidden_cells
 from talkface.systems.imagineid.pad import Pad
@@ -38,30 +38,30 @@ from talkface.systems.imagineid.voice import Speaker
 
 logger = logging.getLogger(__name__)
 
-_NOSE = 0.58  # of the picture's height, where the tip of the nose is
-_TURNS = np.radians([2.0, 5.0, 2.0])  # standard deviation of pitch, yaw and roll
-_VARIETY = 1.3  # of the spread that a voice leaves to the shape; the LDM makes people more alike
+_NOSE_HEIGHT = 0.58  # of the picture's height, where the tip of the nose is
+_POSE_SPREAD = np.radians([2.0, 5.0, 2.0])  # standard deviation of pitch, yaw and roll
+_SHAPE_SPREAD = 1.3  # factor of the spread of the shape: the LDM makes people more alike than they are
 _MOST_TRIES = 12
-_TOGETHER = 6  # drafts that are drawn in one batch; a Stable Diffusion, far wider, draws one by one
-_FINISHED = 3  # drafts, the soundest ones, that are restored and judged
-_OPEN = (0.07, 0.11)  # least and most openness of eyes, in inter-ocular distances
-_CLOSE = 0.06  # of the inter-ocular distance, within which the face lies on the mesh
+_DRAFT_BATCH = 6  # drafts that are drawn together; a Stable Diffusion, far wider, draws one by one
+_FINISHED = 3  # of the best drafts that are restored and judged
+_EYE_OPENNESS = (0.07, 0.11)  # least and most, in inter-ocular distances
+_ON_MESH = 0.06  # largest adherence, in inter-ocular distances, at which a face lies on its mesh
 PARTS = ("tia", "texture", "restorer", "reference", "mba", "before")
 """What can be left out: TIA, the plausible face that the restorer is shown, the restorer, SCA's reference,
 MBA, and the frame before."""
-_SURE = 0.65  # probability from which on the caption says woman or man
+_CERTAIN = 0.65  # probability from which the caption says woman or man
 
 
 @dataclass(frozen=True)
-class Wish:
-    """What is asked for, beside the voice.
+class PortraitOptions:
+    """How a portrait is drawn.
 
     Attributes:
         prompt: the user's words.
         steps: of the sampler; None for the model's own.
-        guidance: how much the caption counts; 1 is as trained, None as much as the model needs.
+        guidance: classifier-free guidance; 1 is as trained, None the model's own.
         candidates: portraits to choose the best of.
-        without: parts to leave out, of PARTS, to see what they are worth.
+        without: parts to leave out, of PARTS, for ablations.
     """
 
     prompt: str = ""
@@ -78,10 +78,11 @@ class Imagined:
     Attributes:
         image: (H, W, 3) uint8 RGB.
         points: (478, 3) its tracked mesh, pixels.
-        adherence: mean distance of the face from the mesh that was asked for, over the inter-ocular
-            distance; None where the base does not see meshes.
-        soundness: how little strange a draft is; of a finished portrait the critic's opinion.
-        caption: what the LDM was told.
+        adherence: mean distance of the face from the mesh that the LDM was given, over the inter-ocular
+            distance; None where the base is given no mesh.
+        soundness: how well it is drawn: of a draft as the texture model finds it, of a finished portrait as
+            the critic does.
+        caption: that the LDM was given.
         ignored: words of the prompt that it does not know.
         tries: portraits that were drawn.
     """
@@ -97,10 +98,10 @@ class Imagined:
     @property
     def close(self) -> bool:
         """Whether the face lies on the mesh, as far as that is known."""
-        return (self.adherence or 0.0) < _CLOSE
+        return (self.adherence or 0.0) < _ON_MESH
 
     def rank(self) -> tuple[bool, float]:
-        """The higher, the rather it is to be taken: on its mesh before not, then by how well it is drawn."""
+        """Order of preference: faces on their mesh first, and among these by how well they are drawn."""
         return self.close, self.soundness
 
 
@@ -109,11 +110,11 @@ class PortraitImaginer:
 
     Args:
         base: the frozen LDM.
-        adapters: those over it; TIA and SCA are used if they are there.
-        pad: for the embeddings of moods.
+        adapters: over it; TIA and SCA are used if they are there.
+        pad: its embeddings of moods are used.
         face: the 3DMM.
-        tracker: checks that there is a face, and where.
-        critic: tells the better of two portraits.
+        tracker: finds the face in each portrait.
+        critic: chooses among portraits.
         dtype: of the LDM's arithmetic.
     """
 
@@ -134,29 +135,30 @@ class PortraitImaginer:
         self.device = next(base.model.parameters()).device
         self.warp = face.mesh_warp()
 
-    def __call__(self, speaker: Speaker, mood: np.ndarray, seed: int, wish: Wish) -> Imagined:
-        """Imagine a portrait, the best of some candidates.
+    def __call__(self, speaker: Speaker, mood: np.ndarray, seed: int, options: PortraitOptions) -> Imagined:
+        """Draw a portrait, the best of some candidates.
 
         Args:
-            speaker: what the voice tells.
+            speaker: inferred from the voice.
             mood: (8,) probabilities of EMOTIONS.
             seed: another one gives another person.
-            wish: what is asked for.
+            options: how it is drawn.
 
         Raises:
             NoFaceFound: no candidate shows a face.
         """
         generator = np.random.default_rng(seed)
         mesh = resting_mesh(self.face, speaker, generator, self.base.pixels)
-        person = one_of(speaker, generator)
-        caption = self._caption(person, wish.prompt, hair_of(person, wish.prompt, generator))
-        meaning, ignored = self._meaning(person, mood, caption, wish)
+        person = draw_person(speaker, generator)
+        hair = draw_hair(person, options.prompt, generator)
+        caption = self._caption(person, options.prompt, hair)
+        meaning, ignored = self._meaning(person, mood, caption, options)
         drafts: list[Imagined] = []
-        tried, enough = 0, wish.candidates
+        tried, enough = 0, options.candidates
         while tried < enough:
-            count = min(_TOGETHER if self.base.compact else 1, enough - tried)
+            count = min(_DRAFT_BATCH if self.base.compact else 1, enough - tried)
             noise = torch.cat([self._noise(speaker, generator) for _ in range(count)])
-            for image in self._draw(meaning, mesh, noise, wish):
+            for image in self._draw(meaning, mesh, noise, options):
                 found = self._check(image, mesh, caption, ignored)
                 drafts += [replace(found, soundness=self._soundness(found, mesh))] if found else []
             tried += count
@@ -164,30 +166,32 @@ class PortraitImaginer:
                 enough = min(enough + 1, _MOST_TRIES)
         if not drafts:
             raise NoFaceFound(
-                f"no face came out of {_MOST_TRIES} tries with seed {seed}; choose another seed or prompt"
+                f"no face came out of {_MOST_TRIES} tries with seed={seed}; choose another seed or prompt"
             )
         drafts.sort(key=Imagined.rank, reverse=True)
-        finished = [self._finished(draft, mesh, wish) for draft in drafts[:_FINISHED]]
+        finished = [self._finished(draft, mesh, options) for draft in drafts[:_FINISHED]]
         return replace(max(finished, key=Imagined.rank), tries=tried)
 
-    # -- what the LDM is told --------------------------------------------------------------------
+    # -- captions ----------------------------------------------------------------------------------
 
     def _caption(self, person: Speaker, prompt: str, hair: str) -> str:
-        """The user's words, after those that voice and chance tell and they do not."""
-        told = told_words(person, prompt)
+        """A caption of the person, with the user's words at its end."""
+        words = voice_words(person, prompt)
         if self.base.compact:
-            return ", ".join(filter(None, [*told, hair, prompt.strip()]))
-        subject = " ".join(["a", *(told or ["person"])])
-        return ", ".join(
-            filter(None, [f"portrait photo of {subject}", hair, prompt.strip(), "looking at the camera"])
-        )
+            return ", ".join(filter(None, [*words, hair, prompt.strip()]))
+        subject = " ".join(["a", *(words or ["person"])])
+        parts = [f"portrait photo of {subject}", hair, prompt.strip(), "looking at the camera"]
+        return ", ".join(filter(None, parts))
 
     def _meaning(
-        self, speaker: Speaker, mood: np.ndarray, caption: str, wish: Wish
+        self, speaker: Speaker, mood: np.ndarray, caption: str, options: PortraitOptions
     ) -> tuple[Tensor, list[str]]:
-        """Meaning (1, L, C) of a caption, with the voice's pseudo-words unless the prompt contradicts it."""
+        """Text embeddings (1, L, C) of a caption, and its words that were ignored.
+
+        They hold the voice's pseudo-words, unless the prompt contradicts the voice.
+        """
         model, tia = self.base.model, self.adapters.tia
-        if tia is None or "tia" in wish.without or contradicts(speaker, wish.prompt):
+        if tia is None or "tia" in options.without or contradicts(speaker, options.prompt):
             return self.base.meaning(caption)
         tokens = model.tokenize(caption, voice=True)
         ids = torch.from_numpy(tokens.ids)[None].to(self.device)
@@ -198,7 +202,7 @@ class PortraitImaginer:
             return model.text(words), tokens.ignored
 
     def _smile(self, mood: np.ndarray) -> Tensor:
-        """Embedding (1, E) of how happy a mood is: TIA has seen faces that smile, and others."""
+        """Embedding (1, E) of a mood between neutral and happy: TIA was trained on these two."""
         happy = float(mood[EMOTIONS.index("happy")])
         plain, smiling = (self.moods[EMOTIONS.index(name)] for name in ("neutral", "happy"))
         return ((1 - happy) * plain + happy * smiling)[None]
@@ -208,38 +212,40 @@ class PortraitImaginer:
     def _noise(self, speaker: Speaker, generator: np.random.Generator) -> Tensor:
         """Noise (1, 4, h, w): a random projection of the voice's embedding.
 
-        One seed gives alike noise to two recordings of one voice, other noise to other voices, and another
-        seed has nothing in common with it.
+        With one seed, two recordings of one voice have similar noise, and other voices have other noise. The
+        noise of two seeds is independent.
         """
         side = self.base.pixels // 8
         voice = speaker.semantic / max(float(np.linalg.norm(speaker.semantic)), 1e-6)
-        if not voice.any():  # nothing is told: as if it were any one voice
+        if not voice.any():  # the embedding is unknown: any unit vector will do
             voice = np.eye(len(voice))[0]
         noise = np.tensordot(voice, generator.standard_normal((len(voice), 1, 4, side, side)), 1)
         return torch.from_numpy(noise.astype(np.float32)).to(self.device)
 
     @torch.inference_mode()
-    def _draw(self, meaning: Tensor, mesh: np.ndarray, noise: Tensor, wish: Wish) -> np.ndarray:
+    def _draw(self, meaning: Tensor, mesh: np.ndarray, noise: Tensor, options: PortraitOptions) -> np.ndarray:
         """Pictures (B, H, W, 3) uint8 of noise (B, 4, h, w)."""
         model = self.base.model
         drawing = self.drawing(mesh)
         seen = model.see(drawing)
         if seen is not None:
             seen = seen.expand(len(noise), -1, -1, -1)
-        guidance = own_guidance(model) if wish.guidance is None else wish.guidance
+        guidance = default_guidance(model) if options.guidance is None else options.guidance
+        steps = options.steps or default_steps(model)
         velocity = guided(model, meaning, seen, guidance, self._control(drawing, mesh))
-        latents = sample(in_dtype(velocity, self.dtype), noise, wish.steps or own_steps(model), shift=SHIFT)
-        latents = restored(latents, model.config.spectrum)
+        latents = sample(in_dtype(velocity, self.dtype), noise, steps, shift=TIMESTEP_SHIFT)
+        latents = restore_spectrum(latents, model.config.spectrum)
         picture = self.base.autoencoder.decode(latents).permute(0, 2, 3, 1)
-        return (picture * 255).round().byte().cpu().numpy()
+        images: np.ndarray = (picture * 255).round().byte().cpu().numpy()
+        return images
 
     @torch.inference_mode()
-    def _finished(self, drawn: Imagined, mesh: np.ndarray, wish: Wish) -> Imagined:
-        """A draft as a photograph would show it, if the base can tell, and the critic's opinion of it."""
+    def _finished(self, drawn: Imagined, mesh: np.ndarray, options: PortraitOptions) -> Imagined:
+        """A draft, restored if the base has a restorer, with the critic's score."""
         found: Imagined | None = None
-        if self.base.restorer is not None and "restorer" not in wish.without:
-            plausible = "texture" not in wish.without
-            image = self.base.photograph(drawn.image, mesh, self.drawing(mesh), plausible)
+        if self.base.restorer is not None and "restorer" not in options.without:
+            plausible = "texture" not in options.without
+            image = self.base.restore(drawn.image, mesh, self.drawing(mesh), plausible)
             found = self._check(image, mesh, drawn.caption, drawn.ignored)
             if found is None:
                 logger.warning("a restored portrait shows no face; the LDM's own is taken")
@@ -247,9 +253,9 @@ class PortraitImaginer:
         return replace(found, soundness=self.critic.judge(found.image, found.points))
 
     def _soundness(self, draft: Imagined, mesh: np.ndarray) -> float:
-        """How well a draft is drawn: as far as a face could look so, else by how alike its eyes are."""
+        """How well a draft is drawn: how plausible its face is, or else how alike its eyes are."""
         if self.base.texture is None:
-            return alike(draft.image, draft.points)
+            return eye_likeness(draft.image, draft.points)
         return -self.base.texture.strangeness(draft.image, mesh)
 
     def drawing(self, mesh: np.ndarray) -> Tensor:
@@ -258,7 +264,7 @@ class PortraitImaginer:
         return torch.from_numpy(draw_mesh(self.warp, mesh, pixels, pixels // 2))[None].to(self.device)
 
     def _control(self, drawing: Tensor, mesh: np.ndarray) -> Control | None:
-        """SCA shows the mesh to a base that does not see it by itself."""
+        """SCA, for a base without a mesh encoder."""
         sca = self.adapters.sca
         if self.base.compact or sca is None:
             return None
@@ -266,15 +272,15 @@ class PortraitImaginer:
         nothing = torch.zeros(1, 4, side, side, device=self.device)
         hidden = torch.from_numpy(hidden_cells(mesh, side, self.base.pixels))[None].to(self.device)
         known = torch.zeros(1, 2, device=self.device)
-        hint = Hint(drawing, nothing, nothing, hidden, known)
-        return lambda given, step, meaning: sca(given, step, meaning, hint.expanded(len(given)))
+        condition = SpatialCondition(drawing, nothing, nothing, hidden, known)
+        return lambda given, step, meaning: sca(given, step, meaning, condition.expanded(len(given)))
 
     # -- choosing ------------------------------------------------------------------------------------
 
     def _check(
         self, image: np.ndarray, mesh: np.ndarray, caption: str, ignored: list[str]
     ) -> Imagined | None:
-        """The portrait, if there is a face in it."""
+        """The portrait with its tracked mesh; None if there is no face in it."""
         meshes: list[FaceMesh] = self.tracker.track_image(image)
         if not meshes:
             return None
@@ -286,23 +292,32 @@ class PortraitImaginer:
 def resting_mesh(
     face: FaceModel, speaker: Speaker, generator: np.random.Generator, pixels: int
 ) -> np.ndarray:
-    """A mesh (478, 3) at rest, in pixels of a picture, of the voice's shape and what it leaves open."""
-    alpha = speaker.shape + _VARIETY * speaker.shape_spread * generator.standard_normal(len(speaker.shape))
-    neutral = awake(face, face.mean + np.tensordot(alpha.astype(np.float32), face.identity, 1))
-    turn = Rotation.from_rotvec(_TURNS * generator.standard_normal(3)).as_matrix()
-    points = (neutral @ turn.T).astype(np.float32)
+    """A mesh (478, 3) at rest, with a shape and a pose that are drawn at random.
+
+    Args:
+        face: the 3DMM.
+        speaker: whose expected shape and spread the shape is drawn from.
+        generator: draws shape and pose.
+        pixels: side of the picture in whose pixels the mesh is.
+    """
+    spread = _SHAPE_SPREAD * speaker.shape_spread
+    alpha = speaker.shape + spread * generator.standard_normal(len(speaker.shape))
+    neutral = with_open_eyes(face, face.mean + np.tensordot(alpha.astype(np.float32), face.identity, 1))
+    turn = Rotation.from_rotvec(_POSE_SPREAD * generator.standard_normal(3)).as_matrix()
+    points: np.ndarray = (neutral @ turn.T).astype(np.float32)
     points *= pixels / (SIDE * face_unit(points))
-    middle = np.array([(pixels - 1) / 2, _NOSE * pixels], np.float32)
+    middle = np.array([(pixels - 1) / 2, _NOSE_HEIGHT * pixels], np.float32)
     points[:, :2] += middle - points[tp.NOSE_TIP, :2]
     return points
 
 
-def awake(face: FaceModel, neutral: np.ndarray) -> np.ndarray:
-    """A canonical face (478, 3) whose eyes are as open as most people's: a portrait looks back."""
+def with_open_eyes(face: FaceModel, neutral: np.ndarray) -> np.ndarray:
+    """A canonical face (478, 3), changed so that its eyes are neither closed nor wide open."""
     lids = face.eyelids()
     now = float(tp.eye_openness(neutral).mean())
-    beta = lids.gap * (float(np.clip(now, *_OPEN)) - now) / np.square(lids.gap).sum()
-    return neutral + np.tensordot(beta, face.upper, 1).astype(np.float32)
+    beta = lids.gap * (float(np.clip(now, *_EYE_OPENNESS)) - now) / np.square(lids.gap).sum()
+    opened: np.ndarray = neutral + np.tensordot(beta, face.upper, 1).astype(np.float32)
+    return opened
 
 
 def adherence(found: np.ndarray, mesh: np.ndarray) -> float:
@@ -311,15 +326,16 @@ def adherence(found: np.ndarray, mesh: np.ndarray) -> float:
     return float(apart / tp.inter_ocular(mesh))
 
 
-def told_words(speaker: Speaker, prompt: str) -> list[str]:
-    """Words for the sex and age that a voice tells, unless a prompt says something of its own."""
+def voice_words(speaker: Speaker, prompt: str) -> list[str]:
+    """Words for the sex and age that PAD infers, unless a prompt says something of them."""
     said = set(known_words(prompt))
-    male = None if said & {"woman", "man"} or max(speaker.male, 1 - speaker.male) < _SURE else speaker.male
+    uncertain = max(speaker.male, 1 - speaker.male) < _CERTAIN
+    male = None if said & {"woman", "man"} or uncertain else speaker.male
     age = None if said & set(AGE_WORDS) else speaker.age
     return phrases(Attributes(male=male, age=age))
 
 
 def contradicts(speaker: Speaker, prompt: str) -> bool:
-    """Whether a prompt asks for a sex that the voice does not tell."""
+    """Whether a prompt asks for another sex than PAD infers."""
     said = set(known_words(prompt))
     return bool(said & {"woman"} and speaker.male > 0.5) or bool(said & {"man"} and speaker.male < 0.5)

@@ -1,4 +1,4 @@
-"""Frame after frame by diffusion: shared noise, moved reference, frame before (paper, Sec. 3.2)."""
+"""A video frame by frame by diffusion, auto-regressively and from shared noise (paper, Sec. 3.2)."""
 
 from collections.abc import Iterable, Iterator
 
@@ -17,7 +17,13 @@ from talkface.rendering.portrait import PortraitRenderer
 from talkface.rendering.refiner import Refiner
 from talkface.systems.imagineid.adapters import Adapters
 from talkface.systems.imagineid.ccf import decode_blended
-from talkface.systems.imagineid.frames import BEGIN, STEPS, around_face, draw_latents, hint_of
+from talkface.systems.imagineid.frames import (
+    FRAME_NOISE_LEVEL,
+    FRAME_STEPS,
+    around_face,
+    draw_latents,
+    spatial_condition,
+)
 from talkface.systems.imagineid.moving import hidden_cells
 from talkface.systems.imagineid.portrait import Imagined
 
@@ -25,8 +31,8 @@ from talkface.systems.imagineid.portrait import Imagined
 class DiffusionRenderer:
     """Draws an imagined person in any motion.
 
-    A frame starts from the reference moved to its mesh, noisy with the same noise as every other, so that
-    what moves takes its texture along and what rests stays as it is.
+    Sampling of a frame begins with the reference, moved to the frame's mesh, and noise on it that is the same
+    in all frames: what moves takes its texture along, and what rests does not change.
 
     Args:
         base: the frozen LDM.
@@ -36,8 +42,8 @@ class DiffusionRenderer:
         refiner: of TH-PAD's generator, which moves the reference; None, and it is warped only.
         seed: of the shared noise.
         steps: of the sampler for a frame.
-        begin: time at which a frame begins, above 0 to 1.
-        without: "reference", "mba" or "before" to leave out, to see what they are worth.
+        noise_level: initial noise level of a frame, above 0 to 1.
+        without: parts to leave out, for ablations: "reference", "mba" or "before".
         dtype: of the networks' arithmetic.
     """
 
@@ -49,15 +55,15 @@ class DiffusionRenderer:
         face: FaceModel,
         refiner: Refiner | None,
         seed: int = 0,
-        steps: int = STEPS,
-        begin: float = BEGIN,
+        steps: int = FRAME_STEPS,
+        noise_level: float = FRAME_NOISE_LEVEL,
         without: frozenset[str] = frozenset(),
         dtype: torch.dtype = torch.float32,
     ) -> None:
         self.base, self.adapters, self.steps, self.without = base, adapters, steps, without
         self.dtype = dtype
-        # Without the reference there is nothing to begin with but noise.
-        self.begin = 1.0 if "reference" in without else begin
+        # Without the reference, sampling begins with noise alone.
+        self.noise_level = 1.0 if "reference" in without else noise_level
         self.device = next(base.model.parameters()).device
         self.portrait = PortraitRenderer(imagined.image, imagined.points, face, refiner, self.device, dtype)
         self.warp = face.mesh_warp()
@@ -93,15 +99,14 @@ class DiffusionRenderer:
         hidden = torch.from_numpy(hidden_cells(mesh, pixels // 8, pixels))[None].to(self.device)
         drawing = torch.from_numpy(draw_mesh(self.warp, mesh, pixels, pixels // 2))[None].to(self.device)
         before = None if "before" in self.without else before
-        hint = hint_of(drawing, reference, hidden, before, "reference" not in self.without)
-        latents = draw_latents(
-            base.model, sca, self.meaning, hint, self.noise, self.steps, self.begin, self.dtype
-        )
+        condition = spatial_condition(drawing, reference, hidden, before, "reference" not in self.without)
+        given = base.model, sca, self.meaning, condition, self.noise
+        latents = draw_latents(*given, self.steps, self.noise_level, self.dtype)
         blend = torch.from_numpy(mask)[None, None].to(self.device)
         if "mba" in self.without:
             drawn = base.autoencoder.decode(latents)
         else:
             drawn = decode_blended(base.autoencoder, mba, latents, reference, blend)
-            latents = reference  # what is shown around the face
+            latents = reference  # what the frame shows around the face
         image = (drawn[0].permute(1, 2, 0) * 255).round().byte().cpu().numpy()
         return around_face(latents, hidden), image

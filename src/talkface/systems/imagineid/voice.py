@@ -1,4 +1,4 @@
-"""What PAD tells of recordings of any length: who speaks, what the lips do, and in which mood."""
+"""PAD over recordings of any length: who speaks, what the lips do, and in which mood."""
 
 import logging
 from collections.abc import Iterable, Iterator
@@ -16,32 +16,33 @@ from talkface.speech.activity import VoiceActivity
 from talkface.speech.features import FEATURE_RATE, FeatureStream
 from talkface.speech.mel import SAMPLE_RATE
 from talkface.systems.imagineid.config import EMOTIONS
-from talkface.systems.imagineid.hearing import Heard, as_speech, hear
+from talkface.systems.imagineid.hearing import SpeechFeatures, as_speech, speech_features
 from talkface.systems.imagineid.pad import Pad, Speech
 
 logger = logging.getLogger(__name__)
 
-_LISTENED = 30.0  # seconds with a voice that tell who speaks
-LEAST_MOOD = 0.4  # seconds of voice in which a mood is heard
-_LEAST = 1.0  # seconds of voice without which nobody can be told
-_WINDOW = 250  # features that PAD's first stage hears at once
-_BLOCK = 3.0  # seconds in which a mood is told
-_VOICED = 0.5  # probability of a voice
-_SOME_VOICE = 0.25  # share of a block with a voice, from which on it counts
-_SEVERAL = 0.2  # spread of the probability of a man's voice over windows, above which there are several
+LEAST_MOOD = 0.4
+"""Seconds of voice that are enough to hear a mood."""
+_IDENTITY_SECONDS = 30.0  # of voice that are listened to for the identity
+_LEAST_SECONDS = 1.0  # of voice that are needed for the identity
+_IDENTITY_FEATURES = 250  # in a window of PAD's first stage: five seconds
+_MOOD_SECONDS = 3.0  # in a window of PAD's third stage
+_VOICED = 0.5  # probability from which a moment counts as voice
+_VOICED_SHARE = 0.25  # of a block that must be voice for it to count
+_SEVERAL_VOICES = 0.2  # spread of the probability of a man's voice over windows that tells of several voices
 
 
 @dataclass(frozen=True)
 class Speaker:
-    """What a voice tells of its speaker; a face that could belong to it, not a person.
+    """What is inferred of a speaker from the voice: of a face that could belong to it, not of a person.
 
     Attributes:
         shape, shape_spread: (K,) expected alpha of the 3DMM and its standard deviation.
         semantic: (S,) identity embedding.
         male: probability of a man's voice, 0 to 1.
-        male_spread: its standard deviation over the windows listened to.
-        age, age_spread: years, expected and standard deviation.
-        seconds: of voice listened to.
+        male_spread: its standard deviation over the windows.
+        age, age_spread: expected age and its standard deviation, years.
+        seconds: of voice that were listened to.
     """
 
     shape: np.ndarray
@@ -55,7 +56,7 @@ class Speaker:
 
     @property
     def code(self) -> np.ndarray:
-        """What PAD's later stages are given, (K + S,)."""
+        """Identity code (K + S,) for PAD's later stages."""
         return np.concatenate([self.shape, self.semantic])
 
 
@@ -82,28 +83,29 @@ class Listener:
             UnreadableMedia: the file cannot be read.
         """
         voice = voiced(path)
-        told = self.tell(hear(voice.samples, self.stream), voice.seconds)
-        if told.male_spread > _SEVERAL:
+        inferred = self.tell(speech_features(voice.samples, self.stream), voice.seconds)
+        if inferred.male_spread > _SEVERAL_VOICES:
             logger.warning("several voices in %s: one face is imagined from all of them", path.name)
-        return told
+        return inferred
 
     @torch.inference_mode()
-    def tell(self, heard: Heard, seconds: float) -> Speaker:
-        """Who speaks, from what was heard: the mean over windows of five seconds."""
-        count = max(1, len(heard) // _WINDOW)
+    def tell(self, heard: SpeechFeatures, seconds: float) -> Speaker:
+        """Who speaks: the mean over windows of five seconds."""
+        count = max(1, len(heard) // _IDENTITY_FEATURES)
         length = max(4, len(heard) // count // 4 * 4)
         parts = [heard.part(k * length, (k + 1) * length) for k in range(count)]
-        told = self.pad.identity(as_speech(parts, self.device))
-        male = told.male.sigmoid().cpu().numpy()
-        semantic = told.semantic.mean(0)
+        inferred = self.pad.identity(as_speech(parts, self.device))
+        male = inferred.male.sigmoid().cpu().numpy()
+        semantic = inferred.semantic.mean(0)
         return Speaker(
-            shape=told.shape.mean(0).cpu().numpy(),
-            shape_spread=told.shape_spread.mean(0).cpu().numpy(),
+            shape=inferred.shape.mean(0).cpu().numpy(),
+            shape_spread=inferred.shape_spread.mean(0).cpu().numpy(),
             semantic=(semantic / semantic.norm()).cpu().numpy(),
-            male=float(told.male.mean().sigmoid()),
+            male=float(inferred.male.mean().sigmoid()),
             male_spread=float(male.std()),
-            age=10 * float(told.age.mean()),
-            age_spread=10 * float((told.age_spread.square().mean() + told.age.var(unbiased=False)).sqrt()),
+            age=10 * float(inferred.age.mean()),
+            age_spread=10
+            * float((inferred.age_spread.square().mean() + inferred.age.var(unbiased=False)).sqrt()),
             seconds=seconds,
         )
 
@@ -122,9 +124,10 @@ class Listener:
     def moods(self, blocks: Iterable[np.ndarray], speaker: Speaker) -> Iterator[np.ndarray]:
         """Probabilities (T, 8) of EMOTIONS at 25 fps, in stretches, of blocks of samples at 16 kHz.
 
-        Each three seconds have a mood, and in between it changes evenly; where nobody speaks it stays.
+        Each three seconds have a mood, between which probabilities are interpolated; where nobody speaks the
+        mood stays as it was.
         """
-        length = round(_BLOCK * FRAME_RATE)
+        length = round(_MOOD_SECONDS * FRAME_RATE)
         weight = (np.arange(length)[:, None] + 0.5) / length
         last: np.ndarray | None = None
         for mood in self._block_moods(blocks, speaker):
@@ -141,28 +144,30 @@ class Listener:
         found = []
         for number, mood in enumerate(self._block_moods(stream_audio(path), speaker)):
             found.append(mood)
-            if number * _BLOCK > 60:
+            if number * _MOOD_SECONDS > 60:
                 break
         return np.mean(found, 0) if found else _neutral()
 
     def _block_moods(self, blocks: Iterable[np.ndarray], speaker: Speaker) -> Iterator[np.ndarray]:
         activity, done = VoiceActivity(), 0
         mood = _neutral()
-        for samples in _regular(blocks, round(_BLOCK * SAMPLE_RATE)):
+        for samples in _regular(blocks, round(_MOOD_SECONDS * SAMPLE_RATE)):
             activity.feed(samples)
             count = len(samples) * FEATURE_RATE // SAMPLE_RATE
             voiced = activity.probability(done, done + count) > _VOICED
             done += count
-            if count >= FEATURE_RATE and voiced.mean() > _SOME_VOICE:
-                mood = self._mood(hear(samples, self.stream), speaker)
+            if count >= FEATURE_RATE and voiced.mean() > _VOICED_SHARE:
+                mood = self._mood(speech_features(samples, self.stream), speaker)
             yield mood
 
     @torch.inference_mode()
-    def _mood(self, heard: Heard, speaker: Speaker) -> np.ndarray:
+    def _mood(self, heard: SpeechFeatures, speaker: Speaker) -> np.ndarray:
         speech = as_speech([heard.part(0, len(heard) // 4 * 4)], self.device)
         code = self._code(speaker)
         mouth = self.pad.content.mean(speech, code)
-        return self.pad.emotion.logits(speech, code, mouth)[0].mean(0).softmax(-1).cpu().numpy()
+        logits = self.pad.emotion.logits(speech, code, mouth)[0].mean(0)
+        probabilities: np.ndarray = logits.softmax(-1).cpu().numpy()
+        return probabilities
 
     @torch.inference_mode()
     def expression(self, moods: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -172,14 +177,16 @@ class Listener:
 
 
 def one_mood(name: str) -> np.ndarray:
-    """Probabilities (8,) of a mood that is sure.
+    """Probabilities (8,) of EMOTIONS for one mood by name.
 
     Raises:
         InvalidOption: there is no such mood.
     """
     if name not in EMOTIONS:
         raise InvalidOption(f"emotion is {name}; choose auto, {', '.join(EMOTIONS)}")
-    return np.eye(len(EMOTIONS), dtype=np.float32)[EMOTIONS.index(name)]
+    probabilities = np.zeros(len(EMOTIONS), np.float32)
+    probabilities[EMOTIONS.index(name)] = 1
+    return probabilities
 
 
 def _neutral() -> np.ndarray:
@@ -188,14 +195,14 @@ def _neutral() -> np.ndarray:
 
 @dataclass(frozen=True)
 class Voice:
-    """What is listened to of a file: samples (N,) of its blocks with a voice, and seconds of voice."""
+    """The voiced blocks of a file: samples (N,), 16 kHz mono, and how many seconds of them are voice."""
 
     path: Path
     samples: np.ndarray
     seconds: float
 
 
-def voiced(path: Path, least: float = _LEAST) -> Voice:
+def voiced(path: Path, least: float = _LEAST_SECONDS) -> Voice:
     """The first half minute of a file in which somebody speaks.
 
     Args:
@@ -214,10 +221,10 @@ def voiced(path: Path, least: float = _LEAST) -> Voice:
         count = len(block) * FEATURE_RATE // SAMPLE_RATE
         heard = activity.probability(done, done + count) > _VOICED
         done += count
-        if count and heard.mean() > _SOME_VOICE:
+        if count and heard.mean() > _VOICED_SHARE:
             kept.append(block)
             seconds += float(heard.sum()) / FEATURE_RATE
-        if seconds >= _LISTENED:
+        if seconds >= _IDENTITY_SECONDS:
             break
     if seconds < least:
         raise AudioTooShort(

@@ -1,26 +1,25 @@
-"""At the border of a hole: what is drawn continues what is around it, in colour and in gradient."""
+"""Fits what is drawn in a hole to its surroundings, in colour and in gradient."""
 
 import cv2
 import numpy as np
 
-_LEVELS = 7
-_SWEEPS = 24
+_LEVELS = 7  # of the pyramid with which pictures are continued
+_SWEEPS = 24  # of Jacobi's iteration
 _RADIUS = 0.99  # assumed spectral radius of Jacobi's iteration: of holes about a hundred pixels across
-_NEAR = 5  # pixels around a person whose colours are no longer the background's
-_LEAST = 1e-3  # what counts a pixel that shows a person, where the background is nowhere to be seen
+_NEAR = 5  # pixels around a person that do not count as background
+_LEAST_WEIGHT = 1e-3  # of pixels that show a person: they are used where no background is visible
 _NEIGHBOURS = np.array([[0, 1, 0], [1, 0, 1], [0, 1, 0]], np.float32) / 4
 
 
 def continued(image: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """Fill what is not known of a picture by its surroundings, smoothly (push-pull).
+    """Fill what is not known of a picture smoothly from its surroundings (push-pull interpolation).
 
     Args:
         image: (H, W, C) float32.
-        known: (H, W) float32, 1 where the picture is known, 0 where it is not; between them, how much
-            it counts.
+        known: (H, W) float32 weights in [0, 1]: 1 where the picture is known, 0 where it is not.
 
     Returns:
-        (H, W, C) float32; where it is known, as it was.
+        (H, W, C) float32; unchanged where it is known.
     """
     pyramid = [(image * known[..., None], known)]
     for _ in range(_LEVELS):
@@ -40,10 +39,10 @@ def continued(image: np.ndarray, known: np.ndarray) -> np.ndarray:
 
 
 def membrane(field: np.ndarray, free: np.ndarray) -> np.ndarray:
-    """A field that is bent as little as it can be where it is free (Pérez, "Poisson image editing", 2003).
+    """Solve Laplace's equation where a field is free (Pérez et al., "Poisson image editing", 2003).
 
-    Jacobi's iteration for Laplace's equation, sped up by Chebyshev's polynomials. Begun with what
-    :func:`continued` gives, only what is fine near the border is left to settle, so that few sweeps do.
+    Jacobi's iteration with Chebyshev acceleration. Few sweeps suffice for a field that :func:`continued` has
+    filled: only fine differences near the border are left.
 
     Args:
         field: (H, W, C) float32; fixed where it is not free.
@@ -73,14 +72,14 @@ def joined(
 ) -> np.ndarray:
     """A frame whose hole is filled by what was drawn, without a step at its border.
 
-    What drawing and scene differ by just outside of the hole is spread into it as a membrane, and taken off.
-    Beside the person, the scene's own background is continued instead.
+    The difference of drawing and scene just outside of the hole is interpolated into it as a membrane, and
+    subtracted. Beside the person, the scene's own background is continued instead.
 
     Args:
-        scene: (H, W, 3) float32, 0 to 255; what is in the hole does not matter.
-        drawn: (H, W, 3) float32, also of what is around the hole.
+        scene: (H, W, 3) float32, 0 to 255; what it shows in the hole is not used.
+        drawn: (H, W, 3) float32, with the surroundings of the hole.
         hole: (H, W) float32 soft mask, 0 outside.
-        person: (H, W) float32 in [0, 1], where the drawing shows somebody; None to show all of it.
+        person: (H, W) float32 in [0, 1], where the drawing shows a person; None to use all of it.
 
     Returns:
         (H, W, 3) float32; outside of the hole it is the scene.
@@ -92,6 +91,6 @@ def joined(
     filled = drawn + membrane(continued(scene - drawn, seen), free)
     if person is not None:
         near = cv2.dilate(person, np.ones((_NEAR, _NEAR), np.uint8))
-        behind = continued(scene, seen * np.maximum(1 - near, _LEAST))
+        behind = continued(scene, seen * np.maximum(1 - near, _LEAST_WEIGHT))
         filled = behind + person[..., None] * (filled - behind)
     return np.where(free[..., None], filled, scene)

@@ -2,24 +2,24 @@
 
 from dataclasses import dataclass
 
-WINDOW = 8
-"""Frames that are drawn together."""
-PLANES = 15
-"""Channels of a video-type signal at the latents' size; see :class:`~talkface.systems.tccp.model.Signal`."""
+WINDOW_FRAMES = 8
+"""Frames that stage 2 draws together."""
+SIGNAL_CHANNELS = 15
+"""Channels of the maps of a :class:`~talkface.systems.tccp.model.VideoSignal`."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class MVControlNetConfig:
-    """What one stage is conditioned on; the rest is as its base is.
+    """What one stage is conditioned on; all other sizes are those of its base.
 
     Attributes:
-        audio: width of content features; 0 where the stage does not listen.
-        lips: width of mouth coefficients; 0 where the stage is not told them.
-        words: tokens of each of these in a frame.
+        audio: width of content features; 0 for a stage without audio.
+        lips: width of mouth coefficients; 0 for a stage without them.
+        words: tokens per frame of each of these.
         identity: channels of the identity encoder.
-        drawing: whether the control branch sees drawings of landmarks.
-        control: whether there is a control branch; else what it would see joins the latents.
-        begin: time at which frames with a first guess begin, above 0 to 1: so noisy is it then.
+        drawing: whether the control branch is given drawings of landmarks.
+        control: whether there is a control branch; else its input is added to the latents.
+        begin: initial noise level of frames that have an initial estimate, above 0 to 1.
         heads: of attention over time.
         frames: longest window.
     """

@@ -1,4 +1,4 @@
-"""Detail that latents cannot hold: the face itself is the moved reference's, in the light that was drawn."""
+"""Detail that latents cannot hold: the face of the moved reference, in the light of the drawn picture."""
 
 import numpy as np
 
@@ -8,8 +8,8 @@ from talkface.systems.tccp.border import continued, membrane
 def with_reference(drawn: np.ndarray, moved: np.ndarray, inside: np.ndarray) -> np.ndarray:
     """A drawn picture whose face is the moved reference's.
 
-    What the two differ by around the face is spread over it as a membrane, so that colours and light are
-    those that were drawn; what is around the face stays as it was drawn.
+    The difference of the two around the face is interpolated into it as a membrane, so that colours and light
+    are those of the drawn picture; what is around the face does not change.
 
     Args:
         drawn: (H, W, 3) float32, 0 to 255, from latents.
@@ -24,4 +24,5 @@ def with_reference(drawn: np.ndarray, moved: np.ndarray, inside: np.ndarray) -> 
         return drawn
     moved = moved.astype(np.float32)
     apart = membrane(continued(drawn - moved, (~free).astype(np.float32)), free)
-    return drawn + inside[..., None] * (moved + apart - drawn)
+    detailed: np.ndarray = drawn + inside[..., None] * (moved + apart - drawn)
+    return detailed

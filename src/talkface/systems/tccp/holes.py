@@ -1,4 +1,4 @@
-"""Where a face is missing: masks of holes, and frames in which they are covered."""
+"""Masks of holes, where a face is missing, and frames in which holes are covered."""
 
 from dataclasses import dataclass
 
@@ -8,8 +8,8 @@ import numpy as np
 from talkface.face import topology as tp
 from talkface.face.crop import face_unit
 
-_GREY = 127  # of what is covered
-_SOFT = 0.12  # inter-ocular distances from a hole's edge inward to where it is filled altogether
+_COVER_GREY = 127
+_SOFT_EDGE = 0.12  # inter-ocular distances over which a face's hole fades, inwards
 
 
 @dataclass(frozen=True)
@@ -17,9 +17,9 @@ class Hole:
     """A hole in a frame.
 
     Attributes:
-        mask: (H, W) float32 in [0, 1], how much of the new face is shown; where it is above 0, the frame is
-            hidden from the networks.
-        box: left, top, right, bottom of it in pixels, the last two exclusive.
+        mask: (H, W) float32 in [0, 1], the share of the new face in the result; where it is above 0, the
+            frame is hidden from the networks.
+        box: left, top, right, bottom in pixels, the last two exclusive.
     """
 
     mask: np.ndarray
@@ -36,7 +36,7 @@ class Hole:
 
 
 def face_hole(
-    points: np.ndarray, size: tuple[int, int], margin: float = 0.25, soft: float = _SOFT
+    points: np.ndarray, size: tuple[int, int], margin: float = 0.25, soft: float = _SOFT_EDGE
 ) -> np.ndarray:
     """Mask (H, W) float32 of a face (478, 3) with a margin around its oval.
 
@@ -55,7 +55,8 @@ def hole_outline(points: np.ndarray, margin: float = 0.25) -> np.ndarray:
     """Outline (36, 2) in pixels of a hole for a face (478, 3): its oval, larger by ``margin``."""
     oval = points[tp.FACE_OVAL, :2]
     center = (oval.max(0) + oval.min(0)) / 2
-    return center + (1 + margin) * (oval - center)
+    outline: np.ndarray = center + (1 + margin) * (oval - center)
+    return outline
 
 
 def box_hole(box: tuple[float, float, float, float], size: tuple[int, int], soft: float = 0.0) -> np.ndarray:
@@ -72,23 +73,24 @@ def softened(mask: np.ndarray, soft: float) -> np.ndarray:
         cv2.copyMakeBorder((mask > 0).astype(np.uint8), 1, 1, 1, 1, cv2.BORDER_REPLICATE), cv2.DIST_L2, 3
     )[1:-1, 1:-1]
     ramp = np.clip(inside / max(soft, 1.0), 0.0, 1.0)
-    return (ramp * ramp * (3 - 2 * ramp)).astype(np.float32)
+    smooth: np.ndarray = ramp * ramp * (3 - 2 * ramp)
+    return smooth.astype(np.float32)
 
 
 def covered(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """A frame (H, W, 3) uint8 that is grey wherever its mask (H, W) is above 0."""
     out = image.copy()
-    out[mask > 0] = _GREY
+    out[mask > 0] = _COVER_GREY
     return out
 
 
 def cells(mask: np.ndarray, side: int) -> np.ndarray:
-    """What share of each latent is hidden, (side, side) float32, of a mask (H, W) of a square picture."""
+    """Share of each latent that is hidden, (side, side) float32, by a mask (H, W) of a square picture."""
     return cv2.resize((mask > 0).astype(np.float32), (side, side), interpolation=cv2.INTER_AREA)
 
 
 def beside(hidden: np.ndarray) -> slice | None:
-    """Columns of a square picture, left or right of its hole, that could be somebody else's place.
+    """Columns of a square picture, left or right of its hole, where somebody else could be.
 
     Args:
         hidden: (T, H, W) above 0 where frames are covered.

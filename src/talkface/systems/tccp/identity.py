@@ -15,7 +15,7 @@ from talkface.face.portrait import PIXELS, portrait_matrix
 from talkface.face.tracker import FaceTracker
 from talkface.nn.picture import enlarged, pictures
 
-_AT_MOST = 8  # portraits that are looked at
+_MOST_PORTRAITS = 8
 
 
 @dataclass(frozen=True)
@@ -58,8 +58,8 @@ class Identity:
             NoFaceFound: one shows nobody.
             InvalidOption: there are none, too many, or one shows several people.
         """
-        if not 1 <= len(given) <= _AT_MOST:
-            raise InvalidOption(f"give 1 to {_AT_MOST} pictures of the identity, not {len(given)}")
+        if not 1 <= len(given) <= _MOST_PORTRAITS:
+            raise InvalidOption(f"give 1 to {_MOST_PORTRAITS} pictures of the identity, not {len(given)}")
         images, points = [], []
         for name, image in given:
             found = tracker.track_image(image)

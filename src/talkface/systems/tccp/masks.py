@@ -1,4 +1,4 @@
-"""Where the hole of every frame is: given as a picture, a video or a box, or found around a tracked face."""
+"""Finds the hole of every frame: given as a picture, a video or a box, or around a tracked face."""
 
 import logging
 import zlib
@@ -14,22 +14,22 @@ from talkface.errors import InvalidOption, NoFaceFound
 from talkface.face.people import Cast, Follower
 from talkface.face.people.shots import number_shots
 from talkface.face.tracker import FaceTracker
+from talkface.media.decode import Frame
 from talkface.media.image import load_image
 from talkface.media.source import SourceVideo
-from talkface.media.video import Frame
 from talkface.systems.tccp.holes import Hole, box_hole, covered, face_hole, softened
 
 logger = logging.getLogger(__name__)
 
-_PICTURES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif"}
-_SOFT = 0.04  # of a given hole's smaller side, over which it fades inwards
-_MOST = 0.9  # share of a frame from which nothing is left to fit a face into
-_LEAST = 32  # pixels of a side in which a head can be seen
+_PICTURE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif"}
+_SOFT_EDGE = 0.04  # of a given hole's smaller side, over which it fades inwards
+_MOST_COVERED = 0.9  # share of a frame that a hole may cover
+_LEAST_SIDE = 32  # pixels of a hole's smaller side
 
 
 @dataclass(frozen=True)
 class Holed:
-    """A frame, its hole or None, and the number of its shot; what is under the hole is grey."""
+    """A frame whose hole is covered, the hole or None, and the number of its shot."""
 
     frame: Frame
     hole: Hole | None
@@ -40,7 +40,7 @@ class Mask(Protocol):
     """Finds the hole of each frame.
 
     Attributes:
-        margin: by how much holes are larger than the oval of the face; 0 where nobody knows.
+        margin: by how much holes are larger than the oval of the face; 0 where it is not known.
     """
 
     margin: float
@@ -82,7 +82,7 @@ class MovingMask:
     def __init__(self, path: Path, source: SourceVideo) -> None:
         given = SourceVideo(path)
         self.size, self.duration = source.size, source.duration
-        self.rate = len_rate = given.frame_count / given.duration
+        rate = given.frame_count / given.duration
         self._held: list[bytes] = []
         for frame in given.frames():
             mask = frame.image.mean(2) > 127
@@ -92,7 +92,7 @@ class MovingMask:
         notes = []
         if given.size != source.size:
             notes.append(f"from {given.size[0]} x {given.size[1]} to the video's size")
-        if abs(given.duration - source.duration) > 1.5 / len_rate:
+        if abs(given.duration - source.duration) > 1.5 / rate:
             notes.append(f"from {given.duration:.2f} s to the video's {source.duration:.2f} s")
         if notes:
             logger.warning("%s is stretched %s", path.name, " and ".join(notes))
@@ -148,7 +148,7 @@ class FaceMask:
 
 
 def read_mask(text: str, source: SourceVideo) -> Mask:
-    """The mask that a user names: a picture, a video, or a box "x,y,w,h" in pixels.
+    """The mask in a picture or video, or of a box "x,y,w,h" in pixels.
 
     Raises:
         InvalidOption: it is none of these, or covers everything, nothing, or too little.
@@ -161,7 +161,7 @@ def read_mask(text: str, source: SourceVideo) -> Mask:
         raise InvalidOption(
             f"the mask {text} is no file; give auto, a picture or video (white is filled), or x,y,w,h"
         )
-    if path.suffix.lower() not in _PICTURES:
+    if path.suffix.lower() not in _PICTURE_SUFFIXES:
         return MovingMask(path, source)
     mask = load_image(path).mean(2) > 127
     if mask.shape[::-1] != source.size:
@@ -189,16 +189,16 @@ def _checked(mask: np.ndarray) -> Hole:
     share = float((mask > 0).mean())
     if not share:
         raise InvalidOption("the mask covers nothing: paint white what is to be filled")
-    if share > _MOST:
+    if share > _MOST_COVERED:
         raise InvalidOption("the mask covers (nearly) everything: leave some of the scene around the face")
     rough = Hole.of(mask)
     assert rough is not None
     smaller = min(rough.box[2] - rough.box[0], rough.box[3] - rough.box[1])
-    if smaller < _LEAST:
+    if smaller < _LEAST_SIDE:
         raise InvalidOption(
-            f"the mask is {smaller} pixels across, in which no head fits; it needs at least {_LEAST}"
+            f"the mask is {smaller} pixels across, in which no head fits; it needs at least {_LEAST_SIDE}"
         )
-    hole = Hole.of(softened(mask, _SOFT * smaller))
+    hole = Hole.of(softened(mask, _SOFT_EDGE * smaller))
     assert hole is not None
     return hole
 

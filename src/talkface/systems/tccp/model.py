@@ -1,6 +1,6 @@
 """MVControlNet: one class for both stages (paper, Sec. 3).
 
-A video diffusion branch, which is the face LDM's U-Net with attention over time, is told latent-type signals
+A video diffusion branch, which is the face LDM's U-Net with attention over time, is given latent-type signals
 (audio, lips, identity) by cross-attention; a control branch, a copy of its first half joined through zero
 convolutions, sees video-type signals (masked context, drawings of landmarks).
 """
@@ -13,27 +13,28 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from talkface.diffusion.control import build_control
+from talkface.diffusion.control import Residual, build_control, copy_encoder, residuals
 from talkface.diffusion.model import FaceDiffusion, MeshEncoder
 from talkface.diffusion.stable import StableDiffusion
-from talkface.systems.tccp.config import PLANES, MVControlNetConfig
+from talkface.systems.tccp.config import SIGNAL_CHANNELS, MVControlNetConfig
 
-_DRAWN = 16  # channels of a drawing beside the planes
+_DRAWING_CHANNELS = 16  # of an encoded drawing, beside those of the maps
+_REFERENCE = slice(5, 10)  # channels of the maps that show the reference, and whether there is one
 
 
 @dataclass(frozen=True)
-class Signal:
+class VideoSignal:
     """A window's video-type signal.
 
     Attributes:
-        drawing: (B, T, 6, H/2, W/2) landmarks as :func:`talkface.face.draw.draw_mesh` draws them; None where
-            they are to be found.
-        planes: (B, T, 15, h, w) at the latents' size: latents of the context, its mask (1 is hidden), latents
+        drawing: (B, T, 6, H/2, W/2) landmarks as :func:`talkface.face.draw.draw_mesh` draws them; None in
+            stage 1, which finds them.
+        maps: (B, T, 15, h, w) at the latents' size: latents of the context, its mask (1 is hidden), latents
             of the reference and whether there is one, latents of frames that are known and whether they are.
     """
 
     drawing: Tensor | None
-    planes: Tensor
+    maps: Tensor
 
     @classmethod
     def of(
@@ -44,7 +45,7 @@ class Signal:
         reference: Tensor | None = None,
         known: Tensor | None = None,
         given: Tensor | None = None,
-    ) -> "Signal":
+    ) -> "VideoSignal":
         """Stack the parts.
 
         Args:
@@ -63,19 +64,26 @@ class Signal:
             done = [known * flag, flag]
         return cls(drawing, torch.cat([context, hidden, *seen, *done], 2))
 
-    def without_context(self) -> "Signal":
+    def without_context(self) -> "VideoSignal":
         """The same, with all of the context hidden."""
-        planes = self.planes.clone()
-        planes[:, :, :4], planes[:, :, 4:5] = 0, 1
-        return replace(self, planes=planes)
+        maps = self.maps.clone()
+        maps[:, :, :4], maps[:, :, 4:5] = 0, 1
+        return replace(self, maps=maps)
 
-    def flat(self) -> "Signal":
+    def with_reference_shown(self, shown: Tensor) -> "VideoSignal":
+        """The same, in which only windows with 1 in ``shown`` (B,) have a reference."""
+        maps = self.maps.clone()
+        maps[:, :, _REFERENCE] *= shown[:, None, None, None, None]
+        return replace(self, maps=maps)
+
+    def flat(self) -> "VideoSignal":
         """Frames (B T, ...) one after another."""
-        return Signal(None if self.drawing is None else self.drawing.flatten(0, 1), self.planes.flatten(0, 1))
+        drawing = None if self.drawing is None else self.drawing.flatten(0, 1)
+        return VideoSignal(drawing, self.maps.flatten(0, 1))
 
 
 class IdentityEncoder(nn.Module):
-    """Latents of portraits (B, N, 4, 32, 32) to tokens (B, 16, C): what a person looks like."""
+    """Latents of portraits (B, N, 4, h, w) to tokens (B, 16, C) of the person's looks."""
 
     def __init__(self, channels: int, hidden: int, width: int) -> None:
         super().__init__()
@@ -90,12 +98,15 @@ class IdentityEncoder(nn.Module):
         self.places = nn.Parameter(torch.randn(16, width) * 0.02)
 
     def forward(self, portraits: Tensor) -> Tensor:
-        tokens = self.layers(portraits.flatten(0, 1)).flatten(2).transpose(1, 2)
-        return tokens.unflatten(0, portraits.shape[:2]).mean(1) + self.places
+        """Tokens, the mean over N portraits."""
+        cells: Tensor = self.layers(portraits.flatten(0, 1))
+        tokens = cells.flatten(2).transpose(1, 2)
+        each = tokens.reshape(*portraits.shape[:2], *tokens.shape[1:])
+        return each.mean(1) + self.places
 
 
 class FrameTokens(nn.Module):
-    """What is said around a frame (B, T, N, W) to as many tokens (B, T, N, C)."""
+    """Features around each frame (B, T, N, W) to as many tokens (B, T, N, C)."""
 
     def __init__(self, given: int, words: int, width: int) -> None:
         super().__init__()
@@ -103,41 +114,41 @@ class FrameTokens(nn.Module):
         self.places = nn.Parameter(torch.randn(words, width) * 0.02)
 
     def forward(self, signal: Tensor) -> Tensor:
-        return self.project(signal) + self.places
+        """Tokens, each with an embedding of its place."""
+        tokens: Tensor = self.project(signal)
+        return tokens + self.places
 
 
 class MVControlNet(nn.Module):
     """Predicts the velocity of a window's noisy latents.
 
-    The base stays as it is, its cross-attention apart, of which this network has its own; so only what was
-    trained is saved.
+    Of the base only the cross-attention is trained, and only what was trained is saved.
 
     Args:
         config: what the stage is conditioned on.
-        base: the LDM it stands on; copied.
+        base: the frozen LDM; copied.
     """
 
     def __init__(self, config: MVControlNetConfig, base: FaceDiffusion | StableDiffusion) -> None:
         super().__init__()
         self.config = config
-        self._base = [deepcopy(base).requires_grad_(False)]  # in a list: not a part of what is saved
+        self._base = [deepcopy(base).requires_grad_(False)]  # in a list, so that it is not saved
         self._frames, self._joined = 1, torch.zeros(())
         own, unet = base.config, self.base.unet
         self.audio = FrameTokens(config.audio, config.words, own.text) if config.audio else None
         self.lips = FrameTokens(config.lips, config.words, own.text) if config.lips else None
         self.identity = IdentityEncoder(own.channels, config.identity, own.text)
-        self.mesh = MeshEncoder(_DRAWN) if config.drawing else None
-        seen = PLANES + (_DRAWN if config.drawing else 0)
+        self.mesh = MeshEncoder(_DRAWING_CHANNELS) if config.drawing else None
+        seen = SIGNAL_CHANNELS + (_DRAWING_CHANNELS if config.drawing else 0)
         self.inlet = nn.Sequential(
             nn.Conv2d(seen, own.widths[0], 3, padding=1),
             nn.SiLU(),
-            _silent(nn.Conv2d(own.widths[0], own.widths[0], 3, padding=1)),
+            _zeroed(nn.Conv2d(own.widths[0], own.widths[0], 3, padding=1)),
         )
         self.branch: nn.Module | None = None
         if config.control:
             self.branch = build_control(own)
-            copied = {k: v for k, v in unet.state_dict().items() if k in self.branch.state_dict()}
-            self.branch.load_state_dict(copied, strict=False)
+            copy_encoder(self.branch, unet)
         else:
             cast(nn.Module, unet.conv_in).register_forward_hook(lambda _m, _i, out: out + self._joined)
         self.attention = nn.ModuleList(_cross_attention(unet))
@@ -170,7 +181,7 @@ class MVControlNet(nn.Module):
             portraits: (B, N, 4, h, w) latents of pictures of the person.
             audio: (B, T, words, W) content features around each frame.
             lips: (B, T, words, M) mouth coefficients around each frame.
-            prompt: for the base's own words.
+            prompt: a caption for the base.
         """
         each = [part(given) for part, given in ((self.audio, audio), (self.lips, lips)) if part is not None]
         frames = each[0].shape[1]
@@ -178,7 +189,7 @@ class MVControlNet(nn.Module):
         same = [self.base.read(ids).expand(len(portraits), -1, -1), self.identity(portraits)]
         return torch.cat([part[:, None].expand(-1, frames, -1, -1) for part in same] + each, 2)
 
-    def forward(self, noisy: Tensor, time: Tensor, tokens: Tensor, signal: Signal) -> Tensor:
+    def forward(self, noisy: Tensor, time: Tensor, tokens: Tensor, signal: VideoSignal) -> Tensor:
         """Velocity (B, T, 4, h, w).
 
         Args:
@@ -191,21 +202,21 @@ class MVControlNet(nn.Module):
         self._frames = shape[1]
         frames, signal = noisy.flatten(0, 1), signal.flat()
         each, meaning = time.repeat_interleave(shape[1]), tokens.flatten(0, 1)
-        seen = [signal.planes]
+        seen = [signal.maps]
         if self.mesh is not None and signal.drawing is not None:
             seen.append(self.mesh(signal.drawing))
         joined, mesh = self.inlet(torch.cat(seen, 1)), self._seen_by_base(signal, frames)
-        control: dict[str, Any] = {}
+        control: dict[str, Residual] = {}
         if self.branch is None:
             self._joined = joined
         else:
             given, step = self.base.inputs(frames, each, mesh)
-            down, middle = self.branch(given, step, meaning, joined, return_dict=False)
-            control = {"down_block_additional_residuals": down, "mid_block_additional_residual": middle}
-        return self.base(frames, each, meaning, mesh, **control).unflatten(0, shape)
+            control = residuals(self.branch, given, step, meaning, joined)
+        velocity: Tensor = self.base(frames, each, meaning, mesh, **control)
+        return velocity.reshape(*shape, *velocity.shape[1:])
 
-    def _seen_by_base(self, signal: Signal, frames: Tensor) -> Tensor | None:
-        """The mesh as the base sees it; nothing where there is none."""
+    def _seen_by_base(self, signal: VideoSignal, frames: Tensor) -> Tensor | None:
+        """Mesh channels for the base, zero without a drawing; None for a base without a mesh encoder."""
         if not self.base.mesh:
             return None
         if signal.drawing is not None:
@@ -213,7 +224,7 @@ class MVControlNet(nn.Module):
         return frames.new_zeros(len(frames), self.base.config.mesh, *frames.shape[2:])
 
     def _inflate(self, block: nn.Module) -> nn.Module:
-        """Attention over time behind a block of the U-Net, without effect at first."""
+        """Attention over time behind a block of the U-Net; untrained, it changes nothing."""
         from diffusers.models.unets.unet_motion_model import AnimateDiffTransformer3D
 
         width = cast(int, cast(Any, block).out_channels)
@@ -226,13 +237,13 @@ class MVControlNet(nn.Module):
             positional_embeddings="sinusoidal",
             num_positional_embeddings=self.config.frames,
         )
-        _silent(layer.proj_out)
+        _zeroed(layer.proj_out)
         block.register_forward_hook(lambda _m, _i, out: layer(out, num_frames=self._frames))
         return cast(nn.Module, layer)
 
 
-def _silent(layer: nn.Module) -> nn.Module:
-    """A layer that gives zeros until it is trained."""
+def _zeroed(layer: nn.Module) -> nn.Module:
+    """The layer with all its weights zero."""
     for parameter in layer.parameters():
         nn.init.zeros_(parameter)
     return layer
@@ -244,7 +255,8 @@ def _cross_attention(unet: nn.Module) -> Iterator[nn.Module]:
             yield module
 
 
-def _last_blocks(unet: Any) -> Iterator[nn.Module]:
+def _last_blocks(unet: nn.Module) -> Iterator[nn.Module]:
     """The last residual block at each size, on the way down, in the middle and up."""
-    for stage in (*unet.down_blocks, unet.mid_block, *unet.up_blocks):
+    parts = cast(Any, unet)
+    for stage in (*parts.down_blocks, parts.mid_block, *parts.up_blocks):
         yield stage.resnets[-1]

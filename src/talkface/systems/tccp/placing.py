@@ -1,4 +1,4 @@
-"""Stage 1 at work: from a video with holes and speech to the landmarks of the face that is missing."""
+"""Runs stage 1 over a video: from its holes and speech to the landmarks of the missing face."""
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,14 +15,15 @@ from talkface.face.crop import cut
 from talkface.face.model import FaceModel, Pose
 from talkface.face.motion import FaceMotion
 from talkface.systems.tccp.holes import Hole, hole_outline
-from talkface.systems.tccp.landmarks import SEEN, LandmarkTransformer, view_matrix
+from talkface.systems.tccp.landmarks import VIEW_PIXELS, LandmarkTransformer, view_matrix
 from talkface.systems.tccp.masks import Holed
 from talkface.systems.tccp.views import pose_in_frame
 
-_STRETCH, _CONTEXT = 40, 12  # frames that stage 1 places together, and those at each end that it sees twice
-_HELD = 0.05  # how much what the network says counts beside a side of the hole
-_CALM = 1.0  # standard deviation in frames of the smoothing of a still video's pose
 FORMAT = "talkface.Landmarks/1"
+"""Of the JSON files that landmarks are written to."""
+_STRETCH, _CONTEXT = 40, 12  # frames whose poses are found together, and more of them at each end
+_PRIOR_WEIGHT = 0.05  # of the network's place and scale, beside the sides of the hole
+_SMOOTHING = 1.0  # standard deviation in frames of the smoothing of poses
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Landmarks:
     Attributes:
         times: (T,) seconds at which the frames begin.
         there: (T,) whether there is a face to draw.
-        place: (T, 2) where the head's origin is, pixels.
+        place: (T, 2) of the head's origin, pixels.
         size: (T,) pixels per unit of the canonical face.
         motion: rotation, mouth, upper face and gaze; its translation and scale are not used.
     """
@@ -87,41 +88,53 @@ class Landmarks:
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise InvalidOption(
                 f"{path} holds no landmarks ({str(error).splitlines()[0][:60]}); "
-                "write some with --landmarks-out"
+                "write some with save_landmarks"
             ) from None
-        motion = FaceMotion(
-            rows["beta_mouth"], rows["beta_upper"], rows["rotation"], np.zeros((count, 2), np.float32),
-            np.ones((count, 1), np.float32), rows["gaze"], float(data["fps"]),
-        )  # fmt: skip
-        return cls(
-            np.array(data["times"]), np.array(data["there"], bool), rows["place"], rows["size"], motion
-        )
+        still = np.zeros((count, 2), np.float32), np.ones((count, 1), np.float32)
+        betas = rows["beta_mouth"], rows["beta_upper"]
+        motion = FaceMotion(*betas, rows["rotation"], *still, rows["gaze"], float(data["fps"]))
+        there = np.array(data["there"], bool)
+        return cls(np.array(data["times"]), there, rows["place"], rows["size"], motion)
 
 
 _ROWS: dict[str, tuple[int, ...]] = {
-    "place": (2,), "size": (), "rotation": (3,), "beta_mouth": (28,), "beta_upper": (16,), "gaze": (4,)
-}  # fmt: skip
+    "place": (2,),
+    "size": (),
+    "rotation": (3,),
+    "beta_mouth": (28,),
+    "beta_upper": (16,),
+    "gaze": (4,),
+}  # widths of the JSON's lists, one entry a frame each
 
 
 @dataclass(frozen=True)
-class _Seen:
-    """What stage 1 is shown of a frame."""
+class _Row:
+    """A frame as stage 1 is given it.
+
+    Attributes:
+        time: at which it begins, seconds.
+        shot: number of its shot.
+        content: (4, C) content features around it.
+        view: (4, 64, 64) its view; None where there is no hole.
+        matrix: (2, 3) from the frame to the view.
+    """
 
     time: float
     shot: int
-    view: np.ndarray
+    content: np.ndarray
+    view: np.ndarray | None
     matrix: np.ndarray
 
 
 class Placer:
-    """Finds poses from what is seen around holes.
+    """Predicts poses from what is visible around holes.
 
     Args:
         net: stage 1.
         alpha: (I,) identity coefficients of the 3DMM.
         device: where it runs.
-        margin: by how much holes are larger than the face; 0 where nobody knows.
-        blind: hide all of the context, to see what it is worth.
+        margin: by how much holes are larger than the face; 0 where it is not known.
+        blind: hide all of the context, for an ablation.
     """
 
     def __init__(
@@ -147,14 +160,13 @@ class Placer:
             holed: frames with their holes.
             heard: for each frame, content features (4, C) around it.
         """
-        waiting: list[tuple[float, int, _Seen | None, np.ndarray]] = []
+        waiting: list[_Row] = []
         done = 0
-        for one, sound in zip(holed, heard, strict=False):
-            seen = _look(one)
-            if waiting and waiting[-1][1] != one.shot:
+        for one, content in zip(holed, heard, strict=False):
+            if waiting and waiting[-1].shot != one.shot:
                 yield from self._placed(waiting, done, len(waiting))
                 waiting, done = [], 0
-            waiting.append((one.frame.time, one.shot, seen, sound))
+            waiting.append(_row(one, content))
             if len(waiting) >= done + _STRETCH + _CONTEXT:
                 yield from self._placed(waiting, done, done + _STRETCH)
                 drop = done + _STRETCH - _CONTEXT
@@ -162,45 +174,42 @@ class Placer:
         yield from self._placed(waiting, done, len(waiting))
 
     @torch.inference_mode()
-    def _placed(
-        self, waiting: list[tuple[float, int, _Seen | None, np.ndarray]], first: int, last: int
-    ) -> Iterator[tuple[float, Pose | None]]:
-        there = [k for k, (_, _, seen, _) in enumerate(waiting) if seen is not None]
+    def _placed(self, rows: list[_Row], first: int, last: int) -> Iterator[tuple[float, Pose | None]]:
+        """Times and poses of rows ``first`` to ``last``, of which the network sees all."""
+        there = [k for k, row in enumerate(rows) if row.view is not None]
         poses: dict[int, Pose] = {}
         if there:
-            views = np.stack([waiting[k][2].view for k in there])  # type: ignore[union-attr]
+            views = np.stack([view for row in rows if (view := row.view) is not None])
             if self.blind:
                 views[:, :3] = 0
-            sound = np.stack([waiting[k][3] for k in there])
+            content = np.stack([rows[k].content for k in there])
             given = [
-                torch.from_numpy(part.astype(np.float32))[None].to(self.device) for part in (views, sound)
+                torch.from_numpy(part.astype(np.float32))[None].to(self.device) for part in (views, content)
             ]
-            told = self.net(*given, self.alpha, self.margin)[0].cpu().numpy()
-            for k, pose in zip(there, told, strict=True):
-                seen = waiting[k][2]
-                assert seen is not None
-                poses[k] = pose_in_frame(pose, seen.matrix)
+            found = self.net(*given, self.alpha, self.margin)[0].cpu().numpy()
+            poses = {k: pose_in_frame(pose, rows[k].matrix) for k, pose in zip(there, found, strict=True)}
         for k in range(first, last):
-            yield waiting[k][0], poses.get(k)
+            yield rows[k].time, poses.get(k)
 
 
-def _look(one: Holed) -> _Seen | None:
+def _row(one: Holed, content: np.ndarray) -> _Row:
     if one.hole is None:
-        return None
+        return _Row(one.frame.time, one.shot, content, None, np.eye(2, 3))
     matrix = view_matrix(np.array(one.hole.box, np.float32))
-    return _Seen(one.frame.time, one.shot, masked_view(one.frame.image, one.hole, matrix), matrix)
+    view = masked_view(one.frame.image, one.hole, matrix)
+    return _Row(one.frame.time, one.shot, content, view, matrix)
 
 
 def masked_view(image: np.ndarray, hole: Hole, matrix: np.ndarray) -> np.ndarray:
-    """What stage 1 sees of a frame (H, W, 3) uint8: (4, 64, 64) float32, zero where it is hidden."""
-    seen = cut(image, matrix, SEEN).astype(np.float32) / 127.5 - 1
-    mask = cut((hole.mask > 0).astype(np.float32), matrix, SEEN).clip(0, 1)
+    """View of a frame (H, W, 3) uint8 for stage 1, (4, 64, 64) float32, of a hole with a mask."""
+    seen = cut(image, matrix, VIEW_PIXELS).astype(np.float32) / 127.5 - 1
+    mask = cut((hole.mask > 0).astype(np.float32), matrix, VIEW_PIXELS).clip(0, 1)
     return np.concatenate([(seen * (mask == 0)[..., None]).transpose(2, 0, 1), mask[None]])
 
 
 @dataclass(frozen=True)
 class Outlines:
-    """Holes that follow a face, by whose outline it is known how large it is and where.
+    """Holes that follow a face, and so tell where it is and how large.
 
     Attributes:
         boxes: of each frame's hole, left, top, right, bottom in pixels, the last two exclusive; None where
@@ -215,13 +224,13 @@ class Outlines:
 
 
 def fitted(landmarks: Landmarks, holes: Outlines, face: FaceModel, neutral: np.ndarray) -> Landmarks:
-    """The same, moved and scaled so that a hole made for them would have the box that is there.
+    """Landmarks, moved and scaled so that the face's own hole would have the box of the given one.
 
-    Sides of the box that the frame's edge cuts off do not count; what is left open stays as it was.
+    Sides of the box at the frame's edge do not count; what the others leave open stays as it is.
 
     Args:
         landmarks: of each frame.
-        holes: likewise.
+        holes: of each frame.
         face: the 3DMM.
         neutral: (478, 3) the person's canonical face.
     """
@@ -238,18 +247,22 @@ def fitted(landmarks: Landmarks, holes: Outlines, face: FaceModel, neutral: np.n
 def _in_box(
     outline: np.ndarray, box: tuple[int, int, int, int], frame: tuple[int, int], before: np.ndarray
 ) -> np.ndarray:
-    """Scale and place (3,) at which an outline (N, 2) fills what is seen of a box, near those ``before``."""
+    """Scale and place (3,) at which an outline (N, 2) fills a box, by least squares, near those ``before``.
+
+    Sides of the box at the edge of a frame (W, H) do not count.
+    """
     own = np.concatenate([outline.min(0), outline.max(0)])
-    wanted = np.array(box) - [0, 0, 1, 1]  # pixels are where their middles are
+    wanted = np.array(box) - [0, 0, 1, 1]  # coordinates are those of the pixels' centres
     seen = np.array([box[0] > 0, box[1] > 0, box[2] < frame[0], box[3] < frame[1]])
     sides = np.stack([own, [1, 0, 1, 0], [0, 1, 0, 1]], 1)[seen]
-    held = _HELD * np.diag([own[2] - own[0], 1.0, 1.0])
+    held = _PRIOR_WEIGHT * np.diag([own[2] - own[0], 1.0, 1.0])
     rows, values = np.concatenate([sides, held]), np.concatenate([wanted[seen], held @ before])
-    return np.linalg.lstsq(rows, values, rcond=None)[0]
+    solution: np.ndarray = np.linalg.lstsq(rows, values, rcond=None)[0]
+    return solution
 
 
-def calmed(landmarks: Landmarks, deviation: float = _CALM) -> Landmarks:
-    """The same with the head's pose smoothed over time."""
+def calmed(landmarks: Landmarks, deviation: float = _SMOOTHING) -> Landmarks:
+    """Landmarks with the head's pose smoothed over time; ``deviation`` is in frames."""
     smooth = {
         name: gaussian_filter1d(getattr(landmarks, name), deviation, axis=0, mode="nearest")
         for name in ("place", "size")

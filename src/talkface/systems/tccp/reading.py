@@ -1,4 +1,4 @@
-"""Reads drawings of landmarks, stage 1's as the paper has it, back as meshes and motion."""
+"""Reads drawings of landmarks, which stage 1 makes in the paper, as meshes and motion."""
 
 from dataclasses import dataclass
 
@@ -31,7 +31,10 @@ class ReaderConfig:
 
 
 class LandmarkReader(nn.Module):
-    """Latents of landmark pictures to the meshes they show."""
+    """Latents of landmark pictures to the meshes that they show.
+
+    Convolutions at three sizes and two linear layers; pictures are always as large as ``config.side`` says.
+    """
 
     def __init__(self, config: ReaderConfig) -> None:
         super().__init__()
@@ -53,16 +56,24 @@ class LandmarkReader(nn.Module):
 
     def forward(self, latents: Tensor) -> Tensor:
         """Meshes (B, 478, 3) in sides of the picture, of its latents (B, 4, h, w)."""
-        return self.outlet(self.body(latents)).unflatten(1, (_POINTS, 3))
+        flat: Tensor = self.outlet(self.body(latents))
+        return flat.reshape(len(flat), _POINTS, 3)
 
     @torch.inference_mode()
     def read(self, latents: Tensor, face: FaceModel, pixels: int) -> FaceFit:
-        """What drawings show: identity, motion and poses in ``pixels`` of a side, of latents (T, 4, h, w)."""
-        return face.fit((self(latents.float()) * pixels).cpu().numpy().astype(np.float32))
+        """Identity, motion and poses that drawings show.
+
+        Args:
+            latents: (T, 4, h, w) of the drawings.
+            face: the 3DMM.
+            pixels: side of the pictures in whose pixels the poses are.
+        """
+        meshes: np.ndarray = (self(latents.float()) * pixels).cpu().numpy()
+        return face.fit(meshes.astype(np.float32))
 
 
 def landmark_error(made: Tensor, real: Tensor) -> Tensor:
     """Mean distance (B,) of meshes (B, 478, 3) in the picture, in inter-ocular distances of the real ones."""
     eyes = tp.inter_ocular(real.cpu().numpy())
-    away = (made - real)[:, : tp.FACE_VERTICES, :2].norm(dim=-1).mean(1)
+    away: Tensor = (made - real)[:, : tp.FACE_VERTICES, :2].norm(dim=-1).mean(1)
     return away / torch.as_tensor(eyes, dtype=away.dtype, device=away.device)

@@ -1,4 +1,4 @@
-"""Stage 2 at work: frames with holes and landmarks to frames with a face."""
+"""Runs stage 2 over a video: from frames with holes and landmarks to frames with a face."""
 
 import math
 from collections.abc import Iterable, Iterator
@@ -17,35 +17,37 @@ from talkface.face.matting import PersonMatte
 from talkface.face.model import FaceModel, estimate_pose
 from talkface.face.motion import FaceMotion
 from talkface.face.portrait import PIXELS, SIDE
-from talkface.media.video import Frame
+from talkface.media.decode import Frame
 from talkface.nn.picture import enlarged, pictures
 from talkface.rendering.portrait import PortraitRenderer
 from talkface.rendering.refiner import Refiner
 from talkface.systems.tccp.border import joined
-from talkface.systems.tccp.config import WINDOW
+from talkface.systems.tccp.config import WINDOW_FRAMES
 from talkface.systems.tccp.detail import with_reference
-from talkface.systems.tccp.guess import first_guess
+from talkface.systems.tccp.estimate import initial_estimate
 from talkface.systems.tccp.holes import Hole, cells, face_hole
 from talkface.systems.tccp.identity import Identity
-from talkface.systems.tccp.model import MVControlNet, Signal
+from talkface.systems.tccp.model import MVControlNet, VideoSignal
+from talkface.systems.tccp.windows import square_crop
 
-_ROOM = 1.12  # of a crop around a hole that is larger than a portrait
-_FACE = 0.1  # size of what is shown of the reference itself, beyond the face's oval
-_FADES = 0.3  # inter-ocular distances over which it fades, inwards
-_EDGE = 2.0  # standard deviation in a portrait's pixels by which a person's outline is soft
-_STRAYS = 0.08  # of the crop's side by which a face may leave its middle before the crop follows it
+_HOLE_ROOM = 1.12  # side of a crop relative to a hole that is larger than a portrait
+_OVAL_MARGIN = 0.1  # of the region that shows the reference itself, beyond the face's oval
+_OVAL_FADE = 0.3  # inter-ocular distances over which it fades, inwards
+_MATTE_BLUR = 2.0  # standard deviation of the blur of a person's matte, pixels of a portrait
+_MOST_DRIFT = 0.08  # of the crop's side by which a face may move before the crop follows it
+_MOST_GROWTH = 0.15  # of the logarithm of the crop's scale, likewise
 
 
 @dataclass(frozen=True)
 class Job:
-    """A frame that is to be filled.
+    """A frame to be filled.
 
     Attributes:
         frame: with the hole covered.
         hole: where.
         mesh: (478, 3) landmarks, pixels of the frame.
         lips: (words, M) mouth coefficients around it.
-        motion: (1 frame) what the mesh shows.
+        motion: (1 frame) of the mesh.
         shot: number of its shot.
     """
 
@@ -65,11 +67,11 @@ class Settings:
         steps: of the sampler.
         dtype: of the network's arithmetic.
         chained: give every window the last frame of the one before, and draw the first frame of a shot
-            alone, as in the paper; what is wrong in a frame then goes on in all after it.
-        without: "context", "over_time", "reference", "detail", "matte" or "stage2" to leave out, to see what
-            they are worth; without "over_time", each frame is drawn for itself, from its own noise; without
-            "detail", the face is as it was drawn; without "matte", so is what is behind the head; without
-            "stage2", the first guess is all there is.
+            alone, as in the paper; errors of a frame then remain in all frames after it.
+        without: parts to leave out, for ablations: "context", "over_time", "reference", "detail", "matte" or
+            "stage2". Without "over_time", each frame is drawn by itself, from its own noise; without
+            "detail", the face is as stage 2 draws it; without "matte", so is what is behind the head;
+            without "stage2", the initial estimate is the result.
     """
 
     steps: int = 2
@@ -116,10 +118,10 @@ class FaceRenderer:
         self.matte = None if "matte" in self.settings.without else PersonMatte(self.device)
 
     def fill(self, jobs: Iterable[Job | Frame], after: float = -math.inf) -> Iterator[Frame]:
-        """Filled frames, in order; those that are no jobs come out as they are.
+        """Filled frames, in order; frames that are no jobs stay as they are.
 
-        Windows whose frames all begin at ``after`` seconds or earlier are not drawn, unless later ones go on
-        from them.
+        Windows whose frames all begin at ``after`` seconds or earlier are not drawn, unless later ones
+        depend on them.
         """
         window: list[Job] = []
         matrix: np.ndarray | None = None
@@ -152,12 +154,12 @@ class FaceRenderer:
         if "over_time" in self.settings.without:
             return 1
         if self.settings.chained:
-            return 1 if before is None else WINDOW - 1
-        return WINDOW
+            return 1 if before is None else WINDOW_FRAMES - 1
+        return WINDOW_FRAMES
 
     @torch.inference_mode()
     def _seen_through(self, frame: Frame, matrix: np.ndarray) -> Tensor:
-        """Latents (1, 1, 4, h, w) of a finished frame through another crop."""
+        """Latents (1, 1, 4, h, w) of a finished frame through a crop."""
         crop = enlarged(cut(frame.image, matrix, self.side), self.base.pixels)
         return self.base.autoencoder.encode(pictures([crop], self.device))[None]
 
@@ -169,13 +171,14 @@ class FaceRenderer:
             return wanted
         nose = transform(job.mesh[1:2], matrix)[0, :2] - transform(job.mesh[1:2], wanted)[0, :2]
         grown = abs(np.log(wanted[0, 0] / matrix[0, 0]))
-        return wanted if np.abs(nose).max() > _STRAYS * self.side or grown > 0.15 else matrix
+        left = np.abs(nose).max() > _MOST_DRIFT * self.side or grown > _MOST_GROWTH
+        return wanted if left else matrix
 
     @torch.inference_mode()
     def _drawn(
         self, window: list[Job], matrix: np.ndarray | None, before: Frame | None, after: float
     ) -> list[Frame]:
-        """Filled frames of a window; ``before`` is a finished one that it goes on from."""
+        """Filled frames of a window; ``before`` is the finished frame before it, if it is to be known."""
         assert matrix is not None
         if window[-1].frame.time <= after and not self.settings.chained:
             return [job.frame for job in window]
@@ -183,14 +186,10 @@ class FaceRenderer:
         crops = [cut(job.frame.image, matrix, self.side) for job in window]
         holes = [_cut_hole(job.hole, matrix, self.side) for job in window]
         meshes = [transform(job.mesh, matrix) for job in window]
-        guesses = [
-            self._guess(*row)
-            for row in zip(crops, holes, meshes, (job.motion for job in window), strict=True)
-        ]
-        encoded = base.autoencoder.encode(
-            pictures([enlarged(image, pixels) for image in (*crops, *guesses)], self.device)
-        )
-        context, reference = encoded[None].chunk(2, 1)
+        motions = [job.motion for job in window]
+        estimates = [self._estimate(*row) for row in zip(crops, holes, meshes, motions, strict=True)]
+        shown = pictures([enlarged(image, pixels) for image in (*crops, *estimates)], self.device)
+        context, reference = base.autoencoder.encode(shown)[None].chunk(2, 1)
         hidden = self._stack([cells(hole, pixels // 8)[None] for hole in holes])
         drawing = self._stack([draw_mesh(self.warp, mesh, self.side, pixels // 2) for mesh in meshes])
         lips = self._stack([job.lips for job in window])
@@ -201,7 +200,7 @@ class FaceRenderer:
         decoded = (base.autoencoder.decode(latents[0]) * 255).permute(0, 2, 3, 1).float().cpu().numpy()
         images = [enlarged(image, self.side) for image in decoded]
         if not self.settings.without & {"detail", "reference"}:
-            images = self._with_detail(images, guesses, meshes)
+            images = self._with_detail(images, estimates, meshes)
         people = self._people(images, meshes)
         return [_pasted(*row, matrix) for row in zip(window, images, people, strict=True)]
 
@@ -214,7 +213,16 @@ class FaceRenderer:
         lips: Tensor,
         last: Tensor | None,
     ) -> Tensor:
-        """Latents (1, T, 4, h, w) of a window; with ``last``, the frame before it is shown first."""
+        """Latents (1, T, 4, h, w) of a window.
+
+        Args:
+            context: (1, T, 4, h, w) latents of the crops.
+            reference: (1, T, 4, h, w) latents of the initial estimates.
+            hidden: (1, T, 1, h, w) share of each latent that is hidden.
+            drawing: (1, T, 6, H/2, W/2) of the meshes.
+            lips: (1, T, words, M) mouth coefficients.
+            last: (1, 1, 4, h, w) latents of the finished frame before the window, if it is known.
+        """
         settings = self.settings
         if last is not None:
             context, reference, hidden, drawing, lips = (
@@ -225,44 +233,46 @@ class FaceRenderer:
         if last is not None:
             given[:, 0], known[:, 0] = 1, last[:, 0]
         shown = None if "reference" in settings.without else reference
-        signal = Signal.of(context, hidden, drawing, shown, known, given)
+        signal = VideoSignal.of(context, hidden, drawing, shown, known, given)
         if "context" in settings.without:
             signal = signal.without_context()
         tokens = self.net.tell(self.identity.latents, lips=lips)
-        begin = 1.0 if shown is None else self.net.config.begin
-        noisy = (1 - begin) * reference + begin * self.noise
+        noise_level = 1.0 if shown is None else self.net.config.begin
+        noisy = (1 - noise_level) * reference + noise_level * self.noise
         velocity = in_dtype(lambda x, time: self.net(x, time, tokens, signal), settings.dtype)
-        latents = sample(velocity, noisy, settings.steps, begin)
+        latents = sample(velocity, noisy, settings.steps, noise_level)
         return latents[:, 1:] if last is not None else latents
 
     def _with_detail(
-        self, images: list[np.ndarray], guesses: list[np.ndarray], meshes: list[np.ndarray]
+        self, images: list[np.ndarray], estimates: list[np.ndarray], meshes: list[np.ndarray]
     ) -> list[np.ndarray]:
-        """Pictures (P, P, 3) float32 with the guesses' faces, which latents cannot hold."""
+        """Pictures (P, P, 3) float32 with the estimates' faces, whose detail latents cannot hold."""
         return [
             with_reference(image, fine, self._oval(mesh))
-            for image, fine, mesh in zip(images, guesses, meshes, strict=True)
+            for image, fine, mesh in zip(images, estimates, meshes, strict=True)
         ]
 
     def _people(self, images: list[np.ndarray], meshes: list[np.ndarray]) -> list[np.ndarray | None]:
         """Where pictures (P, P, 3) show a person, (P, P) in [0, 1] each: at least the face."""
         if self.matte is None:
             return [None] * len(images)
-        soft = _EDGE * self.side / PIXELS
+        soft = _MATTE_BLUR * self.side / PIXELS
         return [
             np.maximum(cv2.GaussianBlur(matte, (0, 0), soft), self._oval(mesh))
             for matte, mesh in zip(self.matte(images), meshes, strict=True)
         ]
 
     def _oval(self, mesh: np.ndarray) -> np.ndarray:
-        """Where the face of a crop's mesh (478, 3) is, (P, P) in [0, 1]."""
-        return face_hole(mesh, (self.side, self.side), _FACE, _FADES)
+        """Mask (P, P) in [0, 1] of the face of a crop's mesh (478, 3)."""
+        return face_hole(mesh, (self.side, self.side), _OVAL_MARGIN, _OVAL_FADE)
 
-    def _guess(self, crop: np.ndarray, hole: np.ndarray, mesh: np.ndarray, motion: FaceMotion) -> np.ndarray:
-        """The crop with the best portrait's head, moved to a mesh (478, 3), over what surrounds the hole."""
+    def _estimate(
+        self, crop: np.ndarray, hole: np.ndarray, mesh: np.ndarray, motion: FaceMotion
+    ) -> np.ndarray:
+        """The initial estimate of a crop, with the portrait whose pose is nearest to that of its mesh."""
         rotation = estimate_pose(mesh[None], self.identity.neutral).rotation[0]
         best = self.portraits[self.identity.nearest(rotation)]
-        return first_guess(crop, hole, best.at(mesh[None], motion)[0], mesh)
+        return initial_estimate(crop, hole, best.at(mesh[None], motion)[0], mesh)
 
     def _stack(self, rows: list[np.ndarray]) -> Tensor:
         return torch.from_numpy(np.stack(rows).astype(np.float32))[None].to(self.device)
@@ -278,13 +288,12 @@ def hole_matrix(mesh: np.ndarray, hole: Hole, size: tuple[int, int], pixels: int
         pixels: sides of the crop.
     """
     left, top, right, bottom = hole.box
-    side = max(SIDE * face_unit(mesh), _ROOM * (right - left), _ROOM * (bottom - top))
+    side = max(SIDE * face_unit(mesh), _HOLE_ROOM * (right - left), _HOLE_ROOM * (bottom - top))
     corner = mesh[1, :2] - side * np.array([0.5, 0.58])
     corner = np.clip(corner, np.array([right, bottom]) - side, np.array([left, top]))
     if side <= min(size):
         corner = np.clip(corner, 0, np.array(size) - side)
-    scale = pixels / side
-    return np.concatenate([scale * np.eye(2), ((scale - 1) / 2 - scale * corner)[:, None]], 1)
+    return square_crop(corner, side, pixels)
 
 
 def _cut_hole(hole: Hole, matrix: np.ndarray, side: int) -> np.ndarray:

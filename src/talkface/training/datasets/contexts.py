@@ -1,4 +1,4 @@
-"""Clips in small, with more around the head than portraits have: what stage 1 learns poses from."""
+"""Clips in low resolution, with more around the head than portraits have, for TCCP's stage 1."""
 
 import logging
 from dataclasses import dataclass
@@ -15,20 +15,22 @@ from talkface.systems.tccp.landmarks import LandmarkConfig, view_matrix
 from talkface.systems.tccp.views import context_view, pose_in_view
 from talkface.systems.tccp.windows import around_audio
 from talkface.training.datasets.clips import ClipReader
+from talkface.training.datasets.encoding import Examples
 
 logger = logging.getLogger(__name__)
 
-SMALL = 96
-"""Side of the pictures kept, in pixels."""
+CONTEXT_PIXELS = 96
+"""Side of the pictures kept."""
 _ROOM = 4.2  # their side, in inter-ocular distances
-_SECONDS = 8.0  # of a clip, at most
+_MOST_SECONDS = 8.0  # of a clip
+_LEAST_FRAMES = 30  # of a clip
 _CONTENT = LandmarkConfig().content
-_FRAME = "@"  # in a portrait's key: it is a frame of a clip
-_OF_ONE = 60  # clips of one speaker, at most
+_FRAME_MARK = "@"  # in the key of a portrait that is a frame of a clip
+_MOST_CLIPS = 60  # of one speaker
 
 
 @dataclass(frozen=True)
-class Contexts:
+class Contexts(Examples):
     """N clips of F frames in all, at 25 fps.
 
     Attributes:
@@ -38,7 +40,7 @@ class Contexts:
         rotation, scale, translation: (F, ...) poses of the meshes, as :class:`~talkface.face.model.Pose`.
         audio: (F, 4, C) float16 content features.
         alpha: (N, I) identity coefficients.
-        weight: (N,) how often each clip is to be drawn.
+        weight: (N,) probability with which each clip is drawn.
     """
 
     starts: np.ndarray
@@ -51,9 +53,6 @@ class Contexts:
     alpha: np.ndarray
     weight: np.ndarray
 
-    def __len__(self) -> int:
-        return len(self.alpha)
-
     @classmethod
     def of(cls, manifest: Manifest, split: str, face: FaceModel) -> "Contexts":
         """All talking clips of a split; cut on first use and kept. Validation is on unseen people only."""
@@ -63,7 +62,7 @@ class Contexts:
     @classmethod
     def of_stills(cls, manifest: Manifest, split: str, face: FaceModel) -> "Contexts | None":
         """Stills of a split as clips of one frame without a voice; None if there are none."""
-        album = [one for one in portraits(manifest) if one.split == split and _FRAME not in one.key]
+        album = [one for one in portraits(manifest) if one.split == split and _FRAME_MARK not in one.key]
         if not album:
             return None
         path = manifest.directory / f"contexts-stills-{split}.npz"
@@ -99,7 +98,7 @@ def _collect(manifest: Manifest, split: str, face: FaceModel) -> dict[str, np.nd
     for number, item in enumerate(items):
         speaker = item.corpus + item.speaker
         seen[speaker] = seen.get(speaker, 0) + 1
-        clip = _clip(manifest, item, face, reader) if seen[speaker] <= _OF_ONE else None
+        clip = _clip(manifest, item, face, reader) if seen[speaker] <= _MOST_CLIPS else None
         if clip is not None:
             clips.append(clip)
             speakers.append(speaker)
@@ -116,14 +115,14 @@ def _collect(manifest: Manifest, split: str, face: FaceModel) -> dict[str, np.nd
 
 
 def _collect_stills(album: list[Portrait], face: FaceModel) -> dict[str, np.ndarray]:
-    matrix = np.concatenate([np.eye(2), np.zeros((2, 1))], 1) * (SMALL / PIXELS)
-    matrix[:, 2] = (SMALL / PIXELS - 1) / 2
+    matrix = np.concatenate([np.eye(2), np.zeros((2, 1))], 1) * (CONTEXT_PIXELS / PIXELS)
+    matrix[:, 2] = (CONTEXT_PIXELS / PIXELS - 1) / 2
     rows = []
     for portrait in album:
         mesh = transform(portrait.points, matrix)[None]
         fit = face.fit(mesh)
         pose = estimate_pose(mesh, fit.neutral)
-        image = cut(portrait.image(), matrix, SMALL)
+        image = cut(portrait.image(), matrix, CONTEXT_PIXELS)
         rows.append((image, mesh[0], pose.rotation[0], pose.scale[0], pose.translation[0], fit.alpha))
     images, points, rotation, scale, translation, alpha = (np.stack(part) for part in zip(*rows, strict=True))
     return {
@@ -143,17 +142,17 @@ def _clip(
     manifest: Manifest, item: Item, face: FaceModel, reader: ClipReader
 ) -> dict[str, np.ndarray] | None:
     track, example = manifest.track(item), reader.read(item)
-    times = example.times[example.times - example.times[:1] < _SECONDS]
-    if len(times) < 30:
+    times = example.times[example.times - example.times[:1] < _MOST_SECONDS]
+    if len(times) < _LEAST_FRAMES:
         return None
     place = np.array([int(np.abs(track.times - time).argmin()) for time in times])
     if not track.found[place].mean() > 0.95:
         return None
     middle = np.median(track.points, 0)
     side = _ROOM * face_unit(middle)
-    matrix = np.concatenate([np.eye(2), (side / 2 - middle[1, :2])[:, None]], 1) * (SMALL / side)
+    matrix = np.concatenate([np.eye(2), (side / 2 - middle[1, :2])[:, None]], 1) * (CONTEXT_PIXELS / side)
     wanted = {int(track.frames[k]) for k in place}
-    images = {index: cut(image, matrix, SMALL) for index, image in manifest.frames(item, wanted)}
+    images = {index: cut(image, matrix, CONTEXT_PIXELS) for index, image in manifest.frames(item, wanted)}
     if not wanted <= images.keys():
         return None
     fit = face.fit(track.points[:: max(1, len(track.points) // 60)])

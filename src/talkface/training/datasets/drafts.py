@@ -1,4 +1,4 @@
-"""What the face LDM makes of photographs when it draws them anew from noise: examples for the restorer."""
+"""Photographs that the face LDM has drawn anew from noise: examples for the restorer and the critic."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ from talkface.data.faces import Portrait, held_out, portraits, weights
 from talkface.data.prepare import Manifest
 from talkface.diffusion.base import Base
 from talkface.diffusion.captions import Attributes, caption, tokenize
-from talkface.diffusion.sampling import guided, own_guidance, own_steps, restored, sample
+from talkface.diffusion.sampling import default_guidance, default_steps, guided, restore_spectrum, sample
 from talkface.face.draw import draw_mesh
 from talkface.face.model import FaceModel
 from talkface.face.portrait import PIXELS
@@ -24,14 +24,15 @@ from talkface.face.warp import MeshWarp
 from talkface.hub import COMPACT
 from talkface.nn.marks import marked, weights_mark
 from talkface.nn.picture import pictures
-from talkface.training.datasets.latents import vary
-from talkface.training.tasks.diffusion_ldm import clear_ones
+from talkface.training.datasets.latents import PortraitSettings, usable_portraits, vary
 
 logger = logging.getLogger(__name__)
 
-_BATCH, _STEPS, _QUALITY = 16, 4, 95
-VALIDATED = (0.5, 0.9)
-"""How noisy the drafts of held-out people were made."""
+_BATCH = 16  # drafts that are drawn from one seed and decoded together
+_STEPS = 4  # of the sampler, for an LDM without steps of its own
+_QUALITY = 95  # of the JPEGs that are kept
+VALIDATION_NOISE = (0.5, 0.9)
+"""Noise levels from which held-out people are drawn anew."""
 
 
 @dataclass(frozen=True)
@@ -40,9 +41,10 @@ class Drafts:
 
     Attributes:
         portrait: (N,) place of the photograph in the list.
-        variant: (N,) seed with which it was varied; 0 for not at all.
-        time: (N,) how noisy it was made, 0 to 1: at 1 nothing is left of it but its mesh and its caption.
-        jpeg, lengths: the compressed drafts (256, 256, 3), one behind the other, and their (N,) lengths.
+        variant: (N,) seed of its augmentation; 0 for none.
+        time: (N,) initial noise level, 0 to 1: at 1 only the mesh and the caption are left of it.
+        jpeg: the drafts (256, 256, 3) as JPEG, one behind the other.
+        lengths: (N,) bytes of each.
     """
 
     portrait: np.ndarray
@@ -64,7 +66,19 @@ class Drafts:
         varied: bool = True,
         seed: int = 0,
     ) -> "Drafts":
-        """Draw ``count`` of them, noisy within ``times``; kept in ``folder``."""
+        """Draw photographs anew; kept in ``folder``.
+
+        Args:
+            album: the portraits.
+            attributes: of each, by its key; the captions are made of them.
+            base: the LDM.
+            warp: draws the meshes.
+            count: how many drafts.
+            times: lowest and highest initial noise level.
+            folder: where they are kept.
+            varied: whether portraits are chosen at random and augmented; else they are taken in order.
+            seed: of all that is random.
+        """
         generator = np.random.default_rng(seed)
         if varied:
             chosen = generator.choice(len(album), count, p=weights(list(album)))
@@ -78,8 +92,8 @@ class Drafts:
             for start in range(0, count, _BATCH):
                 part = slice(start, start + _BATCH)
                 rows = [varied_one(album[k], v) for k, v in zip(chosen[part], variant[part], strict=True)]
-                told = [caption(attributes[album[k].key]) for k in chosen[part]]
-                drawn += _draw(base, warp, rows, told, time[part], seed + start)
+                captions = [caption(attributes[album[k].key]) for k in chosen[part]]
+                drawn += _draw(base, warp, rows, captions, time[part], seed + start)
                 if start % (20 * _BATCH) == 0:
                     logger.info("drafts: %d of %d", start, count)
             lengths = np.array([len(jpeg) for jpeg in drawn])
@@ -102,31 +116,24 @@ class Drafts:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DraftSettings:
-    """What every training on drafts is told.
+class DraftSettings(PortraitSettings):
+    """Settings that every training on drafts has, beside those of portraits.
 
     Attributes:
         base: directory of the LDM that draws, or "compact".
-        face_model: name or directory of the 3DMM.
         drafts: how many are drawn, once.
-        times: how noisy photographs are made before they are drawn anew.
-        sharpness, turned: see the face LDM's; ``sharp``: quantile of sharpness above which photographs are
-            examples.
-        held_out: portraits on which it is validated.
+        times: lowest and highest noise level from which photographs are drawn anew.
+        sharp: quantile of sharpness above which photographs are examples.
     """
 
     base: str = COMPACT
-    face_model: str = "face"
     drafts: int = 4000
     times: tuple[float, float] = (0.4, 0.96)
-    sharpness: float = 3.6
-    turned: float = 0.9
     sharp: float = 0.2
-    held_out: int = 48
 
 
 @dataclass(frozen=True)
-class DraftBook:
+class DraftSplits:
     """Drafts of the training split's portraits, and of held-out people's.
 
     Attributes:
@@ -136,7 +143,7 @@ class DraftBook:
         drafts: of these.
         clear: (N,) whether a draft's photograph is sharp enough for an example.
         held_out: portraits of people who are not in the training split.
-        unseen: drafts of these, a little and very noisy.
+        unseen: drafts of these, for each of VALIDATION_NOISE.
     """
 
     base: Base
@@ -148,14 +155,14 @@ class DraftBook:
     unseen: list[Drafts]
 
     @classmethod
-    def of(cls, settings: DraftSettings, data: Path, seed: int, device: torch.device) -> "DraftBook":
-        """Draw all that a training needs; kept beside the data.
+    def of(cls, settings: DraftSettings, data: Path, seed: int, device: torch.device) -> "DraftSplits":
+        """Draw all drafts that a training needs; kept beside the data.
 
         Raises:
             ModelUnavailable: the base is missing or damaged.
         """
         manifest, face = Manifest.load(data), FaceModel.from_pretrained(settings.face_model)
-        usable = clear_ones(portraits(manifest), face, settings.sharpness, settings.turned)
+        usable = usable_portraits(portraits(manifest), face, settings.sharpness, settings.turned)
         album = [portrait for portrait in usable if portrait.split == "train"]
         sharpness = np.array([portrait.sharpness for portrait in album])
         base, warp = Base.from_pretrained(settings.base, device), face.mesh_warp()
@@ -164,7 +171,8 @@ class DraftBook:
         drafts = Drafts.of(album, *given, settings.drafts, settings.times, folder, seed=seed)
         others = held_out(usable, settings.held_out)
         unseen = [
-            Drafts.of(others, *given, len(others), (time, time), folder, varied=False) for time in VALIDATED
+            Drafts.of(others, *given, len(others), (time, time), folder, varied=False)
+            for time in VALIDATION_NOISE
         ]
         clear = (sharpness >= np.quantile(sharpness, settings.sharp))[drafts.portrait]
         return cls(base, warp, album, drafts, clear, others, unseen)
@@ -186,7 +194,16 @@ def _draw(
     times: np.ndarray,
     seed: int,
 ) -> list[np.ndarray]:
-    """Compressed drafts of photographs with their meshes; one trajectory each, as noisy as asked for."""
+    """JPEGs of photographs that are drawn anew, each from its own initial noise level.
+
+    Args:
+        base: the LDM.
+        warp: draws the meshes.
+        rows: photographs (256, 256, 3) uint8 and meshes (478, 3).
+        captions: of each.
+        times: (B,) initial noise levels.
+        seed: of the noise.
+    """
     device = next(base.model.parameters()).device
     clean = base.autoencoder.encode(pictures([image for image, _ in rows], device))
     drawings = np.stack([draw_mesh(warp, points, PIXELS) for _, points in rows])
@@ -197,15 +214,18 @@ def _draw(
     noise = torch.randn(clean.shape, generator=generator).to(device)
     order = np.argsort(times)
     latents = torch.empty_like(clean)
-    # The sampler's times are those of a whole batch: what is about as noisy goes together.
+    # A batch has one noise level: drafts of similar levels are drawn together, from their mean.
     for some in np.array_split(order, max(1, len(order) // 4)):
-        begin = float(times[some].mean())
+        noise_level = float(times[some].mean())
         picked = torch.from_numpy(some).to(device)
-        velocity = guided(base.model, base.model.read(ids[picked]), mesh[picked], own_guidance(base.model))
+        velocity = guided(
+            base.model, base.model.read(ids[picked]), mesh[picked], default_guidance(base.model)
+        )
         with torch.autocast(device.type, torch.bfloat16):
-            noisy = (1 - begin) * clean[picked] + begin * noise[picked]
-            latents[picked] = sample(velocity, noisy, own_steps(base.model, _STEPS), begin).float()
-    latents = restored(latents, base.model.config.spectrum)
+            noisy = (1 - noise_level) * clean[picked] + noise_level * noise[picked]
+            steps = default_steps(base.model, _STEPS)
+            latents[picked] = sample(velocity, noisy, steps, noise_level).float()
+    latents = restore_spectrum(latents, base.model.config.spectrum)
     return [_compressed(picture) for picture in base.autoencoder.decode(latents)]
 
 

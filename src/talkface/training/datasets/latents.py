@@ -6,25 +6,45 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import torch
 from torch import nn
 
 from talkface.data.arrays import kept_arrays
-from talkface.data.faces import Portrait
+from talkface.data.faces import CLEAR, Portrait
 from talkface.data.side_by_side import side_by_side
 from talkface.diffusion.autoencoder import FaceAutoencoder
 from talkface.diffusion.stable import StableAutoencoder
 from talkface.face.crop import transform
+from talkface.face.model import FaceModel, estimate_pose
+from talkface.face.people.cast import head_angles
 from talkface.face.portrait import PIXELS
 from talkface.nn.marks import latents_mark, marked
+from talkface.nn.picture import enlarged
+from talkface.training.datasets.encoding import encode_pictures
 
 logger = logging.getLogger(__name__)
 
-_BATCH = 16
+_BATCH = 16  # portraits that are encoded together
+
+
+@dataclass(frozen=True, kw_only=True)
+class PortraitSettings:
+    """Which portraits a training uses.
+
+    Attributes:
+        face_model: name or directory of the 3DMM.
+        sharpness: mean Laplacian below which portraits are left out.
+        turned: yaw in radians above which portraits are left out.
+        held_out: portraits on which it is validated, of people who are not in the training split.
+    """
+
+    face_model: str = "face"
+    sharpness: float = CLEAR
+    turned: float = 0.9
+    held_out: int = 48
 
 
 @dataclass(frozen=True)
-class LatentAlbum:
+class PortraitLatents:
     """Latents of variants of portraits.
 
     Attributes:
@@ -44,12 +64,13 @@ class LatentAlbum:
         folder: Path,
         seed: int = 0,
         pixels: int = PIXELS,
-    ) -> "LatentAlbum":
+    ) -> "PortraitLatents":
         """Encode portraits, the first variant as they are, the others augmented; kept in ``folder``.
 
         ``pixels`` is the side of the pictures that are encoded; meshes stay in pixels of the portraits.
         """
-        path = folder / f"latents-{_mark(album, autoencoder, variants, seed, pixels)}.npz"
+        mark = _mark(album, autoencoder, variants, seed, pixels)
+        path = folder / f"latents-{mark}.npz"
         return kept_arrays(cls, path, lambda: cls(*_encode(album, autoencoder, variants, seed, pixels)))
 
 
@@ -68,9 +89,34 @@ def vary(
         image, matrix, (side, side), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT_101
     )
     gain = generator.normal(1, 0.06, 3) * generator.normal(1, 0.08)
-    gamma = np.exp(generator.normal(0, 0.12))
-    table = 255 * np.clip(np.linspace(0, 1, 256)[:, None] ** gamma * gain, 0, 1)
-    return cv2.LUT(moved, table.round().astype(np.uint8)[None]), transform(points, matrix)
+    gamma = float(np.exp(generator.normal(0, 0.12)))
+    return cv2.LUT(moved, light_table(gain, gamma)), transform(points, matrix)
+
+
+def light_table(gain: np.ndarray, gamma: float) -> np.ndarray:
+    """A table (1, 256, 3) uint8 for OpenCV's LUT: a gain (3,) for each colour after a gamma."""
+    table: np.ndarray = 255 * np.clip(np.linspace(0, 1, 256)[:, None] ** gamma * gain, 0, 1)
+    return table.round().astype(np.uint8)[None]
+
+
+def usable_portraits(
+    album: list[Portrait], face: FaceModel, sharpness: float = CLEAR, turned: float = 0.9
+) -> list[Portrait]:
+    """Portraits that are sharp enough and not turned too far.
+
+    Args:
+        album: any portraits.
+        face: the 3DMM.
+        sharpness: least mean Laplacian.
+        turned: largest yaw, radians.
+    """
+    return [p for p in album if p.sharpness >= sharpness and _yaw(p, face) <= turned]
+
+
+def _yaw(portrait: Portrait, face: FaceModel) -> float:
+    """How far a portrait is turned, radians."""
+    rotation = estimate_pose(portrait.points[None], face.mean).rotation
+    return float(np.radians(abs(head_angles(rotation)[0, 0])))
 
 
 def _encode(
@@ -80,9 +126,6 @@ def _encode(
     seed: int,
     pixels: int,
 ) -> tuple[np.ndarray, np.ndarray]:
-    from talkface.nn.picture import enlarged, pictures
-
-    device = next(autoencoder.parameters()).device
     latents, points = [], []
 
     def rows(start: int) -> tuple[np.ndarray, np.ndarray]:
@@ -94,9 +137,7 @@ def _encode(
         return images, np.stack([mesh for _, mesh in found]).astype(np.float32)
 
     for number, (images, meshes) in enumerate(side_by_side(rows, range(0, len(album), _BATCH))):
-        with torch.inference_mode():
-            encoded = autoencoder.encode(pictures(list(images), device))
-        latents.append(encoded.half().cpu().numpy())
+        latents.append(encode_pictures(autoencoder, list(images), pixels))
         points.append(meshes)
         if number % 50 == 0:
             logger.info("encoded %d of %d portraits", number * _BATCH, len(album))

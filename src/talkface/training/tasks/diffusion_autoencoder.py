@@ -17,7 +17,8 @@ from talkface.hub import save_pretrained
 from talkface.media.prefetch import prefetched
 from talkface.nn.adversarial import PatchDiscriminator, feature_matching, hinge_discriminator, hinge_generator
 from talkface.nn.picture import detail, gradient_loss, pictures, weighted_l1
-from talkface.training import OptimizerSpec, Task
+from talkface.training import OptimizerSpec
+from talkface.training.tasks.prepared import PreparedTask
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,11 +27,11 @@ class AutoencoderTrainConfig:
 
     Attributes:
         model: sizes.
-        start: name or directory of an autoencoder whose decoder is trained further; its latents stay.
-        noise: largest standard deviation of noise on the latents of such a decoder: it learns to draw from
-            latents that are not quite right, as those of the LDM are.
-        patch: side in pixels of what a step sees of a portrait.
+        patch: side in pixels of the part of a portrait that a step is shown.
         batch: patches.
+        start: name or directory of an autoencoder whose decoder is trained further; its latents stay.
+        noise: largest standard deviation of noise on the latents of such a decoder: those that the LDM
+            samples are not exact, either.
         gradient, divergence, adversarial, matching: weights of the losses beside the L1 distance.
         adversarial_start: step from which the PatchGAN takes part.
         discriminator_width: of its first layer.
@@ -38,10 +39,10 @@ class AutoencoderTrainConfig:
     """
 
     model: AutoencoderConfig = field(default_factory=AutoencoderConfig)
-    start: str = ""
-    noise: float = 0.0
     patch: int = 128
     batch: int = 12
+    start: str = ""
+    noise: float = 0.0
     gradient: float = 0.5
     divergence: float = 1e-4
     adversarial: float = 0.02
@@ -51,16 +52,18 @@ class AutoencoderTrainConfig:
     held_out: int = 48
 
 
-class AutoencoderTask(Task):
-    """L1, gradients, a little divergence, and a PatchGAN once the rest has settled."""
+class AutoencoderTask(PreparedTask[AutoencoderTrainConfig]):
+    """L1, gradients, a little divergence, and a PatchGAN from a certain step on.
+
+    The best weights have the highest PSNR, less a penalty for other sharpness than the real pictures'.
+    """
 
     Config = AutoencoderTrainConfig
     metric, mode = "val_quality", "max"
 
-    def __init__(
-        self, config: AutoencoderTrainConfig, data: Path, seed: int = 0, device: str = "cpu"
-    ) -> None:
-        self.config, self.device = config, torch.device(device)
+    def prepare(self, data: Path, seed: int) -> None:
+        """Load portraits, and build autoencoder and discriminator."""
+        config = self.config
         album = portraits(Manifest.load(data))
         self.album = [portrait for portrait in album if portrait.split == "train"]
         self.weights = weights(self.album)
@@ -92,7 +95,7 @@ class AutoencoderTask(Task):
         yield from prefetched(draw())
 
     def _patch(self, portrait: Portrait, generator: np.random.Generator) -> np.ndarray:
-        """A patch, more often of the face than of what is around it, mirrored or not."""
+        """A patch around a random point of the face, mirrored or not."""
         image, side = portrait.image(), self.config.patch
         center = portrait.points[generator.integers(468), :2] + generator.normal(0, side / 4, 2)
         left, top = np.clip(center - side / 2, 0, len(image) - side).astype(int)
@@ -125,17 +128,17 @@ class AutoencoderTask(Task):
         return {"loss": loss} | {name: value.detach() for name, value in out.items()}
 
     def _inexact(self, mean: Tensor, log_variance: Tensor) -> Tensor:
-        """Unscaled latents (B, 4, h, w) as they are drawn, or as noisy as those of the LDM."""
+        """Unscaled latents (B, 4, h, w): drawn from their distribution, or with noise for a decoder alone."""
         if not self.config.start:
             return mean + (log_variance / 2).exp() * torch.randn_like(mean)
-        spread = (
-            self.config.noise * self.autoencoder.scale * torch.rand(len(mean), 1, 1, 1, device=mean.device)
-        )
+        share = torch.rand(len(mean), 1, 1, 1, device=mean.device)
+        spread = self.config.noise * self.autoencoder.scale * share
         return mean + spread * torch.randn_like(mean)
 
     def _scores(self, image: Tensor) -> tuple[Tensor, list[Tensor]]:
         no_maps = image.new_zeros(len(image), 0, image.shape[2] // 2, image.shape[3] // 2)
-        return self.discriminator(image, no_maps)
+        found: tuple[Tensor, list[Tensor]] = self.discriminator(image, no_maps)
+        return found
 
     def _judge(self, batch: Tensor, wanted: bool) -> dict[str, Tensor]:
         if not wanted:  # keeps the graph alive without training anything
@@ -167,7 +170,7 @@ class AutoencoderTask(Task):
 
     @torch.no_grad()
     def samples(self) -> np.ndarray:
-        """Held-out portraits above what is left of them."""
+        """Held-out portraits above their reconstructions."""
         real = pictures([portrait.image() for portrait in self.held_out[:8]], self.device)
         drawn = self.autoencoder.restore(self.autoencoder.distribution(real)[0]).clamp(0, 1)
         rows = [torch.cat(list(half), 2) for half in (real, drawn)]
@@ -175,7 +178,7 @@ class AutoencoderTask(Task):
 
     @torch.no_grad()
     def export(self, directory: Path, metrics: dict[str, float]) -> None:
-        """Measure what latents are like, for unit variance, and write the model as the hub reads it."""
+        """Measure mean and scale of the latents, and write the model as the hub reads it."""
         if not self.config.start:
             chosen = self.album[:: max(1, len(self.album) // 400)]
             found = [self.autoencoder.distribution(pictures([p.image()], self.device))[0] for p in chosen]

@@ -1,7 +1,8 @@
-"""Trains the critic: what LDM and restorer draw well against what they draw badly, and against mixed eyes.
+"""Trains the critic to tell good drawings of LDM and restorer from bad ones, and from mixed eyes.
 
-Photographs would be told from both by their texture. What was drawn anew from a little noise keeps the
-photograph's eyes and mouth, from much noise it does not, and the restorer gives both the same texture.
+A draft from a low noise level keeps the photograph's eyes and mouth, one from a high level does not; the
+restorer gives both the same texture. Photographs themselves are no examples of good drawings: the critic
+would recognise them by their texture. Mixed eyes are one of a person and one of somebody else.
 """
 
 from collections.abc import Iterator
@@ -16,16 +17,16 @@ from torch.nn import functional as F
 
 from talkface.data.faces import Portrait
 from talkface.diffusion.base import Base
-from talkface.diffusion.critic import CriticConfig, PortraitCritic, Views
+from talkface.diffusion.critic import CriticConfig, PortraitCritic, PortraitViews
 from talkface.errors import InvalidOption, ModelUnavailable
 from talkface.face.draw import draw_mesh
 from talkface.face.portrait import PIXELS
 from talkface.hub import save_pretrained
 from talkface.media.prefetch import prefetched
-from talkface.training import Task
-from talkface.training.datasets.drafts import DraftBook, Drafts, DraftSettings, varied_one
+from talkface.training.datasets.drafts import Drafts, DraftSettings, DraftSplits, varied_one
+from talkface.training.tasks.prepared import PreparedTask
 
-_LOOKED_AT = 0.6  # of full size, at which it is validated
+_VALIDATION_SCALE = 0.6  # of full size, at which portraits are shown in validation
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,47 +34,51 @@ class CriticTrainConfig(DraftSettings):
     """Settings of the critic's training, which uses the restorer's drafts again; the base has a restorer.
 
     Attributes:
+        sound: noise level up to which restored drafts are examples of good drawings; 0 takes photographs
+            themselves.
+        spoilt: noise level from which they are examples of bad ones.
+        batch: good portraits a step, and as many bad ones.
         model: sizes.
-        sound: time up to which restored drafts are examples of what is drawn well: what is seen in them is
-            still the photograph's. 0 takes photographs themselves, which are told by their texture.
-        spoilt: time from which they are examples of the opposite.
-        batch: sound portraits a step, and as many spoilt ones.
-        coarsest: smallest of full size at which pictures are shown.
-        grain: largest standard deviation of noise on them, of 1.
-        mixed: what telling two people's eyes counts beside telling drawn ones.
+        coarsest: smallest scale, of full size, at which pictures are shown.
+        grain: largest standard deviation of noise on them; their values are 0 to 1.
+        mixed: weight of the loss of mixed eyes.
     """
 
-    model: CriticConfig = field(default_factory=CriticConfig)
     sound: float = 0.55
     spoilt: float = 0.8
     batch: int = 24
+    model: CriticConfig = field(default_factory=CriticConfig)
     coarsest: float = 0.3
     grain: float = 0.04
     mixed: float = 0.5
     held_out: int = 96
 
 
-class CriticTask(Task):
-    """Logistic regression with two small networks, of which each sees its own part."""
+class CriticTask(PreparedTask[CriticTrainConfig]):
+    """Logistic regression with two small networks, one for eyes and one for the mouth.
+
+    The network of the eyes learns to tell mixed pairs from real ones, too.
+    """
 
     Config = CriticTrainConfig
     metric, mode = "val_auc", "max"
 
-    def __init__(self, config: CriticTrainConfig, data: Path, seed: int = 0, device: str = "cpu") -> None:
-        self.config, self.device = config, torch.device(device)
-        book = DraftBook.of(config, data, seed, self.device)
-        if book.base.restorer is None:
-            raise ModelUnavailable(f"the base {book.base.name} has no face-restorer; train one first")
-        self.warp, time = book.warp, book.drafts.time
-        sets = [book.clear & (time <= config.sound), book.clear & (time >= config.spoilt)]
+    def prepare(self, data: Path, seed: int) -> None:
+        """Draw drafts, restore them, and cut eyes and mouths out of them."""
+        config = self.config
+        splits = DraftSplits.of(config, data, seed, self.device)
+        if splits.base.restorer is None:
+            raise ModelUnavailable(f"the base {splits.base.name} has no face-restorer; train one first")
+        self.warp, time = splits.warp, splits.drafts.time
+        sets = [splits.clear & (time <= config.sound), splits.clear & (time >= config.spoilt)]
         if (config.sound and not sets[0].any()) or not sets[1].any():
             raise InvalidOption(
                 f"no drafts up to time {config.sound:g} or from {config.spoilt:g} on: raise config.drafts"
             )
-        chosen = [(book.drafts, np.flatnonzero(some)) for some in sets]
-        self.examples = self._views(book.base, book.album, chosen)
-        everyone = np.arange(len(book.held_out))
-        self.unseen = self._views(book.base, book.held_out, [(each, everyone) for each in book.unseen])
+        chosen = [(splits.drafts, np.flatnonzero(some)) for some in sets]
+        self.examples = self._views(splits.base, splits.album, chosen)
+        everyone = np.arange(len(splits.held_out))
+        self.unseen = self._views(splits.base, splits.held_out, [(each, everyone) for each in splits.unseen])
         torch.manual_seed(seed)
         self.critic = PortraitCritic(config.model).to(self.device)
         self.modules = {"critic": self.critic}
@@ -82,8 +87,8 @@ class CriticTask(Task):
 
     def _views(
         self, base: Base, album: list[Portrait], sets: list[tuple[Drafts, np.ndarray]]
-    ) -> tuple[Views, Views]:
-        """Views of what is sound and what is spoilt, uint8 to fit in memory."""
+    ) -> tuple[PortraitViews, PortraitViews]:
+        """PortraitViews of good and of bad portraits, uint8 to fit in memory."""
         sound, spoilt = (
             [_small(self._restored(base, album, drafts, int(index))) for index in chosen]
             for drafts, chosen in sets
@@ -94,27 +99,31 @@ class CriticTask(Task):
         return _joined(sound), _joined(spoilt)
 
     @torch.inference_mode()
-    def _restored(self, base: Base | None, album: list[Portrait], drafts: Drafts, index: int) -> Views:
-        """What a base makes of a draft; with none, its photograph."""
+    def _restored(
+        self, base: Base | None, album: list[Portrait], drafts: Drafts, index: int
+    ) -> PortraitViews:
+        """Views of a draft that a base restores; with no base, of its photograph."""
         image, points = varied_one(album[drafts.portrait[index]], drafts.variant[index])
         if base is not None:
             drawing = torch.from_numpy(draw_mesh(self.warp, points, PIXELS))[None].to(self.device)
             with torch.autocast(self.device.type, torch.bfloat16):
-                image = base.photograph(drafts.image(index), points, drawing)
-        return Views.of([image], [points], "cpu")
+                image = base.restore(drafts.image(index), points, drawing)
+        return PortraitViews.of([image], [points], "cpu")
 
-    def batches(self, generator: np.random.Generator) -> Iterator[tuple[Views, Views, Tensor]]:
-        """Endless batches: sound portraits, spoilt ones, and mixed pairs of eyes (B, 6, 64, 64)."""
+    def batches(
+        self, generator: np.random.Generator
+    ) -> Iterator[tuple[PortraitViews, PortraitViews, Tensor]]:
+        """Endless batches: good portraits, bad ones, and mixed pairs of eyes (B, 6, 64, 64)."""
         sound, spoilt = self.examples
 
-        def draw() -> Iterator[tuple[Views, Views, Tensor]]:
+        def draw() -> Iterator[tuple[PortraitViews, PortraitViews, Tensor]]:
             while True:
                 size = float(generator.uniform(self.config.coarsest, 1.2))
                 grain = float(generator.uniform(0, self.config.grain))
                 shown = []
                 for views in (sound, spoilt):
                     chosen = generator.choice(len(views.eyes), self.config.batch)
-                    coarse = _picked(views, chosen, self.device).coarser(size)
+                    coarse = _picked(views, chosen, self.device).at_scale(size)
                     shown.append(_varied(coarse, grain, generator))
                 yield shown[0], shown[1], _mixed(shown[0].eyes)
 
@@ -123,7 +132,7 @@ class CriticTask(Task):
     # -- losses ------------------------------------------------------------------------------------
 
     def training_step(
-        self, batch: tuple[Views, Views, Tensor], optimizer_index: int, step: int
+        self, batch: tuple[PortraitViews, PortraitViews, Tensor], optimizer_index: int, step: int
     ) -> dict[str, Tensor]:
         """Binary cross-entropy of each part."""
         sound, spoilt, mixed = batch
@@ -138,9 +147,11 @@ class CriticTask(Task):
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
-        """On held-out people: how often a sound portrait is preferred to a spoilt one of another."""
+        """Area under the ROC curve on held-out people: good portraits against bad ones, and mixed eyes."""
         everyone = np.arange(len(self.unseen[0].eyes))
-        sound, spoilt = (_picked(views, everyone, self.device).coarser(_LOOKED_AT) for views in self.unseen)
+        sound, spoilt = (
+            _picked(views, everyone, self.device).at_scale(_VALIDATION_SCALE) for views in self.unseen
+        )
         yes, no = self.critic(sound).cpu().numpy(), self.critic(spoilt).cpu().numpy()
         strange = self.critic.eyes(_mixed(sound.eyes)).cpu().numpy()
         found = {"val_auc": _area(yes.sum(1), no.sum(1)), "val_auc_mixed": _area(yes[:, 0], strange)}
@@ -153,19 +164,19 @@ class CriticTask(Task):
         save_pretrained(directory, config, self.critic.state_dict(), card=None)
 
 
-def _small(views: Views) -> Views:
-    return Views(*((view * 255).round().byte() for view in views))
+def _small(views: PortraitViews) -> PortraitViews:
+    return PortraitViews(*((view * 255).round().byte() for view in views))
 
 
-def _joined(views: list[Views]) -> Views:
-    return Views(*(torch.cat(part) for part in zip(*views, strict=True)))
+def _joined(views: list[PortraitViews]) -> PortraitViews:
+    return PortraitViews(*(torch.cat(part) for part in zip(*views, strict=True)))
 
 
-def _picked(views: Views, rows: np.ndarray, device: torch.device) -> Views:
-    return Views(*(view[torch.from_numpy(rows)].to(device).float() / 255 for view in views))
+def _picked(views: PortraitViews, rows: np.ndarray, device: torch.device) -> PortraitViews:
+    return PortraitViews(*(view[torch.from_numpy(rows)].to(device).float() / 255 for view in views))
 
 
-def _varied(views: Views, grain: float, generator: np.random.Generator) -> Views:
+def _varied(views: PortraitViews, grain: float, generator: np.random.Generator) -> PortraitViews:
     """Mirrored or not, in other light, with grain."""
     count = len(views.eyes)
     flip = torch.from_numpy(generator.random(count) < 0.5).to(views.eyes.device)[:, None, None, None]
@@ -176,11 +187,11 @@ def _varied(views: Views, grain: float, generator: np.random.Generator) -> Views
     for plain, mirrored in zip(views, turned, strict=True):
         noise = torch.from_numpy(generator.standard_normal(plain.shape, np.float32)).to(plain)
         out.append(torch.where(flip, mirrored, plain) + light + grain * noise)
-    return Views(*out)
+    return PortraitViews(*out)
 
 
 def _mixed(eyes: Tensor) -> Tensor:
-    """One eye of a person and one of the next, in the first one's colours."""
+    """One eye of a person and one of the next person in the batch, in the first one's colours."""
     own, other = eyes[:, :3], eyes[:, 3:].roll(1, 0)
     mean, spread = (f(own.flatten(2), -1)[..., None, None] for f in (torch.mean, torch.std))
     middle, width = (f(other.flatten(2), -1)[..., None, None] for f in (torch.mean, torch.std))
@@ -188,5 +199,5 @@ def _mixed(eyes: Tensor) -> Tensor:
 
 
 def _area(high: np.ndarray, low: np.ndarray) -> float:
-    """Area under the receiver's curve: how often one of ``high`` is above one of ``low``."""
+    """Area under the ROC curve: how often one of ``high`` is above one of ``low``."""
     return float(mannwhitneyu(high, low).statistic / (len(high) * len(low)))

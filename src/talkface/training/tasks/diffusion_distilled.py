@@ -10,14 +10,20 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from talkface.diffusion.model import FaceDiffusion
-from talkface.diffusion.sampling import SHIFT, guided, own_guidance, schedule, walked
+from talkface.diffusion.sampling import (
+    TIMESTEP_SHIFT,
+    default_guidance,
+    euler_steps,
+    guided,
+    noised,
+    schedule,
+)
 from talkface.options import number_within
 from talkface.training.tasks.diffusion_ldm import (
     DiffusionTask,
     DiffusionTrainConfig,
+    conditions,
     draw_latents,
-    noised,
-    told,
 )
 
 logger = logging.getLogger(__name__)
@@ -28,12 +34,12 @@ class DistilledTrainConfig(DiffusionTrainConfig):
     """Settings of the distillation, beside those of the face LDM's training.
 
     Attributes:
-        teacher: name or directory of the frozen LDM that teaches, over the same autoencoder.
-        steps: in which the student draws.
+        teacher: name or directory of the frozen teacher, an LDM over the same autoencoder.
+        steps: of the student's sampler.
         substeps: of the teacher for each of them.
-        guidance: of the teacher; None for as much as it draws portraits with.
+        guidance: classifier-free guidance of the teacher; None for its own.
         plain: share of a batch that is taught the teacher's velocity at a random time, not a step of the
-            schedule: the student stays a flow, on which adapters can stand.
+            schedule, so that the student's velocity is defined everywhere, as adapters need it.
     """
 
     teacher: str = "face-diffusion"
@@ -44,27 +50,30 @@ class DistilledTrainConfig(DiffusionTrainConfig):
 
 
 class DistilledTask(DiffusionTask):
-    """One step of the student leads where some guided ones of the teacher do (Meng et al., 2023).
+    """One step of the student replaces several guided ones of the teacher (Meng et al., 2023).
 
-    Its ``val_loss`` is the squared distance from the teacher's guided velocity at plain times, not from the
-    data's, past which guidance leads.
+    Its ``val_loss`` is the squared distance from the teacher's guided velocity at the validation times, not
+    from that of the data: guidance changes the distribution.
     """
 
     Config = DistilledTrainConfig
     metric, mode = "val_distance", "min"
     config: DistilledTrainConfig
 
-    def __init__(self, config: DistilledTrainConfig, data: Path, seed: int = 0, device: str = "cpu") -> None:
+    def prepare(self, data: Path, seed: int) -> None:
+        """Load the teacher, and what the face LDM is trained with."""
+        config = self.config
         number_within("steps", config.steps, 1, 100)
         number_within("substeps", config.substeps, 1, 100)
         number_within("plain", config.plain, 0, 1)
         teacher = FaceDiffusion.from_pretrained(config.teacher)
         model = replace(config.model, steps=config.steps, guided=True)
-        super().__init__(replace(config, model=model), data, seed, device)
+        self.config = replace(config, model=model)
+        super().prepare(data, seed)
         # Not one of ``modules``: it is neither trained nor saved, and stays in evaluation mode.
         self.teacher = teacher.to(self.device).requires_grad_(False)
-        self.guidance = own_guidance(teacher) if config.guidance is None else config.guidance
-        times = [*schedule(config.steps * config.substeps, shift=SHIFT), 0.0]
+        self.guidance = default_guidance(teacher) if config.guidance is None else config.guidance
+        times = [*schedule(config.steps * config.substeps, shift=TIMESTEP_SHIFT), 0.0]
         self.schedule = torch.tensor(times, dtype=torch.float32, device=self.device)
 
     # -- losses ------------------------------------------------------------------------------------
@@ -75,7 +84,7 @@ class DistilledTask(DiffusionTask):
         plain = round(self.config.plain * len(noise))
         lessons = (
             (slice(plain), self._one_step(self._times(plain))),
-            (slice(plain, None), self._walks(len(noise) - plain)),
+            (slice(plain, None), self._substeps(len(noise) - plain)),
         )
         errors = []
         for part, times in lessons:
@@ -86,11 +95,11 @@ class DistilledTask(DiffusionTask):
 
     @staticmethod
     def _one_step(time: Tensor) -> Tensor:
-        """Times (2, B) of a walk in one step: its mean velocity is that at its begin (B,)."""
+        """Times (2, B) of one step from times (B,) to 0: its mean velocity is that at its start."""
         return torch.stack([time, torch.zeros_like(time)])
 
-    def _walks(self, count: int) -> Tensor:
-        """Times (substeps + 1, count) that the teacher goes through in random steps of the student."""
+    def _substeps(self, count: int) -> Tensor:
+        """Times (substeps + 1, count) of the teacher's substeps within random steps of the student."""
         substeps = self.config.substeps
         first = torch.randint(self.config.steps, (count,), device=self.device) * substeps
         return self.schedule[first + torch.arange(substeps + 1, device=self.device)[:, None]]
@@ -100,29 +109,29 @@ class DistilledTask(DiffusionTask):
         return self._missed(batch, noise, self._one_step(time))
 
     def _missed(self, batch: dict[str, Tensor], noise: Tensor, times: Tensor) -> Tensor:
-        """Squared distances (B, 4, h, w) of the student's velocity from the teacher's mean over its walks."""
+        """Squared distances (B, 4, h, w) of the student's velocity from the teacher's mean over ``times``."""
         noisy = noised(batch["latents"], noise, times[0])
         taught = self._taught(batch, noisy, times)
-        velocity = self.model(noisy, times[0], *told(self.model, batch))
+        velocity = self.model(noisy, times[0], *conditions(self.model, batch))
         return F.mse_loss(velocity, taught, reduction="none")
 
     @torch.no_grad()
     def _taught(self, batch: dict[str, Tensor], noisy: Tensor, times: Tensor) -> Tensor:
-        """Mean velocity (B, 4, h, w) of the teacher who walks, guided, through times (S + 1, B)."""
-        velocity = guided(self.teacher, *told(self.teacher, batch), self.guidance)
-        return (noisy - walked(velocity, noisy, times)) / (times[0] - times[-1])[:, None, None, None]
+        """Mean velocity (B, 4, h, w) of the guided teacher over Euler steps through times (S + 1, B)."""
+        velocity = guided(self.teacher, *conditions(self.teacher, batch), self.guidance)
+        return (noisy - euler_steps(velocity, noisy, times)) / (times[0] - times[-1])[:, None, None, None]
 
     # -- validation --------------------------------------------------------------------------------
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
-        """Squared distance of what is drawn for held-out people from what the teacher draws."""
+        """Squared distance of the student's samples from the teacher's, for held-out people."""
         made = draw_latents(self.model, self.fixed, self.noise[0], self.config.batch)
         return {"val_distance": float(F.mse_loss(made, self._drawn_by_teacher)), **super().validate()}
 
     @cached_property
     def _drawn_by_teacher(self) -> Tensor:
-        """Latents (N, 4, h, w) after all the teacher's steps, from the same noise; drawn once."""
+        """Latents (N, 4, h, w) that the teacher draws from the same noise in all its steps; drawn once."""
         given = self.teacher, self.fixed, self.noise[0], self.config.batch
         steps, substeps = self.config.steps, self.config.substeps
         drawn, few = (draw_latents(*given, n, self.guidance) for n in (steps * substeps, steps))

@@ -1,11 +1,11 @@
-"""Trains the restorer on drafts: reconstruction as far as a draft is still its photograph, and PatchGANs."""
+"""Trains the restorer on drafts: reconstruction where a draft still shows its photograph, and PatchGANs."""
 
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from talkface.data.attributes import FaceRes
 from talkface.data.faces import Portrait
-from talkface.diffusion.critic import CriticConfig, PortraitCritic, coarser
+from talkface.diffusion.critic import CriticConfig, PortraitCritic, at_scale
 from talkface.diffusion.restorer import FaceRestorer, RestorerConfig
 from talkface.face.crop import RIGHT_EYE, Part, part_matrix
 from talkface.face.draw import draw_mesh
@@ -25,11 +25,18 @@ from talkface.hub import save_pretrained
 from talkface.media.prefetch import prefetched
 from talkface.nn.adversarial import hinge_discriminator, hinge_generator
 from talkface.nn.picture import cut_out, detail, gradient_loss, pictures, weighted_l1
-from talkface.training import OptimizerSpec, Task
-from talkface.training.datasets.drafts import VALIDATED, DraftBook, Drafts, DraftSettings, varied_one
-from talkface.training.perceptual import JUDGED, LAYERS, Judges
+from talkface.training import OptimizerSpec
+from talkface.training.datasets.drafts import (
+    VALIDATION_NOISE,
+    Drafts,
+    DraftSettings,
+    DraftSplits,
+    varied_one,
+)
+from talkface.training.perceptual import FEATURE_LAYERS, JUDGED, Judges
+from talkface.training.tasks.prepared import PreparedTask
 
-_REMEMBERED = 16  # batches that the judges may see again
+_REMEMBERED = 16  # batches that the discriminators may see again
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,19 +45,20 @@ class RestorerTrainConfig(DraftSettings):
 
     Attributes:
         model: sizes.
-        faithful: time from which a draft is less and less its photograph, and the time by which it is not.
-        stranger: what reconstruction counts then.
+        faithful: noise levels between which the weight of reconstruction falls from 1 to ``stranger``, as
+            drafts lose their photograph.
+        stranger: weight of reconstruction above them.
         batch: drafts a step.
-        noisy: power of a draft's time with which it is drawn more often.
+        noisy: power of a draft's noise level with which it is drawn more often.
         face: how much more the face counts than what is around it.
-        crop: side in pixels of what a step sees of a picture, in its middle from left to right.
+        crop: side in pixels of the crop that a step is shown, centred from left to right.
         gradient, tone, perceptual, adversarial: weights of the losses beside the L1 distance.
-        layers: of FaceRes, in whose features pictures are compared and judged; none for neither.
-        critic: name or directory of the critic with whom judges of eyes and mouth begin; none, and they
-            begin from nothing.
-        texture: name or directory of the model that tells the plausible faces behind drafts.
-        discriminator_width: of the judges of features.
-        coarsest: smallest of full size at which eyes and mouth are shown to them.
+        layers: of FaceRes, whose features pictures are compared and judged by; none for neither.
+        critic: name or directory of the critic whose weights the discriminators of eyes and mouth begin
+            with; empty for random ones.
+        texture: name or directory of the model that finds the plausible faces behind drafts.
+        discriminator_width: of the discriminators of features.
+        coarsest: smallest scale, of full size, at which eyes and mouth are shown to them.
     """
 
     model: RestorerConfig = field(default_factory=RestorerConfig)
@@ -64,30 +72,31 @@ class RestorerTrainConfig(DraftSettings):
     tone: float = 0.5
     perceptual: float = 0.25
     adversarial: float = 0.035
-    layers: tuple[int, ...] = LAYERS
+    layers: tuple[int, ...] = FEATURE_LAYERS
     critic: str = "portrait-critic"
     texture: str = "face-texture"
     discriminator_width: int = 32
     coarsest: float = 0.4
 
 
-class Views(NamedTuple):
-    """What the judges are shown of pictures: features, eyes and mouth."""
+class JudgedViews(NamedTuple):
+    """What the discriminators are shown of pictures: features, eyes and mouth."""
 
     seen: list[Tensor]
     eyes: Tensor
     mouth: Tensor
 
 
-class RestorerTask(Task):
-    """GFPGAN's recipe without a generator to lean on: reconstruction, judges of the whole and of parts."""
+class RestorerTask(PreparedTask[RestorerTrainConfig]):
+    """As GFPGAN, without its generative prior: reconstruction, discriminators of the whole and of parts."""
 
     Config = RestorerTrainConfig
     metric, mode = "val_quality", "max"
 
-    def __init__(self, config: RestorerTrainConfig, data: Path, seed: int = 0, device: str = "cpu") -> None:
-        self.config, self.device = config, torch.device(device)
-        self.book = DraftBook.of(config, data, seed, self.device)
+    def prepare(self, data: Path, seed: int) -> None:
+        """Draw drafts, and build restorer and discriminators."""
+        config = self.config
+        self.data = DraftSplits.of(config, data, seed, self.device)
         self.texture = FaceTexture.from_pretrained(config.texture, config.face_model)
         torch.manual_seed(seed)
         self.restorer = FaceRestorer(config.model).to(self.device)
@@ -98,29 +107,32 @@ class RestorerTask(Task):
         for module in (self.restorer, self.judges):
             module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.modules = {"restorer": self.restorer, "judges": self.judges}
-        self.drawn: deque[tuple[Views, Views]] = deque(maxlen=_REMEMBERED)
+        self.drawn: deque[tuple[JudgedViews, JudgedViews]] = deque(maxlen=_REMEMBERED)
 
     def optimizers_spec(self) -> list[OptimizerSpec]:
-        """The restorer's and the judges' optimizers."""
+        """The restorer's and the discriminators' optimizers."""
         return [OptimizerSpec(modules=("restorer",)), OptimizerSpec(modules=("judges",), lr=2.0)]
 
     @cached_property
     def look(self) -> FaceRes:
-        """Tells how alike two faces are."""
+        """Describes faces, to compare them."""
         return FaceRes()
 
     # -- data --------------------------------------------------------------------------------------
 
     def batches(self, generator: np.random.Generator) -> Iterator[dict[str, Tensor]]:
-        """Endless batches: drafts and photographs (B, 3, H, W), their drawings, matrices of parts, trust."""
-        clear = np.flatnonzero(self.book.clear)
-        share = self.book.drafts.time[clear] ** self.config.noisy
+        """Endless batches: drafts, photographs (B, 3, H, W), drawings, matrices of parts, and "trust" (B,).
+
+        The last is the weight of reconstruction.
+        """
+        clear = np.flatnonzero(self.data.clear)
+        share = self.data.drafts.time[clear] ** self.config.noisy
         share /= share.sum()
 
         def draw() -> Iterator[dict[str, Tensor]]:
             while True:
                 chosen = generator.choice(clear, self.config.batch, replace=False, p=share)
-                rows = [self._row(self.book.album, self.book.drafts, int(k)) for k in chosen]
+                rows = [self._row(self.data.album, self.data.drafts, int(k)) for k in chosen]
                 yield self._batch([self._cropped(row, generator) for row in rows])
 
         yield from prefetched(draw())
@@ -128,7 +140,7 @@ class RestorerTask(Task):
     def _row(self, album: list[Portrait], drafts: Drafts, index: int) -> dict[str, np.ndarray]:
         image, points = varied_one(album[drafts.portrait[index]], drafts.variant[index])
         row = {"draft": self.texture.plausible(drafts.image(index), points), "photograph": image}
-        row["drawing"] = draw_mesh(self.book.warp, points, PIXELS)
+        row["drawing"] = draw_mesh(self.data.warp, points, PIXELS)
         row |= {part.name: matrix_of(points, part) for part in JUDGED}
         low, high = self.config.faithful
         lost = np.clip((drafts.time[index] - low) / (high - low), 0, 1)
@@ -136,7 +148,7 @@ class RestorerTask(Task):
         return row
 
     def _cropped(self, row: dict[str, np.ndarray], generator: np.random.Generator) -> dict[str, np.ndarray]:
-        """The middle of a row from left to right, so that its mirror image stays that of the picture."""
+        """A row's crop, centred from left to right, so that the crop of a mirrored picture is mirrored."""
         side = self.config.crop
         left, top = (PIXELS - side) // 2, int(generator.integers((PIXELS - side) // 2 + 1)) * 2
         place = slice(top, top + side), slice(left, left + side)
@@ -157,7 +169,7 @@ class RestorerTask(Task):
     # -- losses ------------------------------------------------------------------------------------
 
     def training_step(self, batch: dict[str, Tensor], optimizer_index: int, step: int) -> dict[str, Tensor]:
-        """The restorer (0), or its judges (1) of what it has just made."""
+        """The restorer (0), or its discriminators (1) on what it has just made."""
         if optimizer_index == 1:
             return self._judge()
         config, real, trust = self.config, batch["photograph"], batch["trust"][:, None, None, None]
@@ -169,11 +181,11 @@ class RestorerTask(Task):
             "gradient": gradient_loss(made, real, weight) * trust.mean(),
             "tone": F.l1_loss(F.avg_pool2d(made, 16), F.avg_pool2d(batch["draft"], 16)),
         }
-        size = float(torch.empty(()).uniform_(config.coarsest, 1.3))
-        shown = self._views(made, batch, size)
+        scale = float(torch.empty(()).uniform_(config.coarsest, 1.3))
+        shown = self._views(made, batch, scale)
         with torch.no_grad():
-            example = self._views(real, batch, size)
-        self.drawn.append((example, Views(*(_detached(view) for view in shown))))
+            example = self._views(real, batch, scale)
+        self.drawn.append((example, _detached(shown)))
         out["perceptual"] = _apart(shown.seen, example.seen, batch["trust"], real)
         scores = self.judges(shown.seen, shown.eyes, shown.mouth)
         judged = torch.stack([hinge_generator(score, torch.ones_like(score)) for score in scores])
@@ -183,20 +195,20 @@ class RestorerTask(Task):
         kept = out | {f"fooled_{number}": value for number, value in enumerate(judged)}
         return {"loss": loss} | {name: value.detach() for name, value in kept.items()}
 
-    def _views(self, picture: Tensor, batch: dict[str, Tensor], size: float) -> "Views":
+    def _views(self, picture: Tensor, batch: dict[str, Tensor], scale: float) -> JudgedViews:
         parts = {part.name: batch[part.name] for part in JUDGED}
         eyes, mouth = self.judges.cut(picture, parts)
-        return Views(self.judges.look(picture), coarser(eyes, size), coarser(mouth, size))
+        return JudgedViews(self.judges.features(picture), at_scale(eyes, scale), at_scale(mouth, scale))
 
     def _judge(self) -> dict[str, Tensor]:
-        """Of what was made now and, so that what fooled them once does not do so again, of some of before."""
+        """Losses of the discriminators, on the last batch and on an earlier one."""
         past = self.drawn[int(torch.randint(len(self.drawn), ()))]
         losses = torch.stack([self._judged(*pair) for pair in (self.drawn[-1], past)]).mean(0)
         named = {f"judge_{number}": value.detach() for number, value in enumerate(losses)}
         return {"loss": losses.mean()} | named
 
-    def _judged(self, example: Views, made: Views) -> Tensor:
-        """Hinge losses of the judges."""
+    def _judged(self, example: JudgedViews, made: JudgedViews) -> Tensor:
+        """Hinge losses of the discriminators."""
         scores = [self.judges(view.seen, view.eyes, view.mouth) for view in (example, made)]
         each = [hinge_discriminator(a, b, torch.ones_like(a)) for a, b in zip(*scores, strict=True)]
         return torch.stack(each)
@@ -205,16 +217,16 @@ class RestorerTask(Task):
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
-        """On drafts of held-out people: likeness to their photographs, detail over theirs.
+        """On drafts of held-out people: likeness to their photographs, and detail relative to theirs.
 
-        FaceRes tells the likeness, whose features teach the restorer, too: good for choosing weights, and
-        optimistic beside other judges.
+        The likeness is the cosine of FaceRes's features, which the restorer is trained with, too: it serves
+        to choose weights, and is higher than other face recognisers find it.
         """
         found: dict[str, float] = {}
-        for time, drafts in zip(VALIDATED, self.book.unseen, strict=True):
+        for time, drafts in zip(VALIDATION_NOISE, self.data.unseen, strict=True):
             likeness: list[float] = []
             ratios: dict[str, list[float]] = {"face": [], "eyes": []}
-            for index, portrait in enumerate(self.book.held_out):
+            for index, portrait in enumerate(self.data.held_out):
                 made = self._restored(drafts, index)
                 real = pictures([portrait.image()], self.device)
                 likeness.append(self._likeness(made, portrait))
@@ -229,8 +241,9 @@ class RestorerTask(Task):
         return {"val_quality": float(np.mean(alike) - 0.2 * np.mean(lacking)), **found}
 
     def _restored(self, drafts: Drafts, index: int) -> Tensor:
-        row = self._batch([self._row(self.book.held_out, drafts, index)])
-        return self.restorer(row["draft"], row["drawing"]).clamp(0, 1)
+        row = self._batch([self._row(self.data.held_out, drafts, index)])
+        picture: Tensor = self.restorer(row["draft"], row["drawing"])
+        return picture.clamp(0, 1)
 
     def _likeness(self, made: Tensor, portrait: Portrait) -> float:
         image = (made[0].permute(1, 2, 0) * 255).round().byte().cpu().numpy()
@@ -239,9 +252,9 @@ class RestorerTask(Task):
 
     @torch.no_grad()
     def samples(self) -> np.ndarray:
-        """For each time: drafts of held-out people, and what is made of them."""
+        """For each noise level: drafts of held-out people, above the restored ones."""
         rows = []
-        for drafts in self.book.unseen:
+        for drafts in self.data.unseen:
             made = [self._restored(drafts, index)[0] for index in range(min(8, len(drafts)))]
             drawn = pictures([drafts.image(index) for index in range(len(made))], self.device)
             rows += [torch.cat(list(drawn), 2), torch.cat(made, 2)]
@@ -259,7 +272,7 @@ def matrix_of(points: np.ndarray, part: Part) -> np.ndarray:
 
 
 def _apart(made: list[Tensor], real: list[Tensor], trust: Tensor, like: Tensor) -> Tensor:
-    """Distance of features, each map over its own size, as far as drafts are still their photographs."""
+    """Distance of features, each relative to the mean of its map, weighted by ``trust`` (B,)."""
     total = like.new_zeros(())
     for a, b in zip(made, real, strict=True):
         each = (a - b).abs().flatten(1).mean(1) / (b.abs().mean() + 1e-6)
@@ -267,5 +280,6 @@ def _apart(made: list[Tensor], real: list[Tensor], trust: Tensor, like: Tensor) 
     return total
 
 
-def _detached(view: Tensor | list[Tensor]) -> Any:
-    return view.detach() if isinstance(view, Tensor) else [each.detach() for each in view]
+def _detached(views: JudgedViews) -> JudgedViews:
+    seen = [each.detach() for each in views.seen]
+    return JudgedViews(seen, views.eyes.detach(), views.mouth.detach())

@@ -1,4 +1,4 @@
-"""Trains PAD's second stage: what the lips do."""
+"""Trains PAD's second stage: mouth coefficients from speech and identity."""
 
 import logging
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from talkface.systems.imagineid.hearing import Heard
+from talkface.systems.imagineid.hearing import SpeechFeatures
 from talkface.systems.imagineid.pad import Speech
 from talkface.systems.thpad.losses import LipLoss
 from talkface.training.datasets.clips import ClipReader, Example
@@ -18,7 +18,8 @@ from talkface.training.tasks.thpad_motion import best_lag_correlation
 
 logger = logging.getLogger(__name__)
 
-_NOBODY = 0.3  # share of windows in which the stage is not told who speaks
+_NO_IDENTITY = 0.3  # share of windows whose identity code is zero
+_CODE_NOISE = 0.15  # standard deviation of the noise on identity codes
 
 
 class ContentTask(PadTask):
@@ -58,7 +59,7 @@ class ContentTask(PadTask):
         self.lip_loss = LipLoss(self.face).to(self.device)
 
     def batches(self, generator: np.random.Generator) -> Iterator[tuple[Speech, Speech, Tensor, Tensor]]:
-        """Endless batches: speech, speakers' voices, whether they are told (B, 1), beta_mouth (B, T, M)."""
+        """Endless batches: speech, speakers' voices, whether these are known (B, 1), beta_mouth (B, T, M)."""
         while True:
             parts, voices, mouths = [], [], []
             for index in generator.choice(len(self.clips), self.config.batch, p=self.weights):
@@ -68,13 +69,13 @@ class ContentTask(PadTask):
                 voices.append(self._voice(clip, generator))
                 mouths.append(clip.beta_mouth[start : start + self.window])
             mouth = torch.from_numpy(np.stack(mouths)).float().to(self.device)
-            told = torch.from_numpy(generator.random((len(parts), 1)) > _NOBODY).to(mouth)
-            yield self.speech(parts, self.config.noise), self.speech(voices), told, mouth
+            known = torch.from_numpy(generator.random((len(parts), 1)) > _NO_IDENTITY).to(mouth)
+            yield self.speech(parts, self.config.noise), self.speech(voices), known, mouth
 
-    def _voice(self, clip: Example, generator: np.random.Generator) -> Heard:
+    def _voice(self, clip: Example, generator: np.random.Generator) -> SpeechFeatures:
         """Three seconds of the speaker, from any of the speaker's clips.
 
-        With a code of its own, a clip could be learnt by heart.
+        Codes of the clips themselves would let the stage memorise them.
         """
         keys = self.clips_of[clip.item.corpus + clip.item.speaker]
         whole = self.heard[keys[generator.integers(len(keys))]]
@@ -83,10 +84,10 @@ class ContentTask(PadTask):
     def training_step(
         self, batch: tuple[Speech, Speech, Tensor, Tensor], optimizer_index: int, step: int
     ) -> dict[str, Tensor]:
-        """Distance from the tracked lips and correlation with them; each member has its own."""
-        speech, voices, told, real = batch
+        """Distance from the tracked lips and correlation with them, summed over the members."""
+        speech, voices, known, real = batch
         code = self.code(voices)
-        code = told * (code + 0.15 * torch.randn_like(code))
+        code = known * (code + _CODE_NOISE * torch.randn_like(code))
         distance, correlation = torch.zeros(()), torch.zeros(())
         for lips in self.pad.content(speech, code):
             far, apart = self.lip_loss(lips, real)
@@ -95,13 +96,13 @@ class ContentTask(PadTask):
 
     @torch.no_grad()
     def export(self, directory: Path, metrics: dict[str, float]) -> None:
-        """Write the stages; the lips' gain is the one given, or what unseen training speakers need."""
+        """Write the stages; the lips' gain is the given one, times what unseen training speakers need."""
         gain = self.pad.content.gain.fill_(self.config.gain)
         if self.left_out:
             readout = self.lip_loss.readout[:, 0]
-            told = np.mean([float((self._lips(clip) @ readout).std()) for clip in self.left_out])
+            predicted = np.mean([float((self._lips(clip) @ readout).std()) for clip in self.left_out])
             real = np.mean([(clip.beta_mouth @ readout.cpu().numpy()).std() for clip in self.left_out])
-            gain.mul_(float(real / told))
+            gain.mul_(float(real / predicted))
         logger.info("gain of the lips %.2f", float(gain))
         super().export(directory, metrics)
 
@@ -120,19 +121,22 @@ class ContentTask(PadTask):
             if real.std() < 0.01:
                 continue
             lips = self._lips(clip).cpu().numpy()
-            group = (
-                "wild"
-                if clip.item.corpus != "GRID"
-                else "grid_s1"
-                if clip.item.speaker == "s1"
-                else "grid_other"
-            )
-            scores.setdefault(group, []).append(best_lag_correlation(lips @ readout, real[: len(lips)])[0])
+            score = best_lag_correlation(lips @ readout, real[: len(lips)])[0]
+            scores.setdefault(_group(clip), []).append(score)
         metrics = {f"val_aperture_r_{group}": float(np.mean(values)) for group, values in scores.items()}
         return {"val_aperture_r": float(np.mean(list(metrics.values()))), **metrics}
 
 
-def _clip_part(clip: Example, start: int, stop: int, prosody: int) -> Heard:
-    """A clip's speech from one frame to another; the content stage does not listen to prosody."""
+def _group(clip: Example) -> str:
+    """The group of speakers whose scores a clip counts for."""
+    if clip.item.corpus != "GRID":
+        return "wild"
+    return "grid_s1" if clip.item.speaker == "s1" else "grid_other"
+
+
+def _clip_part(clip: Example, start: int, stop: int, prosody: int) -> SpeechFeatures:
+    """Speech of a clip from one frame to another, without prosody, which the content stage does not use."""
     part = slice(2 * start, 2 * stop)
-    return Heard(clip.content[part], clip.level[part], np.zeros((2 * (stop - start), prosody), np.float16))
+    return SpeechFeatures(
+        clip.content[part], clip.level[part], np.zeros((2 * (stop - start), prosody), np.float16)
+    )

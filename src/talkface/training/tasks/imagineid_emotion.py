@@ -1,4 +1,4 @@
-"""Trains PAD's third stage: in which mood somebody speaks, and what that looks like."""
+"""Trains PAD's third stage: the mood of speech, and the expressions of moods."""
 
 import csv
 from collections.abc import Iterator
@@ -14,11 +14,11 @@ from talkface.systems.imagineid.pad import Speech
 from talkface.training.datasets.heard import heard
 from talkface.training.tasks.imagineid_pad import PadTask, Voice, looped
 
-_STRENGTH = 0.5  # of the expressions of a mood: of two people's mean, half is theirs alone
+_STRENGTH = 0.5  # of the mean expression of a mood: about half of a mean over two people is their own
 
 
 class EmotionTask(PadTask):
-    """Stage 3 on acted speech, and on what the same faces look like in each mood."""
+    """Stage 3 on acted speech, and on tracked faces of the same people in each mood."""
 
     stage = "emotion"
     metric, mode = "val_emotion_accuracy", "max"
@@ -33,17 +33,17 @@ class EmotionTask(PadTask):
 
     @torch.no_grad()
     def _learn_expressions(self, moods: Tensor, expressions: Tensor) -> None:
-        """The mean change of face of each mood, exactly: so few people leave nothing to a training."""
+        """Solve for the mean expression of each mood: there are too few people to train on."""
         stage = self.pad.emotion
         goal = torch.zeros(len(EMOTIONS), expressions.shape[1])
-        for mood in moods.unique():
+        for mood in sorted(set(moods.tolist())):
             goal[mood] = _STRENGTH * expressions[moods == mood].mean(0)
         apart = (stage.embedding.weight - stage.embedding.weight[:1]).cpu()
         solved = torch.linalg.lstsq(apart, goal, driver="gelsd").solution
         stage.expression.weight.copy_(solved.T)
 
     def trained(self) -> dict[str, nn.Module]:
-        """What is heard; expressions are solved for."""
+        """The networks of the mood; expressions are solved for."""
         stage = self.pad.emotion
         return {
             f"emotion_{name}": getattr(stage, name)
@@ -105,20 +105,21 @@ class EmotionTask(PadTask):
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
-        """Share of held-out actors' sentences whose mood is heard, and how alike expressions are."""
+        """Share of held-out actors' sentences whose mood is heard, and how similar expressions are."""
         right = []
         for voice in self.held_out:
             whole = looped(voice.heard, 0, len(voice.heard) // 4 * 4)
             logits = self._mood(self.speech([whole]))[0].mean(0)
             right.append(int(logits.argmax()) == voice.mood)
-        told = torch.cat(self.pad.emotion.express(F.one_hot(self.held_moods, len(EMOTIONS)).float()), -1)
-        alike = F.cosine_similarity(told, self.held_expressions, dim=1)
+        predicted = torch.cat(self.pad.emotion.express(F.one_hot(self.held_moods, len(EMOTIONS)).float()), -1)
+        similar = F.cosine_similarity(predicted, self.held_expressions, dim=1)
         return {
             "val_emotion_accuracy": float(np.mean(right)),
-            "val_expression_cosine": float(alike.mean()),
+            "val_expression_cosine": float(similar.mean()),
         }
 
 
 def _mean_face(face: FaceModel, points: np.ndarray) -> np.ndarray:
     """The canonical mesh (478, 3) that a silent face has most of the time."""
-    return np.median(estimate_pose(points, face.mean).invert(points), axis=0)
+    median: np.ndarray = np.median(estimate_pose(points, face.mean).invert(points), axis=0)
+    return median

@@ -1,4 +1,4 @@
-"""Trains PAD's first stage: who speaks."""
+"""Trains PAD's first stage: the speaker's shape, semantic embedding, sex and age."""
 
 from collections.abc import Iterator
 
@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from talkface.data.attributes import Look, looks
 from talkface.data.faces import portraits
 from talkface.data.pairs import VoiceAndFace, strangers, voices_with_faces
-from talkface.systems.imagineid.hearing import Heard
+from talkface.systems.imagineid.hearing import SpeechFeatures
 from talkface.systems.imagineid.losses import gaussian, voice_to_face
 from talkface.training.datasets.heard import heard
 from talkface.training.tasks.imagineid_pad import PadTask, Voice
@@ -19,7 +19,7 @@ _FACE_TEMPERATURE = 12.0
 
 
 class IdentityTask(PadTask):
-    """Stage 1 on voices with faces: shape, semantic embedding, sex and age."""
+    """Stage 1 on voices of people whose face is known."""
 
     stage = "identity"
     metric, mode = "val_identity", "max"
@@ -55,7 +55,7 @@ class IdentityTask(PadTask):
             look.age / 10,
         )
 
-    def batches(self, generator: np.random.Generator) -> Iterator[tuple[list[Voice], list[Heard]]]:
+    def batches(self, generator: np.random.Generator) -> Iterator[tuple[list[Voice], list[SpeechFeatures]]]:
         """Endless batches of voices and stretches of them."""
         while True:
             chosen = generator.choice(len(self.voices), self.config.batch, p=self.weights, replace=False)
@@ -63,20 +63,20 @@ class IdentityTask(PadTask):
             yield voices, self.stretches(voices, generator)
 
     def training_step(
-        self, batch: tuple[list[Voice], list[Heard]], optimizer_index: int, step: int
+        self, batch: tuple[list[Voice], list[SpeechFeatures]], optimizer_index: int, step: int
     ) -> dict[str, Tensor]:
         """Contrast of voices and faces, likelihood of shape and age, cross-entropy of sex."""
         voices, parts = batch
-        told = self.pad.identity(self.speech(parts, self.config.noise))
+        predicted = self.pad.identity(self.speech(parts, self.config.noise))
         face = self._column(voices, "face")
         face = self.pad.faces(face + 0.3 * torch.randn_like(face))
         people = np.array([voice.person for voice in voices])
         same = torch.from_numpy(people[:, None] == people[None])
         out = {
-            "contrast": voice_to_face(told.semantic, face, torch.tensor(_FACE_TEMPERATURE), same),
-            "shape": gaussian(self._column(voices, "alpha"), told.shape, told.shape_spread),
-            "male": F.binary_cross_entropy_with_logits(told.male, self._column(voices, "male")),
-            "age": gaussian(self._column(voices, "age"), told.age, told.age_spread),
+            "contrast": voice_to_face(predicted.semantic, face, torch.tensor(_FACE_TEMPERATURE), same),
+            "shape": gaussian(self._column(voices, "alpha"), predicted.shape, predicted.shape_spread),
+            "male": F.binary_cross_entropy_with_logits(predicted.male, self._column(voices, "male")),
+            "age": gaussian(self._column(voices, "age"), predicted.age, predicted.age_spread),
         }
         loss = out["contrast"] + 0.2 * out["shape"] + 0.5 * out["male"] + 0.3 * out["age"]
         return {"loss": loss} | {name: value.detach() for name, value in out.items()}
@@ -87,8 +87,8 @@ class IdentityTask(PadTask):
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
         """Retrieval among held-out people, sex, age and shape."""
-        told = [self.pad.identity(self.speech([voice.heard])) for voice in self.held_out]
-        voices = torch.cat([one.semantic for one in told])
+        predicted = [self.pad.identity(self.speech([voice.heard])) for voice in self.held_out]
+        voices = torch.cat([one.semantic for one in predicted])
         faces = self.pad.faces(self._column(self.held_out, "face"))
         likeness = (voices @ faces.T).cpu().numpy()
         people = np.array([voice.person for voice in self.held_out])
@@ -100,10 +100,10 @@ class IdentityTask(PadTask):
             ]
         )
         male = np.array([voice.male for voice in self.held_out])
-        heard_male = torch.cat([one.male for one in told]).cpu().numpy() > 0
+        heard_male = torch.cat([one.male for one in predicted]).cpu().numpy() > 0
         age = np.array([voice.age for voice in self.held_out])
-        heard_age = torch.cat([one.age for one in told]).cpu().numpy()
-        alpha, expected = self._column(self.held_out, "alpha"), torch.cat([one.shape for one in told])
+        heard_age = torch.cat([one.age for one in predicted]).cpu().numpy()
+        alpha, expected = self._column(self.held_out, "alpha"), torch.cat([one.shape for one in predicted])
         scores = {
             "val_r1": float((rank < 1).mean()),
             "val_r10": float((rank < 10).mean()),

@@ -1,7 +1,8 @@
-"""Trains PAD's stages all at once, to compare."""
+"""Trains PAD's stages all at once: an ablation of the progressive training."""
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ from talkface.training.tasks.imagineid_pad import PadTask, PadTrainConfig
 
 
 class JointTask(PadTask):
-    """All stages at once, every loss reaching all of them: what their progress is worth."""
+    """All stages at once, with gradients of every loss in all of them."""
 
     stage = "joint"
     metric, mode = "val_joint", "max"
@@ -34,14 +35,14 @@ class JointTask(PadTask):
         self.parts: list[PadTask] = [kind(*given, pad=self.pad) for kind in kinds]
 
     def trained(self) -> dict[str, nn.Module]:
-        """The parts bring their own."""
+        """Nothing of its own: the parts bring their modules."""
         return {}
 
-    def batches(self, generator: np.random.Generator) -> Iterator[tuple]:
+    def batches(self, generator: np.random.Generator) -> Iterator[tuple[Any, ...]]:
         """Endless batches of all parts."""
         yield from zip(*(part.batches(generator) for part in self.parts), strict=True)
 
-    def training_step(self, batch: tuple, optimizer_index: int, step: int) -> dict[str, Tensor]:
+    def training_step(self, batch: tuple[Any, ...], optimizer_index: int, step: int) -> dict[str, Tensor]:
         """The sum of the stages' losses."""
         losses = [
             part.training_step(own, optimizer_index, step)["loss"]

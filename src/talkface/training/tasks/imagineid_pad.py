@@ -1,4 +1,4 @@
-"""Trains PAD's stages one after the other; each starts from the export of the one before, which is frozen."""
+"""What the trainings of PAD's stages share; each stage is trained over the frozen ones before it."""
 
 import logging
 from dataclasses import asdict, dataclass, field, replace
@@ -14,13 +14,38 @@ from talkface.hub import load_pretrained, save_pretrained
 from talkface.speech.features import ContentEncoder as SpeechEncoder
 from talkface.speech.features import FeatureStream
 from talkface.systems.imagineid.config import PadConfig
-from talkface.systems.imagineid.hearing import Heard, as_speech
-from talkface.systems.imagineid.pad import Pad, Speech
+from talkface.systems.imagineid.hearing import SpeechFeatures, as_speech
+from talkface.systems.imagineid.pad import Identity, Pad, Speech
 from talkface.training import Task
 
 logger = logging.getLogger(__name__)
 
-RATE = 50  # features a second
+RATE = 50
+"""Features a second."""
+
+
+@dataclass(frozen=True)
+class Voice:
+    """A recording and what is known of its speaker.
+
+    Attributes:
+        heard: features of the speech.
+        person, split: who speaks, and for what the recording may be used.
+        face: (F,) descriptor of the speaker's face.
+        alpha: (K,) identity coefficients of the 3DMM.
+        male: probability that the speaker is a man, 0 to 1.
+        age: decades.
+        mood: place in EMOTIONS; -1 where it is not known.
+    """
+
+    heard: SpeechFeatures
+    person: str
+    split: str
+    face: np.ndarray | None = None
+    alpha: np.ndarray | None = None
+    male: float = 0.5
+    age: float = 0.0
+    mood: int = -1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,12 +58,12 @@ class PadTrainConfig:
         speech: name or directory of the content encoder.
         face_model: name or directory of the 3DMM.
         batch: voices, or windows.
-        seconds: shortest and longest stretch of a voice.
         noise: standard deviation of the noise on content features.
-        dropout: while training, if other than the model's; nothing for 0.
+        dropout: in training; 0 for the model's own.
+        seconds: shortest and longest stretch of a voice.
         variants: of each clip's sound, for the second stage.
-        gain: what the second stage's lips are multiplied by: means of guesses are calmer than people.
-        left_out: every so many training speakers, the second stage is not shown one; the gain is measured on
+        gain: of the second stage's lips, for their mean moves less than people do.
+        left_out: of so many training speakers, one is not shown to the second stage; the gain is measured on
             these. 0 for none.
     """
 
@@ -47,26 +72,12 @@ class PadTrainConfig:
     speech: str = "speech"
     face_model: str = "face"
     batch: int = 48
-    seconds: tuple[float, float] = (2.0, 5.0)
     noise: float = 0.15
     dropout: float = 0.0
+    seconds: tuple[float, float] = (2.0, 5.0)
     variants: int = 3
     gain: float = 1.0
     left_out: int = 0
-
-
-@dataclass(frozen=True)
-class Voice:
-    """A voice; ``face`` (F,), ``alpha`` (K,), ``male`` and ``age`` of whose it is, ``mood`` of EMOTIONS."""
-
-    heard: Heard
-    person: str
-    split: str
-    face: np.ndarray | None = None
-    alpha: np.ndarray | None = None
-    male: float = 0.5
-    age: float = 0.0
-    mood: int = -1
 
 
 class PadTask(Task):
@@ -107,23 +118,24 @@ class PadTask(Task):
         return {self.stage: getattr(self.pad, self.stage)}
 
     def export(self, directory: Path, metrics: dict[str, float]) -> None:
-        """Write all stages as the hub reads them, with this one's metrics beside those before."""
+        """Write all stages as the hub reads them, with the metrics of all that are trained."""
         known = load_pretrained(self.config.start)[0]["metrics"] if self.config.start else {}
         config = {"class": "Pad", "model": asdict(self.pad.config), "metrics": known | metrics}
         save_pretrained(directory, config, self.pad.state_dict(), card=None)
 
     def code(self, speech: Speech) -> Tensor:
-        """Identity codes (B, K + S) of voices; only joint training changes what they are made by."""
+        """Identity codes (B, K + S) of voices; gradients reach the first stage only in joint training."""
         with torch.set_grad_enabled(self.joint and torch.is_grad_enabled()):
-            return self.pad.identity(speech).code()
+            identity: Identity = self.pad.identity(speech)
+            return identity.code()
 
-    def speech(self, parts: list[Heard], noise: float = 0.0) -> Speech:
+    def speech(self, parts: list[SpeechFeatures], noise: float = 0.0) -> Speech:
         """Stretches of equal length as a batch."""
         speech = as_speech(parts, self.device)
         return replace(speech, content=speech.content + noise * torch.randn_like(speech.content))
 
-    def stretches(self, voices: list[Voice], generator: np.random.Generator) -> list[Heard]:
-        """A stretch of each voice, all as long, in another room and through another microphone."""
+    def stretches(self, voices: list[Voice], generator: np.random.Generator) -> list[SpeechFeatures]:
+        """Stretches of equal length, one of each voice, with a random spectral tilt of the prosody."""
         low, high = self.config.seconds
         length = round(RATE * generator.uniform(low, high)) // 4 * 4
         parts = []
@@ -133,11 +145,11 @@ class PadTask(Task):
             shape = np.interp(np.arange(80), np.linspace(0, 79, 6), generator.normal(0, 0.06, 6))
             prosody = part.prosody.astype(np.float32)
             prosody[:, 2:] += shape
-            parts.append(Heard(part.content, part.level, prosody))
+            parts.append(SpeechFeatures(part.content, part.level, prosody))
         return parts
 
 
-def looped(whole: Heard, start: int, length: int) -> Heard:
-    """``length`` features from ``start`` on, from the beginning again at the end."""
+def looped(whole: SpeechFeatures, start: int, length: int) -> SpeechFeatures:
+    """``length`` features from ``start`` on; at the end they begin again."""
     places = (start + np.arange(length)) % len(whole)
-    return Heard(whole.content[places], whole.level[places], whole.prosody[places])
+    return SpeechFeatures(whole.content[places], whole.level[places], whole.prosody[places])

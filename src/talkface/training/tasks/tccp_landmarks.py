@@ -1,4 +1,4 @@
-"""Trains stage 1's compact network: poses from what is seen around the hole, and from the voice."""
+"""Trains TCCP's stage 1, compact: head poses from the surroundings of the hole and from the voice."""
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
@@ -15,14 +15,14 @@ from talkface.face.model import FaceModel
 from talkface.hub import save_pretrained
 from talkface.media.prefetch import prefetched
 from talkface.systems.tccp.holes import beside, hole_outline
-from talkface.systems.tccp.landmarks import SEEN, LandmarkConfig, LandmarkTransformer, posed, rotations
-from talkface.training import Task
-from talkface.training.datasets.contexts import SMALL, Contexts
+from talkface.systems.tccp.landmarks import VIEW_PIXELS, LandmarkConfig, LandmarkTransformer, posed, rotations
+from talkface.training.datasets.contexts import CONTEXT_PIXELS, Contexts
+from talkface.training.tasks.prepared import PreparedTask
 
 _COMPOSED = 0.2  # share of stretches beside whose hole somebody else is seen
-_KINDS = (0.4, 0.2, 0.2, 0.2)  # how often holes are tracked, moving, still and boxes
-_TOLD = 0.8  # share of tracked holes whose margin is told
-_EVERY = 12  # one in so many points of the face is compared
+_HOLE_KINDS = (0.4, 0.2, 0.2, 0.2)  # shares of holes that are tracked, moving, still, and boxes
+_MARGIN_KNOWN = 0.8  # share of tracked holes whose margin the network is given
+_VERTEX_STEP = 12  # of the face's vertices, one in so many is compared
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,39 +31,43 @@ class LandmarkTrainConfig:
 
     Attributes:
         model: sizes.
-        face_model: name or directory of the 3DMM.
         batch: stretches.
         frames: of each.
-        velocity: what a difference from frame to frame counts beside the place.
-        turn: what the distance of rotations counts beside it.
-        stills: share of stretches that are a still, seen through other holes from frame to frame.
-        no_context: hide all of the context, always: to see what it is worth.
+        no_context: hide all of the context, always, for an ablation.
+        velocity: weight of the error of the points' motion, beside that of their places.
+        turn: weight of the error of rotations.
+        stills: share of stretches that repeat a still, with another hole in each frame.
         no_audio: share of stretches without a voice.
         held_out: stretches on which it is validated.
+        face_model: name or directory of the 3DMM.
     """
 
     model: LandmarkConfig = field(default_factory=LandmarkConfig)
-    face_model: str = "face"
     batch: int = 6
     frames: int = 64
+    no_context: bool = False
     velocity: float = 1.0
     turn: float = 0.7
     stills: float = 0.4
-    no_context: bool = False
     no_audio: float = 0.1
     held_out: int = 60
+    face_model: str = "face"
 
 
-class LandmarkTask(Task):
-    """Distance of a posed face from where it really was."""
+class LandmarkTask(PreparedTask[LandmarkTrainConfig]):
+    """Distance of the posed face from the tracked one, of its motion from the real one, and of rotations.
+
+    Holes of every kind are drawn around the faces of clips and stills.
+    """
 
     Config = LandmarkTrainConfig
     metric, mode = "val_landmark_error", "min"
 
-    def __init__(self, config: LandmarkTrainConfig, data: Path, seed: int = 0, device: str = "cpu") -> None:
-        self.config, self.device = config, torch.device(device)
+    def prepare(self, data: Path, seed: int) -> None:
+        """Load clips and stills, and build the network."""
+        config = self.config
         face = FaceModel.from_pretrained(config.face_model)
-        chosen = np.arange(0, tp.FACE_VERTICES, _EVERY)
+        chosen = np.arange(0, tp.FACE_VERTICES, _VERTEX_STEP)
         self.points = torch.from_numpy(face.mean[chosen]).to(self.device)
         manifest = Manifest.load(data)
         self.train_clips = Contexts.of(manifest, "train", face)
@@ -80,7 +84,7 @@ class LandmarkTask(Task):
     def _stretch(
         self, clips: Contexts, clip: int, generator: np.random.Generator, plain: bool = False
     ) -> dict[str, np.ndarray]:
-        """Frames of a clip around a hole of any kind; ``plain`` without another light, never mirrored."""
+        """Frames of a clip around a hole of any kind; not augmented if ``plain``."""
         length = int(clips.starts[clip + 1] - clips.starts[clip])
         count = min(self.config.frames, length)
         frames = int(clips.starts[clip]) + int(generator.integers(length - count + 1)) + np.arange(count)
@@ -118,8 +122,10 @@ class LandmarkTask(Task):
         begin, end = self.train_clips.starts[clip : clip + 2]
         index = np.minimum(np.arange(begin, begin + len(views)), end - 1)
         width = place.stop - place.start
-        first = (SMALL - width) // 2
-        strip = self.train_clips.images[index][:, (SMALL - SEEN) // 2 :][:, :SEEN, first : first + width]
+        first = (CONTEXT_PIXELS - width) // 2
+        strip = self.train_clips.images[index][:, (CONTEXT_PIXELS - VIEW_PIXELS) // 2 :][
+            :, :VIEW_PIXELS, first : first + width
+        ]
         views = views.copy()
         views[:, :3, :, place] = strip.transpose(0, 3, 1, 2).astype(np.float32) / 127.5 - 1
         return views
@@ -143,37 +149,39 @@ class LandmarkTask(Task):
         """Distance of points and of their motion, in inter-ocular distances, and of rotations."""
         silent = torch.rand(len(batch["audio"]), device=self.device) < self.config.no_audio
         audio = batch["audio"] * (~silent).float()[:, None, None, None]
-        told = self.net(batch["views"], audio, batch["alpha"], batch["margin"])
+        predicted = self.net(batch["views"], audio, batch["alpha"], batch["margin"])
         with torch.autocast(self.device.type, enabled=False):  # geometry wants all digits
-            return self._losses(told.float(), batch)
+            return self._losses(predicted.float(), batch)
 
-    def _losses(self, told: Tensor, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        away = self._away(told, batch["poses"])
+    def _losses(self, predicted: Tensor, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        away = self._away(predicted, batch["poses"])
         there = batch["there"][..., None, None]
         distance = (away.norm(dim=-1, keepdim=True) * there).sum() / (there.sum() * away.shape[2])
         pace = (away.diff(dim=1).norm(dim=-1, keepdim=True) * there[:, 1:]).sum()
         pace = pace / (there[:, 1:].sum() * away.shape[2]).clamp_min(1)
         # Half the chord between rotation matrices: the sine of half the angle, times the root of two.
-        apart = (rotations(told[..., :3]) - rotations(batch["poses"][..., :3])).flatten(2).norm(dim=-1) / 2
+        apart = (rotations(predicted[..., :3]) - rotations(batch["poses"][..., :3])).flatten(2).norm(
+            dim=-1
+        ) / 2
         turn = (apart * batch["there"]).sum() / batch["there"].sum()
         loss = distance + self.config.velocity * pace + self.config.turn * turn
         return {"loss": loss, "distance": distance, "pace": pace, "turn": turn}
 
-    def _away(self, told: Tensor, real: Tensor) -> Tensor:
-        """How far points are from where they should be, (B, T, V, 2), in inter-ocular distances."""
-        return (posed(self.points, told) - posed(self.points, real)) / real[..., None, 5:6].exp()
+    def _away(self, predicted: Tensor, real: Tensor) -> Tensor:
+        """Differences of posed points (B, T, V, 2), in inter-ocular distances."""
+        return (posed(self.points, predicted) - posed(self.points, real)) / real[..., None, 5:6].exp()
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
         """Distance of the points and angle between rotations, of unseen people."""
-        told = self.net(*(self.fixed[name] for name in ("views", "audio", "alpha", "margin")))
+        predicted = self.net(*(self.fixed[name] for name in ("views", "audio", "alpha", "margin")))
         with torch.autocast(self.device.type, enabled=False):
-            return self._errors(told.float())
+            return self._errors(predicted.float())
 
-    def _errors(self, told: Tensor) -> dict[str, float]:
+    def _errors(self, predicted: Tensor) -> dict[str, float]:
         there = self.fixed["there"]
-        away = self._away(told, self.fixed["poses"]).norm(dim=-1).mean(-1)
-        between = rotations(told[..., :3]).transpose(-1, -2) @ rotations(self.fixed["poses"][..., :3])
+        away = self._away(predicted, self.fixed["poses"]).norm(dim=-1).mean(-1)
+        between = rotations(predicted[..., :3]).transpose(-1, -2) @ rotations(self.fixed["poses"][..., :3])
         cosine = (between.diagonal(dim1=-2, dim2=-1).sum(-1) - 1) / 2
         angle = torch.rad2deg(torch.arccos(cosine.clamp(-1, 1)))
         return {
@@ -192,7 +200,7 @@ class Holes(NamedTuple):
 
     Attributes:
         outlines: (T, 36, 2) pixels.
-        margin: by how much they are larger than the face's oval, if that is told; else 0.
+        margin: by how much they are larger than the face's oval, if that is known; else 0.
     """
 
     outlines: np.ndarray
@@ -200,23 +208,23 @@ class Holes(NamedTuple):
 
 
 def draw_holes(meshes: np.ndarray, generator: np.random.Generator, apart: bool = False) -> Holes:
-    """Holes for meshes (T, 478, 3): around a tracked face, near one, still, or a box.
+    """Holes for meshes (T, 478, 3): around a tracked face, around one that is tracked badly, still, or a box.
 
-    ``apart``: each frame's is drawn for itself, of the same kind.
+    With ``apart``, the hole of each frame is drawn by itself, all of the same kind.
     """
     margin = float(generator.uniform(0.12, 0.6))
-    kind = str(generator.choice(["tracked", "moving", "still", "box"], p=_KINDS))
+    kind = str(generator.choice(["tracked", "moving", "still", "box"], p=_HOLE_KINDS))
     parts = [meshes[k : k + 1] for k in range(len(meshes))] if apart else [meshes]
     outlines = np.concatenate([_outlines(part, kind, margin, generator) for part in parts])
-    told = kind == "tracked" and generator.random() < _TOLD
-    return Holes(outlines.astype(np.float32), margin if told else 0.0)
+    predicted = kind == "tracked" and generator.random() < _MARGIN_KNOWN
+    return Holes(outlines.astype(np.float32), margin if predicted else 0.0)
 
 
 def _outlines(meshes: np.ndarray, kind: str, margin: float, generator: np.random.Generator) -> np.ndarray:
     outlines = np.stack([hole_outline(mesh, margin) for mesh in meshes])
     if kind == "tracked":
         return outlines
-    if kind == "moving":  # a tracker that is late or shakes should tell little
+    if kind == "moving":  # a tracker that lags or shakes tells little about the pose
         wander = np.cumsum(generator.normal(0, 1, (len(meshes), 1, 2)), 0) * 0.15
         outlines = outlines + np.clip(wander, -4, 4)
     else:

@@ -1,4 +1,4 @@
-"""Trains the reader of landmark pictures on true ones, moved about and made noisy."""
+"""Trains the reader of landmark pictures on real landmarks, shifted and with noise."""
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
@@ -11,63 +11,60 @@ from torch import Tensor
 from talkface.diffusion.base import Base
 from talkface.face.model import FaceModel
 from talkface.face.portrait import PIXELS
-from talkface.hub import COMPACT, save_pretrained
+from talkface.hub import save_pretrained
 from talkface.rendering.refiner import Refiner
 from talkface.systems.tccp.reading import LandmarkReader, ReaderConfig, landmark_error
-from talkface.training import Task
-from talkface.training.datasets.scenes import Scenes, of_both_splits
+from talkface.training.datasets.scenes import Scenes, SceneSettings, of_both_splits
+from talkface.training.tasks.prepared import PreparedTask
 
-_MOVES = 4  # latents by which drawings are moved about, at most
-_NOISE = 0.6  # standard deviation of noise, at most
+_MOST_SHIFT = 4  # latents by which drawings are shifted
+_MOST_NOISE = 0.6  # standard deviation
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReadingTrainConfig:
-    """Settings of the reader's training.
+class ReadingTrainConfig(SceneSettings):
+    """Settings of the reader's training, beside those of scenes.
 
     Attributes:
         model: sizes.
-        base: name or directory of the LDM in whose latents landmarks are drawn.
-        face_model: name or directory of the 3DMM.
-        refiner: name or directory of the refiner with which scenes are made.
-        windows: of each clip.
         batch: drawings.
     """
 
     model: ReaderConfig = field(default_factory=ReaderConfig)
-    base: str = COMPACT
-    face_model: str = "face"
-    refiner: str = "thpad-refiner"
-    windows: int = 4
     batch: int = 128
 
 
-class ReadingTask(Task):
-    """Distance of the mesh that is read from the one that was drawn."""
+class ReadingTask(PreparedTask[ReadingTrainConfig]):
+    """Distance between the mesh that is read and the one that was drawn.
+
+    The drawings are those of scenes, at random places and with noise.
+    """
 
     Config = ReadingTrainConfig
     metric, mode = "val_landmark_error", "min"
 
-    def __init__(self, config: ReadingTrainConfig, data: Path, seed: int = 0, device: str = "cpu") -> None:
-        self.config, self.device = config, torch.device(device)
-        face, base = FaceModel.from_pretrained(config.face_model), Base.from_pretrained(config.base, device)
+    def prepare(self, data: Path, seed: int) -> None:
+        """Draw landmarks of prepared clips, and build the reader."""
+        config = self.config
+        face = FaceModel.from_pretrained(config.face_model)
+        base = Base.from_pretrained(config.base, self.device)
         refiner = Refiner.from_pretrained(config.refiner)
         train, val = of_both_splits(data, base, face, refiner, config.windows, seed)
         self.train_rows, self.val_rows = _rows(train), _rows(val)
         torch.manual_seed(seed)
         self.net = LandmarkReader(config.model).to(self.device)
-        with torch.no_grad():  # what is read begins with the mean face
+        with torch.no_grad():  # the untrained reader gives about the mean face
             self.net.outlet.bias.copy_(self.train_rows[1].mean(0).flatten())
             self.net.outlet.weight.mul_(0.1)
         self.modules = {"net": self.net}
 
     def batches(self, generator: np.random.Generator) -> Iterator[dict[str, Tensor]]:
-        """Endless batches of drawings, moved about."""
+        """Endless batches of drawings, shifted at random."""
         latents, points = self.train_rows
         side = latents.shape[-1]
         while True:
             chosen = torch.from_numpy(generator.integers(len(latents), size=self.config.batch))
-            across, down = (int(generator.integers(-_MOVES, _MOVES + 1)) for _ in range(2))
+            across, down = (int(generator.integers(-_MOST_SHIFT, _MOST_SHIFT + 1)) for _ in range(2))
             moved = torch.roll(latents[chosen], (down, across), (2, 3))
             place = points[chosen] + torch.tensor([across, down, 0.0]) / side
             yield {"latents": moved.to(self.device), "points": place.to(self.device)}
@@ -75,7 +72,7 @@ class ReadingTask(Task):
     def training_step(self, batch: dict[str, Tensor], optimizer_index: int, step: int) -> dict[str, Tensor]:
         """Mean distance of points, in sides of the picture."""
         latents = batch["latents"]
-        spread = _NOISE * torch.rand(len(latents), 1, 1, 1, device=self.device)
+        spread = _MOST_NOISE * torch.rand(len(latents), 1, 1, 1, device=self.device)
         read = self.net(latents + spread * torch.randn_like(latents))
         return {"loss": (read - batch["points"]).norm(dim=-1).mean()}
 

@@ -1,11 +1,11 @@
 """Trains MVControlNet, as either stage, over the frozen face LDM.
 
-Where there is a first guess, the flow goes from it, made a little noisy, to the real frames, and not from
-noise: few steps lead there, and what is learnt is what guesses lack (Albergo et al., "Stochastic
+In stage 2 the flow leads to the real frames not from noise, but from an initial estimate with a little noise
+on it: few steps suffice, and the network learns what such estimates lack (Albergo et al., "Stochastic
 interpolants with data-dependent couplings", 2024).
 """
 
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -17,65 +17,61 @@ from talkface.diffusion.sampling import Velocity, sample
 from talkface.face.draw import draw_mesh
 from talkface.face.model import FaceModel, estimate_pose
 from talkface.face.portrait import PIXELS
-from talkface.hub import COMPACT, save_pretrained
+from talkface.hub import save_pretrained
 from talkface.nn.marks import weights_mark
 from talkface.rendering.refiner import Refiner
 from talkface.systems.tccp.config import FACE, MVControlNetConfig
 from talkface.systems.tccp.losses import velocity_error
-from talkface.systems.tccp.model import MVControlNet, Signal
+from talkface.systems.tccp.model import MVControlNet, VideoSignal
 from talkface.systems.tccp.reading import LandmarkReader, landmark_error
-from talkface.training import Task
-from talkface.training.datasets.scenes import Scenes, of_both_splits
+from talkface.training.datasets.scenes import Scenes, SceneSettings, of_both_splits
 from talkface.training.draws import to_device
+from talkface.training.tasks.prepared import PreparedTask
 
-_STEPS = 2  # with which it is validated
+_VALIDATION_STEPS = 2  # of the sampler
 
 
 @dataclass(frozen=True, kw_only=True)
-class VideoTrainConfig:
-    """Settings of one stage's training.
+class VideoTrainConfig(SceneSettings):
+    """Settings of one stage's training, beside those of scenes.
 
     Attributes:
+        batch: windows.
+        held_out: windows on which it is validated.
         model: what the stage is conditioned on.
         goal: "face", or "landmarks" for pictures of them.
-        base: name or directory of the frozen LDM.
-        face_model: name or directory of the 3DMM.
-        refiner: name or directory of the refiner of TH-PAD's generator, which moves the references.
-        reader: directory of a reader of landmark pictures, to tell how far those that are drawn are off.
-        batch: windows.
-        windows: of each clip.
+        reader: directory of a reader of landmark pictures, to measure those that are drawn.
+        no_context: hide all of the context, always, for an ablation.
         first: share of windows whose first frame is given.
         single: share of batches of first frames alone.
-        no_reference: share of windows that see no moved reference.
-        no_context: hide all of the context, always: to see what it is worth.
-        outside: how much latents outside the hole count.
-        held_out: windows on which it is validated.
+        no_reference: share of windows that are shown no moved reference.
+        outside: weight of latents outside the hole; those inside have 1.
     """
 
+    batch: int = 2
+    held_out: int = 12
     model: MVControlNetConfig = field(default_factory=lambda: FACE)
     goal: str = "face"
-    base: str = COMPACT
-    face_model: str = "face"
-    refiner: str = "thpad-refiner"
     reader: str = ""
-    batch: int = 2
-    windows: int = 4
+    no_context: bool = False
     first: float = 0.6
     single: float = 0.2
     no_reference: float = 0.1
-    no_context: bool = False
     outside: float = 0.25
-    held_out: int = 12
 
 
-class VideoTask(Task):
-    """Flow matching of windows of latents."""
+class VideoTask(PreparedTask[VideoTrainConfig]):
+    """Flow matching of windows of latents, to the face or to drawings of its landmarks.
+
+    First frames are known at times, and references hidden, so that the network works with and without either.
+    """
 
     Config = VideoTrainConfig
     metric, mode = "val_error", "min"
 
-    def __init__(self, config: VideoTrainConfig, data: Path, seed: int = 0, device: str = "cpu") -> None:
-        self.config, self.device = config, torch.device(device)
+    def prepare(self, data: Path, seed: int) -> None:
+        """Load windows, and build the network over its base."""
+        config = self.config
         face = FaceModel.from_pretrained(config.face_model)
         self.warp, self.mean = face.mesh_warp(), face.mean
         self.base = Base.from_pretrained(config.base, self.device)
@@ -126,28 +122,29 @@ class VideoTask(Task):
         if frames > 1:
             given[:, 0] = (torch.rand(count, device=self.device) < self.config.first).float()
         shown = (torch.rand(count, device=self.device) >= self.config.no_reference).float()
-        start, begin = self._start(batch, shown, torch.randn_like(batch["target"][:, :1]))
-        # Where guesses begin, most is to be done; in noise, most is decided half-way.
-        far, usual = torch.rand_like(shown).sqrt(), torch.randn_like(shown).sigmoid()
-        share = torch.where(begin < 1, far, usual)
+        start, level = self._start(batch, shown, torch.randn_like(batch["target"][:, :1]))
+        # From an estimate, times near its noise level are drawn most often; from noise, those half-way.
+        late, usual = torch.rand_like(shown).sqrt(), torch.randn_like(shown).sigmoid()
+        share = torch.where(level < 1, late, usual)
         target, part = batch["target"], _each(share)
-        noisy, wanted = target + part * (start - target), (start - target) / _each(begin)
-        velocity = self._velocity(batch, given, shown)(noisy, share * begin)
+        noisy, wanted = target + part * (start - target), (start - target) / _each(level)
+        velocity = self._velocity(batch, given, shown)(noisy, share * level)
         weight = self.config.outside + (1 - self.config.outside) * batch["hidden"]
         return {"loss": velocity_error(velocity, wanted, weight, given).mean()}
 
     def _start(self, batch: dict[str, Tensor], shown: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-        """Where windows (B, T, 4, h, w) begin, and at which times (B,): noise, or a guess that is noisy.
+        """Where windows (B, T, 4, h, w) begin, and their initial noise levels (B,).
 
-        All frames of a window share its noise (B, 1, 4, h, w).
+        They begin with noise, or with an estimate with noise on it; all frames of a window share its noise
+        (B, 1, 4, h, w).
         """
-        begin = torch.ones_like(shown)
+        level = torch.ones_like(shown)
         if "drawing" in batch:
-            begin = torch.where(shown > 0, self.config.model.begin, begin)
-        return (1 - _each(begin)) * batch["moved"] + _each(begin) * noise, begin
+            level = torch.where(shown > 0, self.config.model.begin, level)
+        return (1 - _each(level)) * batch["moved"] + _each(level) * noise, level
 
     def _velocity(self, batch: dict[str, Tensor], given: Tensor, shown: Tensor) -> Velocity:
-        """The network's, of windows.
+        """The network's velocity of windows.
 
         Args:
             batch: windows.
@@ -166,25 +163,25 @@ class VideoTask(Task):
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
-        """Squared error in the holes of held-out people's windows, given the first frame and not.
+        """Squared error in the holes of held-out people's windows, with and without a known first frame.
 
-        Beside it that of the guesses with which they begin.
+        Beside it that of the estimates with which they begin.
         """
         batch, found = self.fixed, {"val_guess": float(self._away(self.fixed["moved"]))}
         count, frames = batch["target"].shape[:2]
         shown = torch.ones(count, device=self.device)
-        start, begin = self._start(batch, shown, self.noise)
+        start, level = self._start(batch, shown, self.noise)
         for name, first in (("val_error", 1.0), ("val_error_alone", 0.0)):
             given = torch.zeros(count, frames, device=self.device)
             given[:, 0] = first
-            drawn = sample(self._velocity(batch, given, shown), start, _STEPS, float(begin[0]))
+            drawn = sample(self._velocity(batch, given, shown), start, _VALIDATION_STEPS, float(level[0]))
             found[name] = float(self._away(torch.where(_each(given) > 0, batch["target"], drawn)))
             if self.reader and not first:
                 found |= self._read(drawn)
         return found
 
     def _read(self, drawn: Tensor) -> dict[str, float]:
-        """How far the landmarks that are read of drawings (B, T, 4, h, w) are from the hidden ones."""
+        """Errors of the landmarks that drawings (B, T, 4, h, w) show."""
         assert self.reader is not None
         real = torch.from_numpy(self.fixed_points).flatten(0, 1).to(self.device)
         made = self.reader(drawn.flatten(0, 1)) * PIXELS
@@ -198,7 +195,8 @@ class VideoTask(Task):
         """Mean squared error of latents (B, T, 4, h, w) in the holes; first frames do not count."""
         error = (latents - self.fixed["target"]).square().mean(2, keepdim=True)[:, 1:]
         hidden = self.fixed["hidden"][:, 1:]
-        return (error * hidden).sum() / hidden.sum()
+        mean: Tensor = (error * hidden).sum() / hidden.sum()
+        return mean
 
     def export(self, directory: Path, metrics: dict[str, float]) -> None:
         """Write the network as the hub reads it."""
@@ -207,10 +205,16 @@ class VideoTask(Task):
         save_pretrained(directory, config, self.net.state_dict(), card=None)
 
 
-def signal_of(batch: dict[str, Tensor], given: Tensor, shown: Tensor) -> Signal:
-    """The video-type signal of a batch as :meth:`VideoTask.rows` gives it."""
+def signal_of(batch: dict[str, Tensor], given: Tensor, shown: Tensor) -> VideoSignal:
+    """The video-type signal of a batch as :meth:`VideoTask.rows` gives it.
+
+    Args:
+        batch: windows.
+        given: (B, T) 1 for frames that are known.
+        shown: (B,) 1 for windows whose reference is shown.
+    """
     stage2 = "drawing" in batch
-    signal = Signal.of(
+    signal = VideoSignal.of(
         batch["context"],
         batch["hidden"],
         batch.get("drawing"),
@@ -218,9 +222,7 @@ def signal_of(batch: dict[str, Tensor], given: Tensor, shown: Tensor) -> Signal:
         batch["target"],
         given,
     )
-    planes = signal.planes.clone()
-    planes[:, :, 5:10] *= shown[:, None, None, None, None]
-    return replace(signal, planes=planes)
+    return signal.with_reference_shown(shown)
 
 
 def _each(values: Tensor) -> Tensor:

@@ -38,7 +38,8 @@ from talkface.training import lent
 from talkface.training.collect import Verdict, find_missing, renewed_card
 from talkface.training.datasets.footage import Footage
 from talkface.training.draws import drawn, to_device
-from talkface.training.parcels import PART, REPORT, Parcel, join
+from talkface.training.lent_trainings import TRAININGS, chosen, contents_of
+from talkface.training.parcels import PART_BYTES, REPORT, Parcel, join
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "scripts" / "gpu.py"
@@ -242,11 +243,11 @@ def test_side_by_side_keeps_the_order(workers) -> None:
 
 
 def test_what_a_training_stands_on_runs_before_it() -> None:
-    assert lent.chosen(["ldm"]) == ["teacher", "ldm"]
-    assert lent.chosen(["sync", "mba"]) == ["sca", "mba", "sync"]
-    assert "face-diffusion" in lent.contents_of(["sca"]).weights
-    assert "face-diffusion" not in lent.contents_of(["ldm", "sca"]).weights  # it is trained on the way
-    together = lent.contents_of(["refiner", "prior"])
+    assert chosen(["ldm"]) == ["teacher", "ldm"]
+    assert chosen(["sync", "mba"]) == ["sca", "mba", "sync"]
+    assert "face-diffusion" in contents_of(["sca"]).weights
+    assert "face-diffusion" not in contents_of(["ldm", "sca"]).weights  # it is trained on the way
+    together = contents_of(["refiner", "prior"])
     assert together.density == 236
     assert together.speech
     assert together.seconds == 60
@@ -273,7 +274,7 @@ def test_parcel_holds_parts_of_a_size_and_gives_models_back(tmp_path) -> None:
     parcel.send("prior", "thpad-prior", tmp_path / "run", wanted=True)
     parts = sorted((tmp_path / "out").glob("*.part"))
     assert len(parts) == 2
-    assert all(p.stat().st_size <= PART for p in parts)
+    assert all(p.stat().st_size <= PART_BYTES for p in parts)
     report = join(tmp_path / "out", tmp_path / "models")
     assert report["trainings"]["prior"]["ended"] is None
     for name in ("config.json", "model.safetensors"):
@@ -298,11 +299,11 @@ def test_half_an_export_is_not_sent(tmp_path) -> None:
 
 
 def test_what_does_not_fit_is_left_out_and_the_rest_stays(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr("talkface.training.parcels.MOST", 1)
+    monkeypatch.setattr("talkface.training.parcels.MOST_PARTS", 1)
     parcel = Parcel(tmp_path / "out")
     for name, size in (("prior", 1000), ("sync", 17 * 2**19)):
         exported(tmp_path / name, 0, size)
-        parcel.send(name, lent.TRAININGS[name].model, tmp_path / name, wanted=True)
+        parcel.send(name, TRAININGS[name].model, tmp_path / name, wanted=True)
     report = join(tmp_path / "out", tmp_path / "models")
     assert report["left_out"] == ["sync-training"]
     assert [path.name for path in (tmp_path / "models").iterdir()] == ["thpad-prior"]
@@ -384,12 +385,12 @@ def test_the_whole_way_with_a_prior(prepared, tmp_path) -> None:
 
 @pytest.mark.slow
 def test_the_whole_way_with_every_training(prepared, tmp_path) -> None:
-    names = ",".join(name for name in lent.TRAININGS if name != "prior")
+    names = ",".join(name for name in TRAININGS if name != "prior")
     report, printed, weights = whole_way(prepared, tmp_path, names)
     assert list(report["trainings"]) == names.split(",")
     for name, told in report["trainings"].items():
         assert (told["ended"], told["steps"]) == (0, 2), name
-        assert (f"{told['model']}:" in printed) == lent.TRAININGS[name].comes_back
+        assert (f"{told['model']}:" in printed) == TRAININGS[name].comes_back
     assert not unlike(weights, "face-diffusion")
     join(tmp_path / "out", tmp_path / "models")
     mark = weights_mark(FaceDiffusion.from_pretrained(str(tmp_path / "models" / "face-diffusion")))
@@ -401,7 +402,7 @@ def test_the_whole_way_with_every_training(prepared, tmp_path) -> None:
 @pytest.mark.slow
 def test_what_is_better_takes_its_place(prepared, tmp_path) -> None:
     """The shipped prior comes back, and beats one that was spoilt."""
-    pack(prepared, tmp_path / "pack", lent.contents_of(["prior"]))
+    pack(prepared, tmp_path / "pack", contents_of(["prior"]))
     shutil.copytree(lent.SHIPPED / "thpad-prior", tmp_path / "run" / "export")
     (tmp_path / "run" / "figures.json").write_text('{"machine": "a card", "steps": 5}')
     Parcel(tmp_path / "out").send("prior", "thpad-prior", tmp_path / "run", wanted=True, ended=0)
@@ -444,7 +445,7 @@ def test_a_training_that_fails_is_told_and_leaves_no_model(prepared, tmp_path) -
 
 def test_nothing_to_train_on_is_told(prepared, tmp_path) -> None:
     with pytest.raises(InvalidOption, match="no clip with 100 pixels between the eyes"):
-        pack(prepared, tmp_path / "pack", lent.contents_of(["refiner"]))
+        pack(prepared, tmp_path / "pack", contents_of(["refiner"]))
 
 
 @pytest.mark.parametrize("free", [0, 10**6, 10**12])
@@ -500,7 +501,7 @@ def test_nothing_is_half_replaced(better, missing) -> None:
 
 
 def test_a_kill_leaves_the_last_export(prepared, tmp_path) -> None:
-    pack(prepared, tmp_path / "pack", lent.contents_of(["prior"]))
+    pack(prepared, tmp_path / "pack", contents_of(["prior"]))
     command = [sys.executable, str(SCRIPT), "train", str(tmp_path / "pack"), str(tmp_path / "out"), "--for"]
     command += ["prior", "--tiny", "--device", "cpu", "--budget", "600", "--work", str(tmp_path / "work")]
     process = subprocess.Popen(command, start_new_session=True)
@@ -539,20 +540,20 @@ except ImportError:
 @pytest.mark.parametrize("name", ["prior", "tccp"])
 def test_training_needs_nothing_that_a_bare_machine_lacks(prepared, tmp_path, name) -> None:
     """No PyAV, LiteRT, rich, typer, dlib or Silero; diffusers and soundfile travel as wheels."""
-    pack(prepared, tmp_path / "pack", lent.contents_of([name]))
-    place = lent.Place(tmp_path / "work", tiny=True, device="cpu", steps=1)
-    unpack(tmp_path / "pack", place.prepared)
-    place.run(name).mkdir(parents=True)
-    arguments = [name, str(time.time() + 60), json.dumps(place.told())]
+    pack(prepared, tmp_path / "pack", contents_of([name]))
+    space = lent.Workspace(tmp_path / "work", tiny=True, device="cpu", steps=1)
+    unpack(tmp_path / "pack", space.prepared)
+    space.run(name).mkdir(parents=True)
+    arguments = [name, str(time.time() + 60), json.dumps(space.to_dict())]
     done = subprocess.run(
         [sys.executable, "-c", HIDDEN, *arguments],
-        env=place.environment(),
+        env=space.environment(),
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    assert (place.run(name) / "export" / "model.safetensors").is_file()
+    assert (space.run(name) / "export" / "model.safetensors").is_file()
 
 
 @pytest.mark.parametrize(

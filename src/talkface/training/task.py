@@ -4,13 +4,17 @@ import abc
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from talkface.training.draws import drawn, to_device
+from talkface.data.prepare import Manifest
+from talkface.training.draws import Batch, drawn, to_device
+
+Settings: TypeAlias = Any
+"""The settings of a task: a frozen dataclass, each task has its own."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,44 +26,64 @@ class OptimizerSpec:
 
 
 class Task(abc.ABC):
-    """A training: constructed as ``TaskClass(config, data, seed, device)`` by a recipe.
+    """A training by gradient descent, as :func:`talkface.training.fit` runs it.
+
+    Args:
+        config: settings, an instance of ``Config``.
+        data: a folder that ``talkface prepare`` wrote.
+        seed: of whatever is drawn at random while the data are read.
+        device: where the modules and the batches are.
 
     Attributes:
         Config: dataclass of the task's settings.
         metric: key of :meth:`validate` that chooses the best weights.
         mode: "max" or "min".
         modules: what is trained, averaged and saved; names prefix the keys of the checkpoint.
-        device: where the modules and the batches are.
-        workers: processes that draw batches; 0 for a thread.
+        config, seed, device: as given.
+        manifest: the clips of ``data``.
+        workers: processes that draw batches; 0 for a thread. The trainer sets it.
     """
 
     Config: ClassVar[type]
     metric: str
     mode: str
     modules: dict[str, nn.Module]
+    config: Settings
+    manifest: Manifest
+    seed: int = 0
     device: torch.device = torch.device("cpu")
     workers: int = 0
+
+    def __init__(self, config: Settings, data: Path, seed: int = 0, device: str = "cpu") -> None:
+        self.config, self.seed, self.device = config, seed, torch.device(device)
+        self.manifest = Manifest.load(data)
 
     def optimizers_spec(self) -> list[OptimizerSpec]:
         """One optimizer over everything, unless a task says otherwise."""
         return [OptimizerSpec(modules=tuple(self.modules))]
 
-    def draw(self, generator: np.random.Generator) -> Any:
+    def draw(self, generator: np.random.Generator) -> Batch:
         """One training batch on the CPU: arrays or tensors in dicts, lists or tuples.
 
-        Drawn ahead, in a thread or in processes of their own: it reads what the task has loaded and changes
-        nothing.
+        Batches are drawn ahead of their steps, in a thread or in processes of their own: this method reads
+        what the task has loaded and changes nothing.
         """
         raise NotImplementedError
 
-    def batches(self, generator: np.random.Generator) -> Iterator[Any]:
+    def batches(self, generator: np.random.Generator) -> Iterator[Batch]:
         """Endless training batches on the device: what :meth:`draw` draws, unless a task says otherwise."""
         for batch in drawn(self.draw, generator, self.workers):
             yield to_device(batch, self.device)
 
     @abc.abstractmethod
-    def training_step(self, batch: Any, optimizer_index: int, step: int) -> dict[str, Tensor]:
-        """Losses of one optimizer; "loss" is what is differentiated, the rest is logged."""
+    def training_step(self, batch: Batch, optimizer_index: int, step: int) -> dict[str, Tensor]:
+        """Losses of one optimizer; "loss" is what is differentiated, the rest is logged.
+
+        Args:
+            batch: one of :meth:`batches`.
+            optimizer_index: which of :meth:`optimizers_spec`.
+            step: how many steps were taken before; losses may begin late.
+        """
 
     @abc.abstractmethod
     def validate(self) -> dict[str, float]:
@@ -72,3 +96,28 @@ class Task(abc.ABC):
     @abc.abstractmethod
     def export(self, directory: Path, metrics: dict[str, float]) -> None:
         """Write the best weights as the hub reads them."""
+
+
+class ClosedFormTask(abc.ABC):
+    """A training without steps: a linear problem that is solved at once.
+
+    Args:
+        config: settings, an instance of ``Config``.
+        data: a folder that ``talkface prepare`` wrote.
+
+    Attributes:
+        Config: dataclass of the task's settings.
+        config: as given.
+        manifest: the clips of ``data``.
+    """
+
+    Config: ClassVar[type]
+    config: Settings
+    manifest: Manifest
+
+    def __init__(self, config: Settings, data: Path) -> None:
+        self.config, self.manifest = config, Manifest.load(data)
+
+    @abc.abstractmethod
+    def solve(self, output: Path) -> dict[str, float]:
+        """Solve the problem, write the model into ``output``/export and return its metrics."""

@@ -10,12 +10,13 @@ from talkface.data.prepare import Manifest
 from talkface.face.model import FaceModel
 from talkface.performance.model import MotionModel
 from talkface.systems.thpad.losses import lip_readout
+from talkface.training import ClosedFormTask
 from talkface.training.datasets.clips import ClipReader
 from talkface.training.tasks.thpad_motion import MotionTrainConfig, predict
 
 
 def measure_sync(
-    model: MotionModel, config: MotionTrainConfig, data: Path, reference: float = -0.5, lags: int = 5
+    model: MotionModel, config: MotionTrainConfig, manifest: Manifest, reference: float = -0.5, lags: int = 5
 ) -> dict[str, float | None]:
     """Estimate how far sound and picture of every clip are apart and write ``sync.json`` for later trainings.
 
@@ -23,7 +24,6 @@ def measure_sync(
     clip. Offsets are in frames, relative to ``reference``, the offset of the corpora recorded in a studio.
     Clips whose best correlation is below 0.3 or at the end of the range get None and train nothing.
     """
-    manifest = Manifest.load(data)
     face = FaceModel.from_pretrained(config.face_model)
     reader = ClipReader(manifest, face, config.features, config.encoder)
     reader.offsets = {}
@@ -45,16 +45,16 @@ class SyncConfig:
     motion_model: str = "runs/thpad-motion-first/export"
 
 
-class SyncTask:
+class SyncTask(ClosedFormTask):
     """The recipe's entry for :func:`measure_sync`."""
 
     Config = SyncConfig
+    config: SyncConfig
 
-    @staticmethod
-    def solve(config: SyncConfig, data: Path, output: Path) -> dict[str, float]:
-        """Write ``data``/sync.json with the first model's estimates."""
-        model = MotionModel.from_pretrained(config.motion_model)
-        offsets = measure_sync(model, config.motion, data)
+    def solve(self, output: Path) -> dict[str, float]:
+        """Write sync.json into the prepared folder with the first model's estimates."""
+        model = MotionModel.from_pretrained(self.config.motion_model)
+        offsets = measure_sync(model, self.config.motion, self.manifest)
         known = [abs(value) for value in offsets.values() if value is not None]
         return {
             "clips": float(len(offsets)),

@@ -14,6 +14,7 @@ from talkface.hub.pretrained import (
     find_pretrained,
     hub_snapshot,
     load_pretrained,
+    pretrained_config,
     save_pretrained,
 )
 from talkface.hub.sources import (
@@ -49,5 +50,6 @@ __all__ = [
     "load_pretrained",
     "model_path",
     "models_for",
+    "pretrained_config",
     "save_pretrained",
 ]

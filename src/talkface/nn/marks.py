@@ -1,28 +1,54 @@
-"""Marks: short names that tell a network's weights from others."""
+"""Marks: short hashes that tell a model's weights from others.
+
+A model that is of use only together with those that it was trained over keeps their marks in its config, under
+``built_on``: names of parts and their marks.
+"""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from torch import Tensor, nn
 
+from talkface.errors import ModelUnavailable
+from talkface.hub import pretrained_config
+
 
 def marked(text: str) -> str:
-    """A short name for what a text tells."""
+    """The mark of a text."""
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def weights_mark(module: nn.Module) -> str:
-    """Tells a module's weights from others."""
-    return _digest(module.state_dict())
+    """The mark of all weights of a module."""
+    return state_mark(module.state_dict())
 
 
 def latents_mark(autoencoder: nn.Module) -> str:
-    """Tells an autoencoder from those with other latents; how they are drawn does not matter."""
-    return _digest({k: v for k, v in autoencoder.state_dict().items() if "decoder" not in k})
+    """The mark of an autoencoder's latents: how its decoder draws them does not count."""
+    return state_mark({k: v for k, v in autoencoder.state_dict().items() if "decoder" not in k})
 
 
-def _digest(state: Mapping[str, Tensor]) -> str:
+def state_mark(state: Mapping[str, Tensor]) -> str:
+    """The mark of tensors and their names."""
     digest = hashlib.sha256()
     for name, tensor in state.items():
         digest.update(name.encode() + tensor.cpu().numpy().tobytes())
     return digest.hexdigest()[:12]
+
+
+def check_built_on(name_or_path: str, marks: Mapping[str, str | Callable[[], str]]) -> None:
+    """Refuse a model that was trained over others than those that it is to be used with.
+
+    Args:
+        name_or_path: of the model, as :func:`talkface.hub.load_pretrained` takes it. One without ``built_on``
+            in its config passes.
+        marks: of the models at hand, by the names of ``built_on``. Functions that give them are called only
+            for what is named there.
+
+    Raises:
+        ModelUnavailable: it is missing, or was trained over something else.
+    """
+    for part, mark in pretrained_config(name_or_path).get("built_on", {}).items():
+        given = marks.get(part, mark)
+        if (given() if callable(given) else given) != mark:
+            raise ModelUnavailable(f"{name_or_path} was trained over another {part} model: train it again")

@@ -200,6 +200,8 @@ def _value(kind: object, value: object, where: str) -> object:
             return float(value)  # YAML reads 1e-4 as text
         except ValueError as error:
             raise InvalidOption(f"{where}: {value!r} is not a number") from error
+    if kind is str and value is False:
+        return "no"  # YAML reads the word as a truth value; it is a precision
     if isinstance(kind, type) and not isinstance(value, kind):
         raise InvalidOption(f"{where}: {value!r} should be {kind.__name__}")
     return value

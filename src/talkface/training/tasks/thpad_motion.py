@@ -284,10 +284,10 @@ class PriorTask(Task):
 
     def __init__(self, config: PriorTrainConfig, data: Path, seed: int = 0, device: str = "cpu") -> None:
         self.config, self.device = config, torch.device(device)
+        self.motion = MotionModel.from_pretrained(config.motion_model).to(self.device)
         face = FaceModel.from_pretrained(config.motion.face_model)
         reader = ClipReader(Manifest.load(data), face, config.motion.features, config.motion.encoder)
         check_built_on(config.motion_model, marks_of(reader))
-        self.motion = MotionModel.from_pretrained(config.motion_model).to(self.device)
         examples = _variants(reader, config.motion.variants, np.random.default_rng(seed), 50)
         self.weights = _speaker_weights(examples, 0.6) * np.array(
             [0.4 if e.item.corpus == "GRID" else 1.0 for e in examples]

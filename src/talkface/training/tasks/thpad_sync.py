@@ -59,7 +59,7 @@ class SyncTask(ClosedFormTask):
         return {
             "clips": float(len(offsets)),
             "in_sync": float(len(known)),
-            "median_offset": float(np.median(known)),
+            "median_offset": float(np.median(known)) if known else float("nan"),
         }
 
 

@@ -1,7 +1,7 @@
 """Marks: short hashes that tell a model's weights from others.
 
-A model that is of use only together with those that it was trained over keeps their marks in its config, under
-``built_on``: names of parts and their marks.
+A model that is of use only together with those that it was trained over keeps their marks in its config:
+``built_on`` holds names of parts and their marks.
 """
 
 import hashlib

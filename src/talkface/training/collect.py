@@ -26,9 +26,7 @@ from talkface.training.task import Task
 
 logger = logging.getLogger(__name__)
 
-_OTHER_ITEMS = (
-    12  # clips and portraits beside those of split "dev": tasks need some to be set up
-)
+_OTHER_ITEMS = 12  # clips and portraits beside those of split "dev": tasks need some to be set up
 _DRAWN_FACES = 64  # by which a face LDM is judged
 _ON_LDM = ("imagineid-tia", "imagineid-sca", "tccp-video")
 _BASE = ("face-diffusion", "imagineid-sca", "face-autoencoder", "face-restorer", "face-texture")

@@ -142,7 +142,7 @@ def load_recipe(recipe: Path, overrides: Sequence[str] = ()) -> Recipe:
             f"({', '.join(TASKS)}), config and trainer"
         )
     kind = task_class(name)
-    config = from_dict(kind.Config, tree.get("config") or {}, "config")
+    config: Settings = from_dict(kind.Config, tree.get("config") or {}, "config")
     return Recipe(name, kind, config, from_dict(TrainerConfig, tree.get("trainer") or {}, "trainer"))
 
 

@@ -34,16 +34,13 @@ class LineConfig:
     poison: bool = False
 
 
-class Line(Task):
+class Line(Task[LineConfig]):
     """y = slope x - 1 with two optimizers: one for each of two lines."""
 
-    Config = LineConfig
     metric, mode = "error", "min"
-    config: LineConfig
 
-    def __init__(self, config: LineConfig, data: Path, seed: int = 0, device: str = "cpu") -> None:
-        super().__init__(config, data, seed, device)
-        torch.manual_seed(seed)
+    def _set_up(self) -> None:
+        torch.manual_seed(self.seed)
         self.modules = {"one": nn.Linear(1, 1), "two": nn.Linear(1, 1)}
         self.exported: dict[str, float] = {}
 
@@ -74,11 +71,8 @@ class Line(Task):
         self.exported = metrics
 
 
-class Mean(ClosedFormTask):
+class Mean(ClosedFormTask[LineConfig]):
     """The mean of a few numbers."""
-
-    Config = LineConfig
-    config: LineConfig
 
     def solve(self, output: Path) -> dict[str, float]:
         return {"mean": self.config.slope * len(self.manifest.items)}

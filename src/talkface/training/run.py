@@ -7,13 +7,13 @@ import typing
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import yaml
 
 from talkface.errors import InvalidOption, UnreadableMedia
 from talkface.options import resolve_device
-from talkface.training.task import ClosedFormTask, Settings, Task
+from talkface.training.task import ClosedFormTask, Task
 from talkface.training.trainer import TrainerConfig, fit
 
 SAVED_RECIPE = "recipe.yaml"
@@ -68,7 +68,7 @@ class Recipe:
 
     task: str
     task_class: type[Task] | type[ClosedFormTask]
-    config: Settings
+    config: Any
     trainer: TrainerConfig
 
     def iterative(self) -> type[Task]:
@@ -142,7 +142,7 @@ def load_recipe(recipe: Path, overrides: Sequence[str] = ()) -> Recipe:
             f"({', '.join(TASKS)}), config and trainer"
         )
     kind = task_class(name)
-    config: Settings = from_dict(kind.Config, tree.get("config") or {}, "config")
+    config: Any = from_dict(kind.Config, tree.get("config") or {}, "config")
     return Recipe(name, kind, config, from_dict(TrainerConfig, tree.get("trainer") or {}, "trainer"))
 
 
@@ -153,7 +153,7 @@ def task_class(name: str) -> type[Task] | type[ClosedFormTask]:
     return found
 
 
-def _override(tree: dict[str, typing.Any], text: str) -> None:
+def _override(tree: dict[str, Any], text: str) -> None:
     key, separator, value = text.partition("=")
     if not separator:
         raise InvalidOption(f"--set {text}: write key=value, for instance trainer.minutes=5")

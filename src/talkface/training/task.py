@@ -4,7 +4,7 @@ import abc
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, get_args, get_origin
 
 import numpy as np
 import torch
@@ -13,8 +13,12 @@ from torch import Tensor, nn
 from talkface.data.prepare import Manifest
 from talkface.training.draws import Batch, drawn, to_device
 
-Settings: TypeAlias = Any
-"""The settings of a task: a frozen dataclass, each task has its own."""
+if TYPE_CHECKING:  # a default is Python 3.13's: ``Task`` alone is a task of any settings
+    from typing_extensions import TypeVar as DefaultTypeVar
+
+    Settings = DefaultTypeVar("Settings", default=Any)
+else:
+    Settings = TypeVar("Settings")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,31 +29,48 @@ class OptimizerSpec:
     lr: float = 1.0
 
 
-class Task(abc.ABC):
+class PreparedTask(abc.ABC, Generic[Settings]):
+    """What all trainings have: settings and a prepared folder.
+
+    Attributes:
+        Config: dataclass of the settings: ``MyConfig`` of ``class MyTask(Task[MyConfig])``.
+        config: the settings.
+        manifest: the clips of the prepared folder.
+    """
+
+    Config: ClassVar[type[Any]]
+    config: Settings
+    manifest: Manifest
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        for base in cls.__dict__.get("__orig_bases__", ()):
+            parameters = get_args(base)
+            if issubclass(get_origin(base) or object, PreparedTask) and isinstance(parameters[0], type):
+                cls.Config = parameters[0]
+
+
+class Task(PreparedTask[Settings]):
     """A training by gradient descent, as :func:`talkface.training.fit` runs it.
 
     Args:
         config: settings, an instance of ``Config``.
         data: a folder that ``talkface prepare`` wrote.
-        seed: of whatever is drawn at random while the data are read.
+        seed: of what is drawn at random before the first step.
         device: where the modules and the batches are.
 
     Attributes:
-        Config: dataclass of the task's settings.
         metric: key of :meth:`validate` that chooses the best weights.
         mode: "max" or "min".
         modules: what is trained, averaged and saved; names prefix the keys of the checkpoint.
-        config, seed, device: as given.
-        manifest: the clips of ``data``.
+        seed: as given.
+        device: as given.
         workers: processes that draw batches; 0 for a thread. The trainer sets it.
     """
 
-    Config: ClassVar[type]
     metric: str
     mode: str
     modules: dict[str, nn.Module]
-    config: Settings
-    manifest: Manifest
     seed: int = 0
     device: torch.device = torch.device("cpu")
     workers: int = 0
@@ -57,6 +78,10 @@ class Task(abc.ABC):
     def __init__(self, config: Settings, data: Path, seed: int = 0, device: str = "cpu") -> None:
         self.config, self.seed, self.device = config, seed, torch.device(device)
         self.manifest = Manifest.load(data)
+        self._set_up()
+
+    def _set_up(self) -> None:
+        """Read the data and make ``modules``; a task with an ``__init__`` of its own does so there."""
 
     def optimizers_spec(self) -> list[OptimizerSpec]:
         """One optimizer over everything, unless a task says otherwise."""
@@ -98,22 +123,13 @@ class Task(abc.ABC):
         """Write the best weights as the hub reads them."""
 
 
-class ClosedFormTask(abc.ABC):
+class ClosedFormTask(PreparedTask[Settings]):
     """A training without steps: a linear problem that is solved at once.
 
     Args:
         config: settings, an instance of ``Config``.
         data: a folder that ``talkface prepare`` wrote.
-
-    Attributes:
-        Config: dataclass of the task's settings.
-        config: as given.
-        manifest: the clips of ``data``.
     """
-
-    Config: ClassVar[type]
-    config: Settings
-    manifest: Manifest
 
     def __init__(self, config: Settings, data: Path) -> None:
         self.config, self.manifest = config, Manifest.load(data)

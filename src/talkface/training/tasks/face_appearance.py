@@ -201,11 +201,8 @@ def equal_error(scores: np.ndarray, same: np.ndarray) -> float:
     return float((refused[best] + accepted[best]) / 2)
 
 
-class AppearanceTask(ClosedFormTask):
+class AppearanceTask(ClosedFormTask[AppearanceConfig]):
     """Solved on the views of split "train"; its error is measured on split "val"."""
-
-    Config = AppearanceConfig
-    config: AppearanceConfig
 
     def solve(self, output: Path) -> dict[str, float]:
         """Learn, measure and save the model in ``output``/export."""

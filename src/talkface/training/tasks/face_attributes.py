@@ -27,11 +27,8 @@ class AttributeConfig:
     penalty: float = 300.0
 
 
-class AttributeTask(ClosedFormTask):
+class AttributeTask(ClosedFormTask[AttributeConfig]):
     """Solves the linear heads by ridge regression; they are judged by sixfold cross-validation."""
-
-    Config = AttributeConfig
-    config: AttributeConfig
 
     def solve(self, output: Path) -> dict[str, float]:
         """Fit the heads, judge them, and save them in ``output``/export."""

@@ -105,11 +105,8 @@ def _principal(samples: np.ndarray, count: int, center: bool = True) -> np.ndarr
     return components
 
 
-class FaceModelTask(ClosedFormTask):
+class FaceModelTask(ClosedFormTask[FaceModelConfig]):
     """Solved on the clips of split "train"; its error is measured on split "val"."""
-
-    Config = FaceModelConfig
-    config: FaceModelConfig
 
     def solve(self, output: Path) -> dict[str, float]:
         """Learn, measure and save the model in ``output``/export."""

@@ -154,7 +154,7 @@ def _small(crop: np.ndarray) -> np.ndarray:
 
 def _disturbed(clip: CropClip, frame: int, generator: np.random.Generator) -> np.ndarray:
     """The mesh as a tracker gives it of a covered face: a little off, at times of another frame."""
-    points = clip.points[frame].copy()
+    points: np.ndarray = clip.points[frame].copy()
     if generator.random() < 0.35:
         near = int(np.clip(frame + generator.integers(-2, 3), 0, len(clip) - 1))
         points = clip.points[near].copy()
@@ -195,24 +195,21 @@ def _shot(picture: np.ndarray, generator: np.random.Generator) -> np.ndarray:
     return resized
 
 
-class OcclusionTask(Task):
+class OcclusionTask(Task[OcclusionTrainConfig]):
     """Cross-entropy and dice loss; the best weights are chosen by IoU and false alarms."""
 
-    Config = OcclusionTrainConfig
     metric, mode = "val_quality", "max"
-    config: OcclusionTrainConfig
 
-    def __init__(self, config: OcclusionTrainConfig, data: Path, seed: int = 0, device: str = "cpu") -> None:
-        super().__init__(config, data, seed, device)
-        face, generator = FaceModel.from_pretrained(), np.random.default_rng(seed)
-        self.clips = read_clips(self.manifest, "train", face, config)
-        self.held_out = read_clips(self.manifest, "val", face, config)
+    def _set_up(self) -> None:
+        face, generator = FaceModel.from_pretrained(), np.random.default_rng(self.seed)
+        self.clips = read_clips(self.manifest, "train", face, self.config)
+        self.held_out = read_clips(self.manifest, "val", face, self.config)
         speakers = [clip.speaker for clip in self.clips]
         weights = np.array([1 / speakers.count(name) ** 0.5 for name in speakers])
         self.weights = weights / weights.sum()
         warp = face.mesh_warp()
         self.make = MouthMaker(warp, Textures.of(self.clips, generator))
-        self.net = OcclusionNet(config.model).to(self.device)
+        self.net = OcclusionNet(self.config.model).to(self.device)
         self.modules = {"net": self.net}
         self.clean, self.covered = self._fixed(warp, generator)
 

@@ -77,11 +77,8 @@ def _ahead(portrait: Portrait, config: FaceTextureConfig) -> bool:
     return bool(yaw < config.turned and tp.eye_openness(portrait.points).min() > config.opened)
 
 
-class FaceTextureTask(ClosedFormTask):
+class FaceTextureTask(ClosedFormTask[FaceTextureConfig]):
     """Solved on the portraits of split "train"; its errors are measured on held-out people."""
-
-    Config = FaceTextureConfig
-    config: FaceTextureConfig
 
     def solve(self, output: Path) -> dict[str, float]:
         """Learn, measure and save the model in ``output``/export."""

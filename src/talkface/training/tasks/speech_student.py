@@ -36,7 +36,7 @@ class StudentConfig:
     teacher: str = ""
 
 
-class StudentTask(Task):
+class StudentTask(Task[StudentConfig]):
     """Regression of the teacher's features of clean speech from augmented speech.
 
     The teacher is the encoder as it starts out, applied to the same window: Whisper's features depend on the
@@ -44,21 +44,18 @@ class StudentTask(Task):
     chosen on held-out voices.
     """
 
-    Config = StudentConfig
     metric, mode = "val_correlation", "max"
-    config: StudentConfig
 
-    def __init__(self, config: StudentConfig, data: Path, seed: int = 0, device: str = "cpu") -> None:
-        super().__init__(config, data, seed, device)
-        self.encoder = ContentEncoder(config.model).to(self.device)
+    def _set_up(self) -> None:
+        self.encoder = ContentEncoder(self.config.model).to(self.device)
         self.voices = [self.manifest.speech(item) for item in self._items("train")]
         held_out = self._items("val")
         self.held_out = [self.manifest.speech(item) for item in held_out[:: max(1, len(held_out) // 60)]]
         features = [voice.features for voice in self.voices]
-        self.mean, self.deviation = _statistics(features, np.random.default_rng(seed))
+        self.mean, self.deviation = _statistics(features, np.random.default_rng(self.seed))
         self.weights = np.array([len(v.features) for v in self.voices], np.float64)
         self.weights /= self.weights.sum()
-        if config.model.width == 512:
+        if self.config.model.width == 512:
             self._start_from_teacher()
         self.teacher = copy.deepcopy(self.encoder).eval().requires_grad_(False)
         self.modules = {"encoder": self.encoder}

@@ -45,11 +45,8 @@ class SyncConfig:
     motion_model: str = "runs/thpad-motion-first/export"
 
 
-class SyncTask(ClosedFormTask):
+class SyncTask(ClosedFormTask[SyncConfig]):
     """The recipe's entry for :func:`measure_sync`."""
-
-    Config = SyncConfig
-    config: SyncConfig
 
     def solve(self, output: Path) -> dict[str, float]:
         """Write sync.json into the prepared folder with the first model's estimates."""

@@ -39,8 +39,8 @@ class Line(Task[LineConfig]):
 
     metric, mode = "error", "min"
 
-    def _set_up(self) -> None:
-        torch.manual_seed(self.seed)
+    def prepare(self, data: Path, seed: int) -> None:
+        torch.manual_seed(seed)
         self.modules = {"one": nn.Linear(1, 1), "two": nn.Linear(1, 1)}
         self.exported: dict[str, float] = {}
 

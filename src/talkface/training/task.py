@@ -29,7 +29,7 @@ class OptimizerSpec:
     lr: float = 1.0
 
 
-class PreparedTask(abc.ABC, Generic[Settings]):
+class BaseTask(abc.ABC, Generic[Settings]):
     """What all trainings have: settings and a prepared folder.
 
     Attributes:
@@ -46,11 +46,11 @@ class PreparedTask(abc.ABC, Generic[Settings]):
         super().__init_subclass__()
         for base in cls.__dict__.get("__orig_bases__", ()):
             parameters = get_args(base)
-            if issubclass(get_origin(base) or object, PreparedTask) and isinstance(parameters[0], type):
+            if issubclass(get_origin(base) or object, BaseTask) and isinstance(parameters[0], type):
                 cls.Config = parameters[0]
 
 
-class Task(PreparedTask[Settings]):
+class Task(BaseTask[Settings]):
     """A training by gradient descent, as :func:`talkface.training.fit` runs it.
 
     Args:
@@ -63,7 +63,6 @@ class Task(PreparedTask[Settings]):
         metric: key of :meth:`validate` that chooses the best weights.
         mode: "max" or "min".
         modules: what is trained, averaged and saved; names prefix the keys of the checkpoint.
-        seed: as given.
         device: as given.
         workers: processes that draw batches; 0 for a thread. The trainer sets it.
     """
@@ -71,17 +70,16 @@ class Task(PreparedTask[Settings]):
     metric: str
     mode: str
     modules: dict[str, nn.Module]
-    seed: int = 0
     device: torch.device = torch.device("cpu")
     workers: int = 0
 
     def __init__(self, config: Settings, data: Path, seed: int = 0, device: str = "cpu") -> None:
-        self.config, self.seed, self.device = config, seed, torch.device(device)
+        self.config, self.device = config, torch.device(device)
         self.manifest = Manifest.load(data)
-        self._set_up()
+        self.prepare(Path(data), seed)
 
-    def _set_up(self) -> None:
-        """Read the data and make ``modules``; a task with an ``__init__`` of its own does so there."""
+    def prepare(self, data: Path, seed: int) -> None:
+        """Load the data and build ``modules``; a task with an ``__init__`` of its own does so there."""
 
     def optimizers_spec(self) -> list[OptimizerSpec]:
         """One optimizer over everything, unless a task says otherwise."""
@@ -123,7 +121,7 @@ class Task(PreparedTask[Settings]):
         """Write the best weights as the hub reads them."""
 
 
-class ClosedFormTask(PreparedTask[Settings]):
+class ClosedFormTask(BaseTask[Settings]):
     """A training without steps: a linear problem that is solved at once.
 
     Args:

@@ -200,8 +200,9 @@ class OcclusionTask(Task[OcclusionTrainConfig]):
 
     metric, mode = "val_quality", "max"
 
-    def _set_up(self) -> None:
-        face, generator = FaceModel.from_pretrained(), np.random.default_rng(self.seed)
+    def prepare(self, data: Path, seed: int) -> None:
+        """Load the clips and build the network."""
+        face, generator = FaceModel.from_pretrained(), np.random.default_rng(seed)
         self.clips = read_clips(self.manifest, "train", face, self.config)
         self.held_out = read_clips(self.manifest, "val", face, self.config)
         speakers = [clip.speaker for clip in self.clips]

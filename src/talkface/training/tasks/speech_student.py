@@ -46,13 +46,14 @@ class StudentTask(Task[StudentConfig]):
 
     metric, mode = "val_correlation", "max"
 
-    def _set_up(self) -> None:
+    def prepare(self, data: Path, seed: int) -> None:
+        """Load the voices and build the encoder."""
         self.encoder = ContentEncoder(self.config.model).to(self.device)
         self.voices = [self.manifest.speech(item) for item in self._items("train")]
         held_out = self._items("val")
         self.held_out = [self.manifest.speech(item) for item in held_out[:: max(1, len(held_out) // 60)]]
         features = [voice.features for voice in self.voices]
-        self.mean, self.deviation = _statistics(features, np.random.default_rng(self.seed))
+        self.mean, self.deviation = _statistics(features, np.random.default_rng(seed))
         self.weights = np.array([len(v.features) for v in self.voices], np.float64)
         self.weights /= self.weights.sum()
         if self.config.model.width == 512:

@@ -210,8 +210,11 @@ def test_new_lips_leave_the_codes_as_they_are(own: Path) -> None:
 def test_sync_is_measured_with_a_first_model(own: Path, folder: Path, tmp_path: Path) -> None:
     data = tmp_path / "data"
     shutil.copytree(folder, data)
-    given = [f"motion.face_model={own}/face", f"motion.encoder={own}/speech", "motion.features=student"]
-    metrics = train("thpad-sync", data, tmp_path, f"motion_model={own}/thpad-motion", *given)
+    given = [f"motion_model={own}/thpad-motion", f"motion.face_model={own}/face"]
+    with pytest.raises(ModelUnavailable, match="trained over another speech"):  # not over the teacher's
+        train("thpad-sync", data, tmp_path, *given)
+    given += [f"motion.encoder={own}/speech", "motion.features=student"]
+    metrics = train("thpad-sync", data, tmp_path, *given)
     assert metrics["clips"] == 8
     assert (data / "sync.json").is_file()
 

@@ -68,11 +68,13 @@ def best_lag_correlation(predicted: np.ndarray, real: np.ndarray, lags: int = 1)
 
 
 def marks_of(reader: ClipReader) -> dict[str, str]:
-    """The marks of what a motion model is trained over: the face model, and our content encoder if it is used."""
-    marks = {"face": state_mark(reader.model.state())}
-    if reader.stream is not None:
-        marks["speech"] = weights_mark(reader.stream.encoder)
-    return marks
+    """The marks of what a motion model is trained over: the face model and the content encoder.
+
+    Features of no encoder of ours have their name in place of a mark.
+    """
+    encoder = reader.stream.encoder if reader.stream is not None else None
+    speech = reader.features if encoder is None else weights_mark(encoder)
+    return {"face": state_mark(reader.model.state()), "speech": speech}
 
 
 class MotionTask(Task):

@@ -8,15 +8,16 @@ import numpy as np
 
 from talkface.data.prepare import Manifest
 from talkface.face.model import FaceModel
+from talkface.nn.marks import check_built_on
 from talkface.performance.model import MotionModel
 from talkface.systems.thpad.losses import lip_readout
 from talkface.training import ClosedFormTask
 from talkface.training.datasets.clips import ClipReader
-from talkface.training.tasks.thpad_motion import MotionTrainConfig, predict
+from talkface.training.tasks.thpad_motion import MotionTrainConfig, marks_of, predict
 
 
 def measure_sync(
-    model: MotionModel, config: MotionTrainConfig, manifest: Manifest, reference: float = -0.5, lags: int = 5
+    motion_model: str, config: MotionTrainConfig, manifest: Manifest, reference: float = -0.5, lags: int = 5
 ) -> dict[str, float | None]:
     """Estimate how far sound and picture of every clip are apart and write ``sync.json`` for later trainings.
 
@@ -27,6 +28,8 @@ def measure_sync(
     face = FaceModel.from_pretrained(config.face_model)
     reader = ClipReader(manifest, face, config.features, config.encoder)
     reader.offsets = {}
+    check_built_on(motion_model, marks_of(reader))
+    model = MotionModel.from_pretrained(motion_model)
     readout, offsets = lip_readout(face), {}
     for item in reader.items("train"):
         example = reader.read(item)
@@ -50,8 +53,7 @@ class SyncTask(ClosedFormTask[SyncConfig]):
 
     def solve(self, output: Path) -> dict[str, float]:
         """Write sync.json into the prepared folder with the first model's estimates."""
-        model = MotionModel.from_pretrained(self.config.motion_model)
-        offsets = measure_sync(model, self.config.motion, self.manifest)
+        offsets = measure_sync(self.config.motion_model, self.config.motion, self.manifest)
         known = [abs(value) for value in offsets.values() if value is not None]
         return {
             "clips": float(len(offsets)),

@@ -34,16 +34,28 @@ class TrainerConfig:
     """How long and how a task is trained.
 
     The learning rate warms up, then falls along a cosine over the time budget (or ``max_steps``) to 1/20.
-    A GPU also gets channels-last weights.
+    On a GPU the weights are channels-last.
 
     Attributes:
+        minutes: the time budget; validation counts, what came before the first step does not.
+        max_steps: ends the training after so many steps, in place of the time budget.
+        lr: the highest learning rate; an optimizer may multiply it.
+        weight_decay: AdamW's.
+        betas: AdamW's.
+        warmup_steps: in which the learning rate rises.
+        gradient_clip: the largest norm of an optimizer's gradients.
+        ema_decay: of the averaged weights, which are validated and exported.
         precision: "no", "bf16" or "fp16"; "bf16" pays where the processor has bf16 units: measure.
+        seed: of what is drawn at random.
+        device: "auto" takes a GPU when there is one.
         threads: of the CPU; 0 for torch's own choice.
         workers: processes that draw batches; 0 for a thread. They pay where a GPU waits for batches.
         compile: whether modules are compiled: a minute or two at the start.
         init: weights to start from: best.safetensors of a run, or an exported model's name or directory.
+        validate_seconds: how often the weights are validated.
         checkpoint_seconds: how often a checkpoint to resume from is written; 0 for never.
         export_seconds: how often the best weights are exported on the way; 0 for at the end alone.
+        log_steps: over which logged values are averaged.
     """
 
     minutes: float = 10.0

@@ -193,6 +193,16 @@ def test_a_part_of_another_family_is_refused(own: Path, folder: Path, tmp_path: 
         train("thpad-prior-compact", folder, tmp_path, f"motion_model={own}/thpad-motion", f"model={PRIOR}")
 
 
+def test_a_pipeline_of_two_families_is_refused(own: Path, tmp_path: Path) -> None:
+    """What a directory lacks is the shipped part, which was not trained over the directory's."""
+    shutil.copytree(own / "thpad-prior", tmp_path / "thpad-prior")
+    with pytest.raises(ModelUnavailable, match="thpad-prior was trained over another motion model"):
+        ThpadPipeline.from_pretrained(tmp_path)
+    shutil.copytree(own / "face", tmp_path / "face")
+    with pytest.raises(ModelUnavailable, match="thpad-motion was trained over another face model"):
+        ThpadPipeline.from_pretrained(tmp_path)
+
+
 def test_new_lips_leave_the_codes_as_they_are(own: Path) -> None:
     """A prior stays of use when lips are trained again; it does not when the codes' decoder is."""
     motion = MotionModel.from_pretrained(str(own / "thpad-motion"))

@@ -125,7 +125,7 @@ def curve(run: Path) -> list[list[Any]]:
 def machine(device: str) -> dict[str, Any]:
     """Name of the GPU, version of torch, and the speed of a matrix product (1e12 operations a second)."""
     name = torch.cuda.get_device_name() if device == "cuda" else "CPU"
-    return {"machine": name, "torch": torch.__version__, "peak_tflops": round(peak(device), 2)}
+    return {"machine": name, "torch": torch.__version__, "peak_tflops": round(peak(device), 4)}
 
 
 def peak(device: str) -> float:

@@ -58,7 +58,7 @@ THREADS ?= 1
 PYTEST := OMP_WAIT_POLICY=PASSIVE OMP_NUM_THREADS=$(THREADS) $(BIN)/python -m pytest -q --durations 15
 WORKERS := --numprocesses auto --maxprocesses 4 --dist loadfile
 # Trainings, pictures after encoding, detectors, trackers: where an instruction set could decide.
-SENSITIVE := $(addprefix tests/,cli/test_bad_input_dub.py diffusion face media/test_source.py rendering scripts systems \
+SENSITIVE := $(addprefix tests/,cli/test_bad_input_dub.py diffusion face media/test_color.py media/test_source.py rendering scripts systems \
 	$(addprefix training/test_,distilled.py fine_refiner.py rollout.py training.py))
 CPUS ?= avx2 default zen3 sse4
 

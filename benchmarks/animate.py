@@ -85,14 +85,15 @@ def read_plan(arguments: list[str]) -> Plan:
     )
 
 
-def measure(name: str, label: str = "", script: str = "measure.py", **arguments: Any) -> Figures:
+def measure(name: str, label: str = "", script: str = "measure.py", **arguments: object) -> Figures:
     """Take one measurement in a process of its own; what it says is shown only if it fails."""
     command = [sys.executable, str(Path(__file__).with_name(script)), name, json.dumps(arguments)]
     with console.status(f"{name} {label}"):
-        done = subprocess.run(command, capture_output=True, text=True)
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         sys.exit(f"{done.stderr}measuring {name} {label} failed")
-    return json.loads(done.stdout.splitlines()[-1])
+    figures: Figures = json.loads(done.stdout.splitlines()[-1])
+    return figures
 
 
 def measure_all(plan: Plan, folder: Path) -> Figures:

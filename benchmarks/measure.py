@@ -13,7 +13,12 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from talkface.systems.thpad.pipeline import ThpadPipeline
 
 Figures = dict[str, Any]
 FPS = 25
@@ -52,8 +57,8 @@ def write_speech(folder: Path, seconds: Iterable[float], start: float = 0.0) -> 
             file.writeframes(np.resize(speech, round(length * 16000)).tobytes())
 
 
-def around_face(portrait: Any) -> Any:
-    """The square around the face, FACE_SHARE of which is its height: in the whole example it is small."""
+def around_face(portrait: "np.ndarray") -> "np.ndarray":
+    """The square around the face in which FACE_SHARE of the height is the face; the example shows more."""
     from talkface.face.tracker import FaceTracker
 
     left, top, right, bottom = FaceTracker().track_image(portrait)[0].box
@@ -65,16 +70,15 @@ def around_face(portrait: Any) -> Any:
     return portrait[y : y + side, x : x + side]
 
 
-def _sized(portrait: Any, size: str) -> Any:
+def _sized(portrait: "np.ndarray", size: str) -> "np.ndarray":
     """The portrait at so many pixels a side, or as high as a 1920x1080 canvas and in its middle."""
     import cv2
     import numpy as np
 
     side = 1080 if size == "1080p" else int(size)
     smaller = side < max(portrait.shape)
-    scaled = cv2.resize(
-        portrait, (side, side), interpolation=cv2.INTER_AREA if smaller else cv2.INTER_LANCZOS4
-    )
+    interpolation = cv2.INTER_AREA if smaller else cv2.INTER_LANCZOS4
+    scaled = cv2.resize(portrait, (side, side), interpolation=interpolation)
     if size != "1080p":
         return scaled
     canvas = np.full((1080, 1920, 3), 128, np.uint8)
@@ -174,7 +178,8 @@ def stages(portrait: str, speech: str, folder: str, repeats: int) -> Figures:
     def speak() -> None:
         motions[:] = _motions(pipe, speech)
 
-    full, _ = prepare(), speak()
+    full = prepare()
+    speak()
     warp = PortraitRenderer(full.image, full.resting[:478], pipe.face, None)
     held = [frame for _, frame in zip(range(HELD_FRAMES), full.frames(motions), strict=False)]
     frames = sum(map(len, motions))
@@ -191,14 +196,14 @@ def stages(portrait: str, speech: str, folder: str, repeats: int) -> Figures:
     return each | {name: milliseconds(value, frames) for name, value in taken.items()}
 
 
-def _motions(pipe: Any, speech: str) -> list[Any]:
+def _motions(pipe: "ThpadPipeline", speech: str) -> list[Any]:
     """Everything from the sound file to motion, as the pipeline does it."""
     from talkface.media.audio import probe_audio, stream_audio
 
     return list(pipe.speech_to_motion(stream_audio(speech, gain=probe_audio(speech).gain())))
 
 
-def _write(held: list[Any], count: int, path: Path, speech: str) -> None:
+def _write(held: list["np.ndarray"], count: int, path: Path, speech: str) -> None:
     """Encode ``count`` frames with sound, going through those held there and back."""
     from talkface.media.video import VideoWriter
 
@@ -208,12 +213,13 @@ def _write(held: list[Any], count: int, path: Path, speech: str) -> None:
             writer.write(frame)
 
 
-def _there_and_back(held: list[Any], count: int) -> Iterator[Any]:
+def _there_and_back(held: list["np.ndarray"], count: int) -> Iterator["np.ndarray"]:
     cycle = held + held[-2:0:-1]
     return (cycle[k % len(cycle)] for k in range(count))
 
 
-def exhaust(frames: Iterable[Any]) -> None:
+def exhaust(frames: Iterable[object]) -> None:
+    """Iterate over all frames."""
     for _ in frames:
         pass
 
@@ -229,6 +235,7 @@ def median(work: Callable[[], Any], repeats: int) -> tuple[float, float]:
 
 
 def milliseconds(seconds: tuple[float, float], frames: int) -> dict[str, float]:
+    """Milliseconds a frame by the clock and of the processor."""
     return {name: round(1000 * s / frames, 3) for name, s in zip(("clock", "cpu"), seconds, strict=True)}
 
 

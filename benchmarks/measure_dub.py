@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from measure import (
     Figures,
@@ -20,6 +20,18 @@ from measure import (
     run,
     write_speech,
 )
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from talkface.face.occlusion import OcclusionFinder
+    from talkface.face.people.follower import Sighting
+    from talkface.media.decode import Frame
+    from talkface.media.source import SourceVideo
+    from talkface.systems.g4g.pipeline import G4GPipeline
+    from talkface.systems.g4g.renderer import Cut, Job, MouthRenderer
+
+    Followed = list[tuple[Frame, dict[int, Sighting]]]
 
 WIDTH, HEIGHT = 1280, 720
 PORTRAIT = 576  # pixels a side of the talking portrait, of which the face is two fifths
@@ -124,7 +136,10 @@ def stages(video: str, speech: str, folder: str, repeats: int) -> Figures:
     cast, renderer, finder = people
     lips = listen()
     spoken = sum(len(stretch.gate) for stretch in lips)
-    follow = lambda: Follower(pipe.tracker, cast, [0]).follow(iter(held))  # noqa: E731
+
+    def follow() -> Iterator[tuple["Frame", dict[int, "Sighting"]]]:
+        return Follower(pipe.tracker, cast, [0]).follow(iter(held))
+
     followed = list(follow())
     taken |= {
         "decoder": median(lambda: exhaust(islice(source.frames(), HELD_FRAMES)), repeats),
@@ -139,17 +154,22 @@ def stages(video: str, speech: str, folder: str, repeats: int) -> Figures:
     return each | {name: milliseconds(value, counts[name]) for name, value in taken.items()}
 
 
-def _look_for_covers(finder: Any, followed: list[Any]) -> None:
+def _look_for_covers(finder: "OcclusionFinder", followed: "Followed") -> None:
     for frame, sightings in followed:
         if sighting := sightings.get(0):
             finder(frame.image, sighting.points)
 
 
 def _drawing(
-    pipe: Any, renderer: Any, neutral: Any, followed: list[Any], lips: list[Any], repeats: int
+    pipe: "G4GPipeline",
+    renderer: "MouthRenderer",
+    neutral: "np.ndarray",
+    followed: "Followed",
+    lips: list[Any],
+    repeats: int,
 ) -> dict[str, tuple[float, float]]:
     """Seconds of moving the jaw and cutting the crop, and of drawing and pasting the mouth."""
-    cuts: list[Any] = []
+    cuts: list[Cut] = []
 
     def cut() -> None:
         cuts[:] = [renderer.cut(job) for job in _jobs(pipe, neutral, followed, lips)]
@@ -161,7 +181,9 @@ def _drawing(
     return {"jaw": median(cut, repeats), "mouth": median(draw, repeats)}
 
 
-def _jobs(pipe: Any, neutral: Any, followed: list[Any], lips: list[Any]) -> Iterator[Any]:
+def _jobs(
+    pipe: "G4GPipeline", neutral: "np.ndarray", followed: "Followed", lips: list[Any]
+) -> "Iterator[Job]":
     """What the renderer is asked for, as the pipeline does it."""
     import numpy as np
     from scipy.spatial.transform import Rotation
@@ -179,7 +201,7 @@ def _jobs(pipe: Any, neutral: Any, followed: list[Any], lips: list[Any]) -> Iter
             yield Job(frame.image, sighting.points, moved.points[0], rotation, wanted, frame.time)
 
 
-def _write(held: list[Any], source: Any, speech: str, path: Path) -> None:
+def _write(held: "list[Frame]", source: "SourceVideo", speech: str, path: Path) -> None:
     """Encode the frames held, with sound, as a dubbed video is."""
     from talkface.media.segments import SegmentedWriter
 

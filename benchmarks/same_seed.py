@@ -110,10 +110,10 @@ def main() -> None:
         except OSError as error:
             print(f"{name} is left out: {error}")
     for verb in given.verbs.split(","):
-        for name in settings:
+        for name, variables in settings.items():
             began = time.perf_counter()
             command = [sys.executable, __file__, "-o", str(given.output), "--write", verb, name]
-            subprocess.run(command, env=settings[name], check=True)
+            subprocess.run(command, env=variables, check=True)
             seconds = time.perf_counter() - began
             told = (f"{what} {value:.4g}" for what, value in compared(given.output, verb, name).items())
             print(f"{verb:8} {name:10} {seconds:6.1f} s ", *told, sep="  ", flush=True)

@@ -89,23 +89,20 @@ def write_clip(
 ) -> Path:
     """Write a clip with a still picture (H, W, 3), with mono sound, or with both."""
     with av.open(str(path), "w") as container:
-        streams = []
-        if image is not None:
-            picture = container.add_stream("libx264", rate=25)
+        picture = container.add_stream("libx264", rate=25) if image is not None else None
+        sound = container.add_stream("aac", rate=RATE, layout="mono") if samples is not None else None
+        if picture is not None and image is not None:
             picture.width, picture.height, picture.pix_fmt = image.shape[1], image.shape[0], "yuv420p"
-            frames = [av.VideoFrame.from_ndarray(image, format="rgb24") for _ in range(round(25 * seconds))]
-            streams.append((picture, frames))
-        if samples is not None:
-            sound = container.add_stream("aac", rate=RATE, layout="mono")
-            frame = av.AudioFrame.from_ndarray(samples.reshape(1, -1), format="s16", layout="mono")
-            frame.sample_rate, frame.pts = RATE, 0
-            streams.append((sound, [frame]))
-        for stream, frames in streams:
-            for number, frame in enumerate(frames):
-                if isinstance(frame, av.VideoFrame):
-                    frame.pts, frame.time_base = number, Fraction(1, 25)
-                container.mux(stream.encode(frame))
-            container.mux(stream.encode(None))
+            for number in range(round(25 * seconds)):
+                shown = av.VideoFrame.from_ndarray(image, format="rgb24")
+                shown.pts, shown.time_base = number, Fraction(1, 25)
+                container.mux(picture.encode(shown))
+            container.mux(picture.encode(None))
+        if sound is not None and samples is not None:
+            heard = av.AudioFrame.from_ndarray(samples.reshape(1, -1), format="s16", layout="mono")
+            heard.sample_rate, heard.pts = RATE, 0
+            container.mux(sound.encode(heard))
+            container.mux(sound.encode(None))
     return path
 
 
@@ -120,6 +117,7 @@ def read_video(path: Path) -> Video:
                 frames += 1
             else:
                 samples += frame.samples
+        assert picture.average_rate
         fps = float(picture.average_rate)
         heard = samples / sound.rate if sound else 0.0
         return Video(frames, fps, (picture.width, picture.height), frames / fps, heard, metadata)

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import av
 import numpy as np
+from av.audio.stream import AudioStream
 from av.video.reformatter import Interpolation
+from av.video.stream import VideoStream
 
 from talkface.media.color import ColorTags
 from talkface.media.source import SourceVideo
@@ -66,12 +68,13 @@ def write_sound(path: Path, samples: np.ndarray, rate: int, codec: str) -> Path:
     """Encode (N, channels) float samples; the suffix says the container."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=rate, layout=LAYOUTS[samples.shape[1]])
+        assert isinstance(stream, AudioStream)
         for packet in _encode_sound(stream, samples, rate):
             container.mux(packet)
     return path
 
 
-def _encode_sound(stream: av.AudioStream, samples: np.ndarray, rate: int) -> list[av.Packet]:
+def _encode_sound(stream: AudioStream, samples: np.ndarray, rate: int) -> "list[av.Packet[AudioStream]]":
     whole = (np.clip(samples, -1, 1) * 32767).astype("<i2").reshape(1, -1)
     frame = av.AudioFrame.from_ndarray(whole, format="s16", layout=LAYOUTS[samples.shape[1]])
     frame.sample_rate, frame.pts = rate, 0
@@ -95,17 +98,15 @@ def write_video(
     times = times or [number / 25 for number in range(len(images))]
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=1000, options=options or {})
+        assert isinstance(stream, VideoStream)
         if interlaced:
             stream.codec_context.flags |= av.codec.context.Flags.interlaced_dct
         stream.height, stream.width = images[0].shape[:2]
         stream.pix_fmt, stream.codec_context.time_base = pix_fmt, base
         if rotation:
             stream.set_display_rotation(rotation)
-        voice = (
-            container.add_stream("aac", rate=rate, layout=LAYOUTS[sound.shape[1]])
-            if sound is not None
-            else None
-        )
+        layout = LAYOUTS[sound.shape[1]] if sound is not None else "mono"
+        voice = container.add_stream("aac", rate=rate, layout=layout) if sound is not None else None
         for image, time in zip(images, times, strict=True):
             frame = av.VideoFrame.from_ndarray(image, format="rgb24")
             frame.pts, frame.time_base, frame.duration = round(time * 1000), base, 40
@@ -184,6 +185,7 @@ def damage(path: Path, numbers: Sequence[int]) -> Path:
         places = [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size]
     for number in numbers:
         place, size = places[number]
+        assert place is not None
         data[place : place + size] = np.random.default_rng(number).bytes(size)
     path.write_bytes(data)
     return path

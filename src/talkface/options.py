@@ -13,7 +13,7 @@ def resolve_device(device: str) -> torch.device:
     """Turn "auto" or a device's name into a device.
 
     Raises:
-        InvalidOption: there is no such device here.
+        InvalidOption: There is no such device here.
     """
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -31,7 +31,7 @@ def resolve_dtype(dtype: str, device: torch.device) -> torch.dtype:
     "auto" takes bfloat16 where the device has units for it, else float32.
 
     Raises:
-        InvalidOption: it is no such type.
+        InvalidOption: There is no such type.
     """
     if dtype == "auto":
         units = has_bf16_units() if device.type == "cpu" else device.type == "cuda"
@@ -43,27 +43,29 @@ def resolve_dtype(dtype: str, device: torch.device) -> torch.dtype:
 
 
 def has_bf16_units() -> bool:
-    """Whether the CPU multiplies bfloat16 in hardware, and torch lets it; else float32 is the faster one."""
+    """Whether the CPU multiplies bfloat16 in hardware and torch uses that; without, float32 is faster."""
     info = Path("/proc/cpuinfo")
     if not info.is_file():
         return platform.system() == "Darwin" and platform.machine() == "arm64"
     words = set(info.read_text().split())
     if platform.machine() == "aarch64":
         return "bf16" in words
-    # oneDNN may have been told to leave them alone (ONEDNN_MAX_CPU_ISA): its products then take about a
-    # hundred times as long as in fp32.
+    # ONEDNN_MAX_CPU_ISA may forbid oneDNN to use them; products then take about a hundred times as long as in
+    # float32.
     return bool(words & {"avx512_bf16", "amx_bf16", "avx_ne_convert"}) and _onednn_takes_bf16()
 
 
 def _onednn_takes_bf16() -> bool:
-    return torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    # torch gives no types for is_available.
+    available = bool(torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]
+    return available and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def number_within(name: str, value: float | str, low: float, high: float) -> float:
-    """The number that an option's value is, if it lies within its range.
+    """An option's value as a number, checked to lie within its range.
 
     Raises:
-        InvalidOption: it is none, or lies outside.
+        InvalidOption: It is no number, or lies outside.
     """
     try:
         number = float(value)
@@ -75,10 +77,10 @@ def number_within(name: str, value: float | str, low: float, high: float) -> flo
 
 
 def whole_seed(seed: int) -> int:
-    """A seed that generators take.
+    """A seed, checked to be one that random generators take.
 
     Raises:
-        InvalidOption: it is below 0 or too large.
+        InvalidOption: It is below 0 or too large.
     """
     if not 0 <= seed < 2**63:
         raise InvalidOption(f"seed is {seed}; choose a whole number from 0")

@@ -1,6 +1,6 @@
-"""How far a verb is: a bar in a terminal, JSON lines for machines, or nothing.
+"""Progress of a verb: a bar in a terminal, JSON lines for machines, or nothing.
 
-Library code only calls back with ``(stage, done, total)``; what becomes of it is decided here.
+Library code only calls back with ``(stage, done, total)``; how that is shown is decided here.
 """
 
 import json
@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
-    from rich.progress import Progress
+    from rich.progress import Progress, TaskID
 
 
 class Mode(StrEnum):
@@ -36,7 +36,7 @@ class Reporter:
         self._began: dict[str, float] = {}
         self._spoke: dict[str, float] = {}
         self._bars: Progress | None = None
-        self._tasks: dict[str, object] = {}
+        self._tasks: dict[str, TaskID] = {}
         self._handler = _Warnings(self)
 
     def __enter__(self) -> Self:
@@ -101,7 +101,7 @@ class Reporter:
         if stage not in self._tasks:
             self._tasks[stage] = bars.add_task(stage, total=total, note="")
         note = f"{realtime:.1f}x real time" if realtime else ""
-        bars.update(self._tasks[stage], completed=done, total=total, note=note)  # type: ignore[arg-type]
+        bars.update(self._tasks[stage], completed=done, total=total, note=note)
 
 
 class _Warnings(logging.Handler):

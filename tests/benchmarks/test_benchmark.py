@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,11 +13,12 @@ pytestmark = pytest.mark.slow
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 
-def measured(script: str, output: Path, *options: str) -> dict:
+def measured(script: str, output: Path, *options: str) -> dict[str, Any]:
     """What a benchmark writes."""
     command = [sys.executable, str(BENCHMARKS / script), "--quick", *options, "-o", str(output)]
     subprocess.run(command, check=True, capture_output=True)
-    return json.loads(output.read_text())
+    figures: dict[str, Any] = json.loads(output.read_text())
+    return figures
 
 
 def test_animate_writes_positive_figures(tmp_path: Path) -> None:

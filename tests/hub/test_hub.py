@@ -3,6 +3,8 @@
 import hashlib
 import json
 import re
+import subprocess
+import sys
 import zipfile
 from collections.abc import Callable
 from functools import partial
@@ -131,6 +133,12 @@ def test_the_table_is_complete() -> None:
         assert model.sources
     assert hub.models_for("animate")
     assert set(hub.models_for("animate")) < set(hub.models_for("train"))
+
+
+def test_the_table_is_read_without_torch() -> None:
+    code = "import sys, talkface.hub; assert talkface.hub.MODELS; print(*sys.modules)"
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not {"torch", "safetensors", "huggingface_hub"} & set(told.stdout.split())
 
 
 def test_model_inside_a_wheel(index: Path, add: Callable[..., None]) -> None:

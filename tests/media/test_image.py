@@ -37,13 +37,13 @@ def test_round_trip(tmp_path: Path, picture: np.ndarray, suffix: str) -> None:
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_exif_orientation(tmp_path: Path, picture: np.ndarray, orientation: int) -> None:
-    turns = {
+    turns: dict[int, Callable[[np.ndarray], np.ndarray]] = {
         1: lambda a: a,
         2: lambda a: a[:, ::-1],
         3: lambda a: a[::-1, ::-1],
         4: lambda a: a[::-1],
         5: lambda a: a.transpose(1, 0, 2),
-        6: lambda a: np.rot90(a),
+        6: np.rot90,
         7: lambda a: np.rot90(a, 2).transpose(1, 0, 2),
         8: lambda a: np.rot90(a, -1),
     }
@@ -85,7 +85,9 @@ def test_modes(tmp_path: Path, picture: np.ndarray, mode: str) -> None:
         to_lab = ImageCms.buildTransform(
             ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB"), "RGB", "LAB"
         )
-        image = ImageCms.applyTransform(Image.fromarray(picture), to_lab)
+        converted = ImageCms.applyTransform(Image.fromarray(picture), to_lab)
+        assert converted is not None
+        image = converted
     else:
         image = Image.fromarray(picture).convert(mode)
     image.save(path)

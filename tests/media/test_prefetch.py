@@ -26,7 +26,7 @@ def test_errors_come_where_the_item_would() -> None:
 
 
 def test_it_is_never_far_ahead_and_stops_with_the_reader() -> None:
-    made = []
+    made: list[int] = []
 
     def endless() -> Iterator[int]:
         while True:

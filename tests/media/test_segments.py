@@ -8,6 +8,7 @@ import sys
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
+from typing import TypedDict, Unpack
 
 import av
 import numpy as np
@@ -53,17 +54,29 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
+class Options(TypedDict, total=False):
+    audio: Path
+    metadata: dict[str, str]
+    overwrite: bool
+    resume: bool
+    fingerprint: str
+    crf: int
+
+
 def write(
-    path: Path, timeline: Timeline, stop: int | None = None, error: BaseException | None = None, **options
+    path: Path,
+    timeline: Timeline,
+    stop: int | None = None,
+    error: BaseException | None = None,
+    **options: Unpack[Options],
 ) -> int:
     """Write a timeline, from where an earlier run was interrupted, or until an error."""
     with SegmentedWriter(
         path,
         like=timeline.source,
         segment_seconds=1.0,
-        fingerprint=options.pop("fingerprint", "same"),
         duration=timeline.duration,
-        **options,
+        **Options(fingerprint="same") | options,
     ) as writer:
         for frame in islice(timeline.frames(writer.time_done), stop):
             writer.write(frame.image, frame.time)
@@ -72,12 +85,12 @@ def write(
     return writer.frames_done
 
 
-def interrupted(path: Path, timeline: Timeline, stop: int, **options) -> None:
+def interrupted(path: Path, timeline: Timeline, stop: int, **options: Unpack[Options]) -> None:
     with pytest.raises(KeyboardInterrupt):
         write(path, timeline, stop, KeyboardInterrupt(), **options)
 
 
-def video_packets(path: Path) -> list[tuple]:
+def video_packets(path: Path) -> list[tuple[int | None, int | None, int | None, bytes]]:
     """Times and content."""
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
@@ -146,7 +159,8 @@ with SegmentedWriter({path!r}, size=(80, 32), fps=25, segment_seconds=1.0, finge
 def test_killed(tmp_path: Path) -> None:
     path = tmp_path / "a.mp4"
     code = KILLED.format(tests=str(Path(__file__).parents[1]), path=str(path))
-    assert subprocess.run([sys.executable, "-c", code]).returncode == -signal.SIGKILL
+    done = subprocess.run([sys.executable, "-c", code], check=False)
+    assert done.returncode == -signal.SIGKILL
     assert names(tmp_path) == [".a.mp4.parts"]
     with SegmentedWriter(
         path, size=(80, 32), fps=25, segment_seconds=1.0, fingerprint="x", resume=True
@@ -162,9 +176,11 @@ def test_killed(tmp_path: Path) -> None:
 def test_what_does_not_fit_is_not_taken(tmp_path: Path, sources: dict[str, SourceVideo]) -> None:
     """Other inputs, other options, or no wish to resume."""
     timeline, path = Timeline(sources["constant"], 60.0, "cut_off"), tmp_path / "a.mp4"
-    for options in ({"fingerprint": "other", "resume": True}, {"crf": 30, "resume": True}, {}):
+    over = Options(overwrite=True)
+    several: list[Options] = [{"fingerprint": "other", "resume": True}, {"crf": 30, "resume": True}, {}]
+    for options in several:
         interrupted(path, timeline, 80, overwrite=True)
-        assert write(path, timeline, overwrite=True, **options) == 0
+        assert write(path, timeline, **over | options) == 0
         assert len(shown(path)) == 110
         assert names(tmp_path) == ["a.mp4"]
 
@@ -195,7 +211,7 @@ def test_interruption_is_told(
     interrupted(path, timeline, 100)
     assert len(caplog.records) == 1
     assert "90 frames" in caplog.text
-    assert "--resume" in caplog.text
+    assert "set resume" in caplog.text
 
 
 def test_other_errors_leave_nothing(tmp_path: Path, sources: dict[str, SourceVideo], voice: Path) -> None:

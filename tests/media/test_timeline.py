@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from media_samples import number_of, numbered, write_film, write_video
 from talkface.errors import InvalidOption
+from talkface.media.rate import exact_fps, frame_count
 from talkface.media.source import SourceVideo
 from talkface.media.timeline import MODES, Timeline
-from talkface.media.video import exact_fps, frame_count
 
 FEW = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 RATES = [23.976, 25.0, 29.97, 30.0, 50.0, 60.0]

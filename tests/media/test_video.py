@@ -4,7 +4,6 @@ import errno
 import logging
 import resource
 from collections.abc import Callable
-from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -18,7 +17,8 @@ from media_samples import gradient, packets, tone, write_float_wav, write_sound,
 from talkface.errors import OutputError, UnreadableMedia
 from talkface.media.audio import probe_audio, read_audio
 from talkface.media.files import output_error
-from talkface.media.video import VideoReader, VideoWriter, exact_fps, frame_count, frame_times, resample_times
+from talkface.media.rate import exact_fps, frame_count
+from talkface.media.video import VideoReader, VideoWriter
 
 SAME_FOLDER = settings(
     max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
@@ -26,8 +26,15 @@ SAME_FOLDER = settings(
 RATES = st.sampled_from([12.0, 23.976, 24.0, 25.0, 29.97, 30.0, 50.0, 59.94, 60.0])
 
 
-def write(path: Path, count: int, fps: float = 25, size: tuple[int, int] = (32, 32), **options) -> Path:
-    with VideoWriter(path, size, fps, **options) as writer:
+def write(
+    path: Path,
+    count: int,
+    fps: float = 25,
+    size: tuple[int, int] = (32, 32),
+    audio: str | Path | None = None,
+    overwrite: bool = False,
+) -> Path:
+    with VideoWriter(path, size, fps, audio, overwrite=overwrite) as writer:
         for number in range(count):
             writer.write(gradient(*size, number % 50))
     return path
@@ -41,38 +48,6 @@ def lengths(path: Path) -> tuple[float, float]:
     """Seconds of the pictures and of the sound, as players show them."""
     with VideoReader(path) as video:
         return len(list(video)) / video.fps, probe_audio(path).duration
-
-
-# -- helpers ---------------------------------------------------------------------------------------
-
-
-def test_exact_rates() -> None:
-    assert exact_fps(23.976) == Fraction(24000, 1001)
-    assert exact_fps(29.97) == exact_fps(29.97003) == Fraction(30000, 1001)
-    assert exact_fps(59.94) == Fraction(60000, 1001)
-    assert exact_fps(25) == 25
-    assert exact_fps(24.0) == 24
-    assert exact_fps(12.5) == Fraction(25, 2)
-    for bad in (0.0, -1.0, float("nan"), float("inf")):
-        with pytest.raises(ValueError, match="positive"):
-            exact_fps(bad)
-
-
-@given(duration=st.floats(0, 1e5), fps=RATES)
-def test_frame_count_is_within_half_a_frame(duration: float, fps: float) -> None:
-    assert abs(frame_count(duration, fps) / float(exact_fps(fps)) - duration) <= 0.5 / fps + 1e-6
-
-
-@given(source=RATES, target=RATES, count=st.integers(2, 300))
-def test_resample_times(source: float, target: float, count: int) -> None:
-    times = frame_times(count, source)
-    chosen = resample_times(times, target)
-    assert (
-        abs(len(chosen) / float(exact_fps(target)) - count / float(exact_fps(source))) <= 0.5 / target + 0.01
-    )
-    assert (np.diff(chosen) >= 0).all()
-    assert np.abs(times[chosen] - frame_times(len(chosen), target)).max(initial=0) <= 1 / source + 1 / target
-    assert np.array_equal(resample_times(times, source), np.arange(count))
 
 
 # -- reading ---------------------------------------------------------------------------------------
@@ -150,7 +125,7 @@ def test_damaged_frames_are_left_out(tmp_path: Path, caplog: pytest.LogCaptureFi
     write_video(path, images, codec="mjpeg", pix_fmt="yuvj420p")
     data = bytearray(path.read_bytes())
     with av.open(str(path)) as container:
-        places = [(packet.pos + 8, packet.size) for packet in container.demux(video=0) if packet.size]
+        places = [((packet.pos or 0) + 8, packet.size) for packet in container.demux(video=0) if packet.size]
     for place, size in places[5:8]:  # after the head of its chunk
         data[place : place + size] = bytes(size)
     path.write_bytes(data)
@@ -360,8 +335,10 @@ def test_odd_names(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -
     assert names(tmp_path) == sorted([name, source.name])
 
 
-def write_and_fail(path: Path, error: type[BaseException], **options) -> None:
-    with VideoWriter(path, (32, 32), 25, **options) as writer:
+def write_and_fail(
+    path: Path, error: type[BaseException], audio: Path | None = None, overwrite: bool = False
+) -> None:
+    with VideoWriter(path, (32, 32), 25, audio, overwrite=overwrite) as writer:
         for number in range(40):
             writer.write(gradient(32, 32, number))
         raise error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from textwrap import fill
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -56,15 +57,17 @@ def list_models() -> None:
     from talkface.cli.doctor import model_state
 
     for own in hub.bundled_models():
-        _show_model(own.id, own.size, own.licence, f"trained on {own.data}", "bundled")
+        _show_model(f"{own.id}  {own.size / 1e6:.2f} MB, {own.licence}, bundled", f"trained on {own.data}")
     for other in hub.MODELS.values():
-        _show_model(other.name, other.size, other.licence, other.purpose, model_state(other.name))
+        first = f"{other.name}  {other.size / 1e6:.2f} MB, {other.licence}"
+        _show_model(first, other.purpose, model_state(other.name))
 
 
-def _show_model(name: str, size: int, licence: str, *lines: str) -> None:
-    """A model in a few lines that are readable in a narrow terminal, too."""
-    first, *rest = f"{name}  {size / 1e6:.2f} MB, {licence}, {lines[-1]}", *lines[:-1]
-    print(first, *(f"    {line}" for line in rest), sep="\n")
+def _show_model(first: str, *others: str) -> None:
+    """A model in a few lines, which are readable in a narrow terminal, too."""
+    print(first)
+    for line in others:
+        print(fill(line, 80, initial_indent="    ", subsequent_indent="    ", break_long_words=False))
 
 
 @models.command()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,19 +37,14 @@ def take_names(path: Path | None, takes: int) -> list[Path]:
 
 def check_outputs(outputs: list[Path], inputs: list[Path], overwrite: bool) -> None:
     """Refuse before the work what would fail after it."""
+    from talkface.media.files import check_output
+
     if len({output.resolve() for output in outputs}) < len(outputs):
         raise OutputError("two outputs have the same name; choose others")
     for output in outputs:
         if any(source.exists() and output.exists() and output.samefile(source) for source in inputs):
             raise OutputError(f"{output} is an input; choose another output")
-        if output.is_dir():
-            raise OutputError(f"{output} is a directory; give the name of a file")
-        if output.exists() and not overwrite:
-            raise OutputError(f"{output} exists already; --overwrite replaces it")
-        if not output.parent.is_dir():
-            raise OutputError(f"{output} cannot be written: there is no directory {output.parent}")
-        if not os.access(output.parent, os.W_OK):
-            raise OutputError(f"{output} cannot be written: the directory {output.parent} is read-only")
+        check_output(output, overwrite)
 
 
 def fetch_models(verb: str, report: Reporter) -> None:

@@ -1,4 +1,7 @@
-"""Where weights come from: our own (pretrained.py) and those of others (fetch.py, models.toml)."""
+"""Weights: this project's (pretrained.py), and those made by others (models.toml, fetch.py, sources.py).
+
+Importing this room loads neither torch nor the hub's client.
+"""
 
 from talkface.hub.fetch import MODELS, ThirdPartyModel, find_model, model_path, models_for
 from talkface.hub.files import cache_directory

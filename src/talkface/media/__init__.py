@@ -1,1 +1,1 @@
-"""Pictures, sound and video in and out: streaming, one timebase in seconds."""
+"""Pictures, sound and video read and written in constant memory; all times are in seconds."""

@@ -116,13 +116,15 @@ def tone_map(code: np.ndarray, transfer: int) -> np.ndarray:
     peak = (PEAK_NITS / WHITE_NITS - KNEE) / (1 - KNEE)
     rolled = KNEE + (1 - KNEE) * above * (1 + above / peak**2) / (1 + above)
     light *= np.where(largest > KNEE, rolled, largest) / largest
-    return np.clip(light, 0.0, 1.0) ** (1 / 2.4)
+    mapped: np.ndarray = np.clip(light, 0.0, 1.0) ** (1 / 2.4)
+    return mapped
 
 
 def _pq_light(code: np.ndarray) -> np.ndarray:
     """Nits (SMPTE ST 2084)."""
     root = np.clip(code, 0, 1) ** (32 / 2523)
-    return 10000 * (np.maximum(root - 0.8359375, 0) / (18.8515625 - 18.6875 * root)) ** (8192 / 1305)
+    linear: np.ndarray = (np.maximum(root - 0.8359375, 0) / (18.8515625 - 18.6875 * root)) ** (8192 / 1305)
+    return 10000 * linear
 
 
 def _hlg_light(code: np.ndarray) -> np.ndarray:
@@ -130,7 +132,8 @@ def _hlg_light(code: np.ndarray) -> np.ndarray:
     high = (np.exp((np.maximum(code, 0.5) - 0.55991073) / 0.17883277) + 0.28466892) / 12
     scene = np.where(code <= 0.5, code**2 / 3, high)
     luma = np.maximum(scene @ _LUMA_BT2020, 1e-9)[..., None]
-    return PEAK_NITS * scene * luma**0.2
+    light: np.ndarray = PEAK_NITS * scene * luma**0.2
+    return light
 
 
 @lru_cache(maxsize=2)

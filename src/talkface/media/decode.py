@@ -1,4 +1,4 @@
-"""Decoding of video from any place on, into upright 8-bit RGB; what readers of every kind share."""
+"""Decoding of video from any time on, into upright 8-bit RGB frames; shared by all readers."""
 
 import logging
 import math
@@ -14,6 +14,7 @@ from pathlib import Path
 import av
 import av.filter
 import numpy as np
+from av.audio.stream import AudioStream
 from av.container import InputContainer
 from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
 from av.video.stream import VideoStream
@@ -29,7 +30,12 @@ TOLERANCE = 1e-3
 
 # By default swscale darkens pictures by a level on the way to RGB.
 _TO_RGB = Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
-_BACK = (0.0, 2.0, 10.0, math.inf)  # seconds; how much earlier to look for a keyframe, one after another
+_SEEK_BACK = (
+    0.0,
+    2.0,
+    10.0,
+    math.inf,
+)  # seconds before the wanted time to seek to, until a keyframe is found
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,22 +45,22 @@ class Frame:
     Attributes:
         image: (H, W, 3) uint8 RGB, upright.
         time: Seconds since the first frame.
-        place: Seconds at which it is shown in the video it comes from, where that is another time.
+        source_time: Seconds at which it is shown in the video it comes from; None if that is ``time``.
     """
 
     image: np.ndarray
     time: float
-    place: float | None = None
+    source_time: float | None = None
 
     @property
     def origin(self) -> float:
         """Seconds at which it is shown in the video it comes from."""
-        return self.time if self.place is None else self.place
+        return self.time if self.source_time is None else self.source_time
 
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """A frame as the decoder gives it, which needs a half or less of the memory, and its time in seconds."""
+    """A frame as decoded, which needs at most half the memory of its RGB picture, and its time in seconds."""
 
     frame: av.VideoFrame
     time: float
@@ -70,13 +76,13 @@ class VideoDecoder:
 
     Attributes:
         size: Width and height in pixels of the upright pictures.
-        first: The first frame as it is decoded, before anything is done to it.
+        first: The first frame as decoded, neither filtered nor converted.
         origin: Seconds of the first frame on the file's own clock; times are counted from there.
         aspect: Width of a stored pixel by its height; pictures have square ones.
         tags: What the stored numbers mean.
         interlaced: Whether frames are deinterlaced.
-        damaged: Timestamps of the damaged frames that have been met so far.
-        fps: Frames a second, for frames whose file does not tell their time; to be set by who knows it.
+        damaged: Timestamps of the damaged frames found so far.
+        fps: Frames a second, for files that do not tell the times of frames; set by the reader once known.
 
     Raises:
         UnreadableMedia: There is no such file, or it is no video, or damaged.
@@ -107,12 +113,12 @@ class VideoDecoder:
         return open_media(self.path)
 
     def frames(self, start: float = 0.0, sparse: bool = False) -> Iterator[Decoded]:
-        """Decode from the last frame that has begun at ``start``, or a little earlier.
+        """Decode from the frame that is shown at ``start`` seconds, or a little earlier, to the end.
 
-        ``sparse`` leaves out frames that no other needs, where there are any: often half of them and of the
+        With ``sparse``, frames that no other frame refers to are left out: often half of them, in half the
         time.
         """
-        for back in _BACK:
+        for back in _SEEK_BACK:
             with self.open() as container:
                 stream = video_stream(container, self.path)
                 stream.codec_context.skip_frame = "NONREF" if sparse else "DEFAULT"
@@ -129,7 +135,7 @@ class VideoDecoder:
                     return
 
     def near(self, time: float) -> Iterator[Decoded]:
-        """Decode from the keyframe before a time on, wherever it is found."""
+        """Decode from the keyframe before ``time`` on, wherever the seek ends up."""
         with self.open() as container:
             stream = video_stream(container, self.path)
             if self.origin is not None and time > 0:
@@ -137,7 +143,7 @@ class VideoDecoder:
             yield from self._timed(self._filter(self._decode(container, stream, time)))
 
     def packet_times(self, start: float = -math.inf) -> Iterator[tuple[float, float]]:
-        """Seconds at which packets begin, and last or 0, as stored from the keyframe before ``start`` on."""
+        """Begin and duration (0 if unknown) of packets in seconds, from the keyframe before ``start`` on."""
         seekable = self.origin is not None and start > 0
         with self.open() as container, suppress(av.FFmpegError):  # where it is damaged, it ends
             stream = video_stream(container, self.path)
@@ -204,7 +210,7 @@ class VideoDecoder:
     def _decode(
         self, container: InputContainer, stream: VideoStream, start: float = 0.0
     ) -> Iterator[av.VideoFrame]:
-        """Decode, leaving out what is damaged; what is so before ``start`` may be due to the seeking."""
+        """Decode, leaving out damaged frames; those before ``start`` do not count: seeking may cause them."""
         known = len(self.damaged)
         base = stream.time_base or Fraction(1, 90_000)
         earliest = (start + (self.origin or 0.0)) / base if start > 0 else -math.inf
@@ -321,7 +327,12 @@ def header_duration(container: InputContainer, stream: VideoStream) -> float:
 def audio_offset(container: InputContainer, video: VideoStream, index: int = 0) -> float:
     """Seconds from the first frame to the start of the sound."""
     streams = container.streams.audio
-    if index >= len(streams) or streams[index].start_time is None or video.start_time is None:
-        return 0.0
-    audio = streams[index]
-    return float(audio.start_time * audio.time_base - video.start_time * video.time_base)  # type: ignore[operator]
+    heard, shown = _start_time(streams[index]) if index < len(streams) else None, _start_time(video)
+    return 0.0 if heard is None or shown is None else float(heard - shown)
+
+
+def _start_time(stream: AudioStream | VideoStream) -> Fraction | None:
+    """Seconds at which a stream starts on the file's own clock, if the header says so."""
+    if stream.start_time is None or stream.time_base is None:
+        return None
+    return stream.start_time * stream.time_base

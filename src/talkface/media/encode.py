@@ -1,10 +1,11 @@
-"""Encoding of pictures: codec, colours, time and quality; what writers of every kind share."""
+"""Encoding of pictures: codec, colours, timestamps and quality; shared by all writers."""
 
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import Protocol
 
 import av
 import numpy as np
@@ -14,16 +15,13 @@ from av.video.stream import VideoStream
 
 from talkface.media.color import ColorTags
 
-if TYPE_CHECKING:
-    from talkface.media.source import SourceVideo
-
 CODECS = {".mp4": "libx264", ".m4v": "libx264", ".mov": "libx264", ".mkv": "libx264", ".webm": "libvpx-vp9"}
 """The codec that files of a suffix are written with."""
 
-# The inverse of the reader's: what has been read and not changed is written as it was, to a level.
+# The inverse of the reader's conversion: unchanged pictures are written as read, to within one level.
 _FROM_RGB = Interpolation.AREA | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INP
-_FINE = 10_000  # ticks a second at least, for frames at any time
-_NO_LIMIT = 200_000_000  # bits a second; of sources such as raw pictures
+_LEAST_TICKS = 10_000  # a second, for frames at any time
+_HIGHEST_LIMIT = 200_000_000  # bits a second; above, as for raw video, there is no limit
 _NEWER_CODECS = {"hevc", "vp9", "av1", "vvc"}
 
 
@@ -63,24 +61,72 @@ class Encoding:
         return round(time / self.time_base)
 
 
-def fine_time_base(source: "SourceVideo | None") -> Fraction:
+class StreamFacts(Protocol):
+    """What the encoder asks of the video that the pictures come from; ``SourceVideo`` tells it.
+
+    Attributes:
+        size: Width and height in pixels of the upright pictures.
+        fps: Frames a second, on average if variable.
+        variable: Whether frames come at other times than multiples of ``1 / fps``.
+        time_base: Seconds of a tick, of which the times of frames are multiples.
+        bit_rate: Bits a second of the pictures, or None if unknown.
+        codec: FFmpeg's name of the codec.
+        tags: Colour tags.
+        stored_height: Lines of the stored pictures, before they are turned.
+    """
+
+    size: tuple[int, int]
+    fps: Fraction
+    variable: bool
+    time_base: Fraction
+    bit_rate: int | None
+    codec: str
+    tags: ColorTags
+    stored_height: int
+
+
+def encoding_for(
+    path: Path,
+    like: StreamFacts | None,
+    size: tuple[int, int],
+    fps: Fraction,
+    variable: bool,
+    crf: int,
+    preset: str,
+    threads: int,
+) -> Encoding:
+    """How the pictures of a file are to be encoded; the arguments are those of ``VideoWriter``."""
+    return Encoding(
+        codec=CODECS[path.suffix.lower()],
+        size=size,
+        fps=fps,
+        time_base=fine_time_base(like) if variable else 1 / fps,
+        tags=like.tags.as_written(like.stored_height, size[1]) if like else ColorTags(),
+        crf=crf,
+        max_rate=max_rate(like),
+        preset=preset,
+        threads=threads,
+    )
+
+
+def fine_time_base(source: StreamFacts | None) -> Fraction:
     """Seconds of a tick for frames at any time: those of the source are multiples of it."""
     base = source.time_base if source else Fraction(1, 90_000)
-    return base / max(1, math.ceil(_FINE * base))
+    return base / max(1, math.ceil(_LEAST_TICKS * base))
 
 
-def max_rate(source: "SourceVideo | None") -> int | None:
+def max_rate(source: StreamFacts | None) -> int | None:
     """Bits a second that a video edited from a source need not exceed.
 
-    A constant rate factor of 18 is seen by nobody as a loss, for camera originals and the like. But where the
-    source has few bits, it would spend ten times as many to repeat the flaws of those few exactly. Four times
-    the source's rate is more than a fast H.264 encoder needs to keep what there is; codecs newer than H.264
-    say the same in about half the bits.
+    At a constant rate factor of 18, no loss is visible, but where the source has a low bit rate, the encoder
+    would spend up to ten times as many bits to reproduce the source's coding artefacts. A fast H.264 encoder
+    keeps what there is within four times the source's rate. Codecs newer than H.264 need about half the bits
+    for the same quality, so six times are allowed there.
     """
     if source is None or not source.bit_rate:
         return None
     limit = max(100_000, round(source.bit_rate * (6 if source.codec in _NEWER_CODECS else 4)))
-    return limit if limit < _NO_LIMIT else None
+    return limit if limit < _HIGHEST_LIMIT else None
 
 
 class PictureEncoder:

@@ -1,4 +1,4 @@
-"""What every reader and writer asks of a path: checks before the work, and errors in one line."""
+"""Paths of media files: checks before the work, partial files, and errors in one line."""
 
 import errno
 import logging
@@ -13,10 +13,11 @@ from talkface.errors import OutputError, UnreadableMedia
 
 logger = logging.getLogger(__name__)
 
-Error = (OSError, av.FFmpegError)
+MEDIA_ERRORS = (OSError, av.FFmpegError)
+"""What reading and writing of media files raises."""
 
-PICTURES = (".png", ".jpg", ".jpeg", ".webp")
-"""Kinds of files that pictures are written as."""
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+"""Suffixes of the picture files that can be written."""
 
 _REASONS = {
     errno.ENOSPC: "the disk is full; free some space or write elsewhere",
@@ -60,7 +61,7 @@ def check_output(path: str | Path, overwrite: bool = False) -> Path:
         if path.is_dir():
             raise OutputError(f"{path} is a directory; give the name of a file")
         if path.exists() and not overwrite:
-            raise OutputError(f"{path} exists already; choose another name, or say --overwrite to replace it")
+            raise OutputError(f"{path} exists already; choose another name, or set overwrite (--overwrite) to replace it")
         if not path.parent.is_dir():
             raise OutputError(f"{path} cannot be written: there is no directory {path.parent}; make it first")
         # Trying is the only sure test: permissions lie to root and on network disks.
@@ -73,13 +74,13 @@ def check_output(path: str | Path, overwrite: bool = False) -> Path:
 
 
 def check_picture_name(path: Path) -> None:
-    """See to it that a file's name is that of a picture.
+    """Check that a file has the suffix of a picture.
 
     Raises:
-        OutputError: It is not.
+        OutputError: It has not.
     """
-    if path.suffix.lower() not in PICTURES:
-        raise OutputError(f"{path} is no name of a picture; choose {', '.join(PICTURES)}")
+    if path.suffix.lower() not in PICTURE_SUFFIXES:
+        raise OutputError(f"{path} is no name of a picture; choose {', '.join(PICTURE_SUFFIXES)}")
 
 
 def partial_path(path: Path) -> Path:
@@ -106,7 +107,7 @@ def replacing(path: str | Path, overwrite: bool = True) -> Iterator[Path]:
     try:
         yield partial
         partial.replace(path)
-    except Error as error:
+    except MEDIA_ERRORS as error:
         raise output_error(path, error) from error
     finally:
         with suppress(OSError):

@@ -157,9 +157,10 @@ def _eight_bits(values: np.ndarray, mode: str) -> np.ndarray:
     if mode == "F":
         finite = np.nan_to_num(values, posinf=0.0, neginf=0.0)
         scale = 255.0 if finite.max(initial=0.0) <= 1.0 else 1.0
-        return np.clip(finite * scale + 0.5, 0, 255).astype(np.uint8)
-    # Pillow's 32-bit integers come from 16-bit files.
-    return (np.clip(values, 0, 65535).astype(np.uint16) >> 8).astype(np.uint8)
+        grey: np.ndarray = np.clip(finite * scale + 0.5, 0, 255)
+    else:  # Pillow's 32-bit integers come from 16-bit files
+        grey = np.clip(values, 0, 65535).astype(np.uint16) >> 8
+    return grey.astype(np.uint8)
 
 
 def _fit(image: Image.Image, max_side: int) -> Image.Image:

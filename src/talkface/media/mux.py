@@ -1,4 +1,4 @@
-"""Sound beside the pictures of a video being written: passed through packet by packet, or encoded once."""
+"""Sound of a video being written: packets passed through unchanged, or the samples encoded once."""
 
 import logging
 from abc import ABC, abstractmethod
@@ -12,13 +12,15 @@ import av
 from av.audio.stream import AudioStream
 from av.container import InputContainer, OutputContainer
 
-from talkface.media.audio import USUAL_LAYOUTS, Resampler, audio_stream, decode_audio, first_samples
+from talkface.media.audio import USUAL_LAYOUTS, audio_stream, decode_audio, first_samples
 from talkface.media.files import open_media
+from talkface.media.resample import Resampler
 
 logger = logging.getLogger(__name__)
 
 _MP4 = {"aac", "mp3", "ac3", "eac3", "opus", "flac", "alac"}
 _PCM = {"pcm_s16le", "pcm_s24le", "pcm_s32le", "pcm_f32le", "pcm_u8"}
+# Codecs that each container takes unchanged.
 _UNCHANGED = {
     "mp4": _MP4,
     "mov": {"aac", "mp3", "ac3", "eac3", "alac", "pcm_s16le", "pcm_s24le", "pcm_s32le", "pcm_f32le"},
@@ -31,7 +33,7 @@ _OPUS_LAYOUTS = {"mono", "stereo", "5.1"}
 
 
 class AudioTrack(ABC):
-    """The audio stream of a video being written, given as the pictures proceed, so that nothing piles up."""
+    """The audio stream of a video being written, interleaved with its pictures, so that little is held."""
 
     def __init__(self, source: InputContainer, output: OutputContainer, frame: Fraction) -> None:
         self._source, self._output, self._frame = source, output, frame
@@ -133,7 +135,7 @@ class _Remuxed(AudioTrack):
 
 
 class _Timed(NamedTuple):
-    packet: av.Packet
+    packet: "av.Packet[AudioStream]"
     begin: Fraction
     end: Fraction
 

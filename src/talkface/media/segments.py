@@ -10,22 +10,18 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Literal, Self
 
 import av
 import numpy as np
 from av.container import OutputContainer
+from av.video.stream import VideoStream
 
 from talkface.errors import OutputError
 from talkface.media.audio import audio_stream as find_audio_stream
-from talkface.media.encode import Encoding, PictureEncoder
-from talkface.media.files import Error, open_media, output_error, partial_path
+from talkface.media.encode import Encoding, PictureEncoder, StreamFacts, encoding_for
+from talkface.media.files import open_media, output_error, partial_path
 from talkface.media.mux import open_track
-from talkface.media.video import check_video_output, encoding_for, exact_fps, open_output
-
-if TYPE_CHECKING:
-    from talkface.media.source import SourceVideo
+from talkface.media.writer import FrameWriter, discard, open_output
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +47,7 @@ class _Segment:
     delay: int
 
 
-class SegmentedWriter:
+class SegmentedWriter(FrameWriter):
     """Writes a video frame by frame, with sound; after an interruption it can go on where it was.
 
     Segments of some seconds are encoded, each by itself, into a hidden folder beside the target. At the end
@@ -85,8 +81,9 @@ class SegmentedWriter:
         frames: How many frames there are now.
 
     Raises:
+        ValueError: Neither ``size`` and ``fps`` nor ``like`` are given.
         OutputError: The file exists, cannot be written, or has no suffix of the above.
-        UnreadableMedia: ``audio`` has no sound that can be read.
+        UnreadableMedia: ``audio`` has no sound that can be read, or no such stream.
     """
 
     def __init__(
@@ -96,7 +93,7 @@ class SegmentedWriter:
         size: tuple[int, int] | None = None,
         fps: float | Fraction | None = None,
         variable: bool | None = None,
-        like: "SourceVideo | None" = None,
+        like: StreamFacts | None = None,
         audio: str | Path | None = None,
         audio_stream: int = 0,
         metadata: dict[str, str] | None = None,
@@ -114,8 +111,9 @@ class SegmentedWriter:
             raise ValueError("either size and fps are given, or a video that the output is to be like")
         if variable is None:
             variable = like is not None and like.variable
-        self.path, self.fps, self.duration = check_video_output(path, overwrite), exact_fps(fps), duration
-        self._encoding = encoding_for(self.path, size, self.fps, variable, like, crf, preset, threads)
+        super().__init__(path, fps, overwrite)
+        self.duration = duration
+        self._encoding = encoding_for(self.path, like, size, self.fps, variable, crf, preset, threads)
         self._audio, self._audio_stream, self._metadata = audio, audio_stream, metadata or {}
         if audio is not None:
             with open_media(audio) as container:
@@ -134,65 +132,32 @@ class SegmentedWriter:
         self._last = done[-1].last if done else -1
         self.time_done = float(self._last * self._encoding.time_base) if done else None
 
-    def write(self, image: np.ndarray, time: float | None = None) -> None:
-        """Add a frame.
-
-        Args:
-            image: (H, W, 3) uint8 RGB.
-            time: Seconds at which it begins; by default a mean frame after the one before. Where the rate is
-                constant, the nearest multiple of ``1 / fps`` is meant.
+    def close(self) -> None:
+        """Put the segments together, give the file its name and remove the folder.
 
         Raises:
-            OutputError: The disk is full or the like.
-            ValueError: The image has another size or type.
+            OutputError: There are no frames, or the disk is full or the like.
         """
+        super().close()
+        self._state.clear()
+
+    def _write(self, image: np.ndarray, time: float | None) -> None:
         ticks = self._last + self._encoding.ticks(float(1 / self.fps)) if self._last >= 0 else 0
         ticks = ticks if time is None else max(self._last + 1, self._encoding.ticks(time))
-        try:
-            if self._part and ticks // self._length != self._part.begin // self._length:
-                self._finish_part()
-            if self._part is None:
-                self._part = _Part(self._folder, len(self._state.segments), ticks, self._encoding)
-            self._part.write(image, ticks)
-        except Error as error:
-            raise output_error(self.path, error) from error
+        if self._part and ticks // self._length != self._part.begin // self._length:
+            self._finish_part()
+        if self._part is None:
+            self._part = _Part(self._folder, len(self._state.segments), ticks, self._encoding)
+        self._part.write(image, ticks)
         self._last = ticks
         self.frames += 1
 
-    def close(self) -> None:
-        """Put the segments together and give the file its name.
+    def _finish(self) -> None:
+        self._finish_part()
+        self._join()
 
-        Raises:
-            OutputError: The disk is full or the like.
-        """
-        try:
-            if not self.frames:
-                raise OutputError(f"{self.path} is not written: there are no frames")
-            self._finish_part()
-            self._join()
-        except Error as error:
-            failure = output_error(self.path, error)
-            self._leave(failure)
-            raise failure from error
-        except BaseException as error:
-            self._leave(error)
-            raise
-        self._state.clear()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> Literal[False]:
-        if error is None:
-            self.close()
-        else:
-            self._leave(error)
-        return False
-
-    def _leave(self, error: BaseException) -> None:
-        """Remove what has been written, except what is worth to go on with."""
+    def _abandon(self, error: BaseException) -> None:
+        """Remove what has been written, but keep finished segments if a later run can go on after them."""
         if self._part:
             self._part.abort()
             self._part = None
@@ -200,9 +165,7 @@ class SegmentedWriter:
             self._state.clear()
             return
         done = sum(segment.frames for segment in self._state.segments)
-        logger.warning(
-            "%d frames of %s are kept; resume=True (or --resume) goes on after them", done, self.path
-        )
+        logger.warning("%d frames of %s are kept; set resume to go on after them", done, self.path)
 
     def _finish_part(self) -> None:
         if self._part:
@@ -218,9 +181,7 @@ class SegmentedWriter:
             output.close()
             partial.replace(self.path)
         except BaseException:
-            for attempt in (partial.unlink, output.close, partial.unlink):
-                with suppress(*Error, ValueError):
-                    attempt()
+            discard(output, partial)
             raise
 
     def _remux(self, output: OutputContainer) -> None:
@@ -274,9 +235,7 @@ class _Part:
         return _Segment(self._path.name, size, self._frames, self.begin, self._last, delay)
 
     def abort(self) -> None:
-        for attempt in (self._partial.unlink, self._container.close, self._partial.unlink):
-            with suppress(*Error, ValueError):
-                attempt()
+        discard(self._container, self._partial)
 
 
 class _State:
@@ -331,7 +290,7 @@ def _hash(fingerprint: str, encoding: Encoding, length: int) -> str:
 
 def _joined(
     folder: Path, segments: list[_Segment], base: Fraction, usual: int, end: int
-) -> Iterator[av.Packet]:
+) -> Iterator["av.Packet[VideoStream]"]:
     """The packets of all segments on one clock.
 
     Encoders begin each segment with decoding times of before its first frame, which may be before the last
@@ -365,6 +324,6 @@ def _joined(
             earlier = times[len(times) - delay :]
 
 
-def _ticks(packet: av.Packet, base: Fraction) -> int:
+def _ticks(packet: "av.Packet[VideoStream]", base: Fraction) -> int:
     assert packet.pts is not None
     return round(packet.pts * packet.time_base / base)

@@ -23,24 +23,24 @@ from talkface.media.decode import (
     header_duration,
     video_stream,
 )
-from talkface.media.video import exact_fps
+from talkface.media.rate import exact_fps
 
 logger = logging.getLogger(__name__)
 
-_JUDGED = 300  # packets at the beginning that say whether the rate is constant
-_BACK = (2.0, 20.0, math.inf)  # seconds before the end to look for the last frame, one after another
+_RATE_PACKETS = 300  # packets at the beginning from which the frame rate is judged
+_LOOK_BACK = (2.0, 20.0, math.inf)  # seconds before the end to look for the last frame, one after another
 _DISORDER = 2.0  # seconds by which packets may be out of order
 _REVERSE_BYTES = 128 << 20  # of decoded frames held while playing backwards
-_SHORT = 1000  # frames that are decoded in a few seconds
-_MANY = 3  # times as many frames as are wanted: enough even without those that no other needs
-_AT_ONE_PLACE, _APART = 4, 6  # frames of a fast scan taken at one place, and how many frames apart
+_SHORT_VIDEO = 1000  # frames; so many are decoded in a few seconds
+_SPARSE_FACTOR = 3  # with so many times the wanted frames, those that no other refers to can be left out
+_SCAN_FRAMES, _SCAN_STEP = 4, 6  # of a fast scan: frames taken at one place, and how many frames apart
 
 
 def parse_time(text: str) -> float:
     """Seconds of a time such as ``12.5``, ``00:10`` or ``1:02:03.5``.
 
     Raises:
-        InvalidOption: It is none.
+        InvalidOption: It is no such time.
     """
     match = re.fullmatch(r"(?:(?:(\d+):)?(\d+):)?(\d+(?:\.\d*)?|\.\d+)", text.strip(), re.ASCII)
     hours, minutes, seconds = match.groups() if match else ("", "", "60")
@@ -93,9 +93,9 @@ class SourceVideo:
     ) -> None:
         self.path, self.start, self.stop = Path(path), start, stop
         if not (math.isfinite(start) and start >= 0):
-            raise InvalidOption(f"the start must be a time in seconds of at least 0, not {start:g}")
+            raise InvalidOption(f"start is {start:g}; choose a time in seconds of at least 0")
         if stop is not None and not stop > start:
-            raise InvalidOption(f"the stop, {stop:g} s, must be later than the start, {start:g} s")
+            raise InvalidOption(f"stop, {stop:g} s, must be later than start, {start:g} s")
         self._decoder, self._missing = VideoDecoder(self.path), 0
         first = self._decoder.first
         self.size, self.tags, self.stored_height = self._decoder.size, self._decoder.tags, first.height
@@ -121,7 +121,8 @@ class SourceVideo:
     def frames(self, begin: float = 0.0) -> Iterator[Frame]:
         """The frames that begin at ``begin`` seconds since the first selected one, or later."""
         count = 0
-        for count, decoded in enumerate(self._selected(begin, math.inf), start=1):  # noqa: B007
+        for decoded in self._selected(begin, math.inf):
+            count += 1
             yield self._picture(decoded)
         if begin == 0 and not self.variable and self.frame_count - count > self.damaged:
             self._missing = self.frame_count - count
@@ -157,17 +158,16 @@ class SourceVideo:
         """Up to ``count`` frames spread over the video, for a fast look at all of it.
 
         A short video is decoded and frames at even distances taken. In a longer one, places at even distances
-        are looked up, and a few frames some frames apart are taken from the keyframe at each, so that the
-        time it takes does not depend on the length. Where a file cannot be searched, frames come only from
-        its beginning.
+        are looked up, and a few frames are taken from the keyframe at each on, so that the time it takes does
+        not depend on the length. Where a file cannot be searched, frames come only from its beginning.
         """
-        if self.frame_count <= _SHORT:
+        if self.frame_count <= _SHORT_VIDEO:
             yield from self._spread(count)
             return
-        places, after = max(1, count // _AT_ONE_PLACE), -math.inf
+        places, after = max(1, count // _SCAN_FRAMES), -math.inf
         for place in range(places):
             target = self._origin + self.duration * place / places
-            for decoded in islice(self._decoder.near(target), 0, _AT_ONE_PLACE * _APART, _APART):
+            for decoded in islice(self._decoder.near(target), 0, _SCAN_FRAMES * _SCAN_STEP, _SCAN_STEP):
                 if decoded.time > after and self._first - TOLERANCE <= decoded.time < self._limit:
                     after = decoded.time
                     yield self._picture(decoded)
@@ -175,7 +175,7 @@ class SourceVideo:
     def _spread(self, count: int) -> Iterator[Frame]:
         """Up to ``count`` frames, one after each of as many times at even distances, decoded in one go."""
         step, due = self.duration / count, 0.0
-        for decoded in self._from(0.0, math.inf, sparse=self.frame_count >= _MANY * count):
+        for decoded in self._from(0.0, math.inf, sparse=self.frame_count >= _SPARSE_FACTOR * count):
             if decoded.time - self._origin >= due - TOLERANCE:
                 yield self._picture(decoded)
                 due = max(due + step, decoded.time - self._origin)
@@ -231,7 +231,7 @@ class SourceVideo:
 
     def _read_times(self, container: InputContainer, stream: VideoStream) -> None:
         decoder, whole = self._decoder, self.start == 0 and self.stop is None
-        head = np.sort([time for time, _ in islice(decoder.packet_times(), _JUDGED)])
+        head = np.sort([time for time, _ in islice(decoder.packet_times(), _RATE_PACKETS)])
         rates = [rate for rate in (stream.average_rate, stream.guessed_rate, stream.base_rate) if rate]
         self.fps, self.variable = _judge_rate(head[head > -TOLERANCE], rates)
         length = header_duration(container, stream)
@@ -258,7 +258,7 @@ class SourceVideo:
             self.frame_count = max(1, self._count(stream, counted, whole))
 
     def _first_time(self) -> tuple[float, float]:
-        """When the first selected frame begins, and what is time 0, in seconds since the file's first frame.
+        """When the first selected frame begins, and what time 0 is; seconds since the file's first frame.
 
         At variable rate, a frame may be shown for long: the one that is shown at the start is the first.
         """
@@ -279,7 +279,7 @@ class SourceVideo:
     def _last_time(self, length: float) -> tuple[float, float]:
         """When the last selected frame begins and ends, in seconds since the file's first frame."""
         limit, usual = self._limit - TOLERANCE, float(1 / self.fps)
-        for back in _BACK:
+        for back in _LOOK_BACK:
             last, end, after = -math.inf, 0.0, math.inf
             for time, duration in self._decoder.packet_times(min(limit, length) - back if length else -back):
                 if last < time < limit:
@@ -297,7 +297,7 @@ class SourceVideo:
         return last, min(after, self.stop)  # at variable rate, until the next frame begins
 
     def _count(self, stream: VideoStream, counted: int, whole: bool) -> int:
-        """How many frames are selected, as the index says, or by the average rate."""
+        """How many frames are selected, by the file's index or else the average rate."""
         if whole and counted:
             return counted
         index = stream.index_entries
@@ -310,7 +310,7 @@ class SourceVideo:
         return round(self.duration * self.fps)
 
     def _conversions(self) -> Iterator[str]:
-        """Sentences about what is done to the pictures."""
+        """Sentences about the conversions of the pictures."""
         stored = self._decoder.first.format
         if self.tags.hdr:
             yield f"{self.bit_depth}-bit HDR ({self.tags.hdr}) is tone-mapped to 8-bit BT.709"

@@ -1,4 +1,4 @@
-"""Which frame of a video is shown when, beside speech that is shorter or longer."""
+"""Which frame of a video is shown when, where speech is shorter or longer than the video."""
 
 import logging
 import math
@@ -7,8 +7,8 @@ from itertools import count
 
 from talkface.errors import InvalidOption
 from talkface.media.decode import TOLERANCE, Frame
+from talkface.media.rate import frame_count
 from talkface.media.source import SourceVideo
-from talkface.media.video import frame_count
 
 logger = logging.getLogger(__name__)
 
@@ -16,7 +16,7 @@ MODES = ("cut_off", "loop", "bounce", "silence", "remap")
 
 
 class Timeline:
-    """The frames of a video on the clock of speech, as often iterated as needed; few are held at a time.
+    """The frames of a video on the clock of speech; iterate as often as needed, few frames are held at once.
 
     * ``cut_off``: the longer of video and speech is cut.
     * ``loop``: the video begins again while speech lasts.
@@ -46,7 +46,7 @@ class Timeline:
 
     def __init__(self, source: SourceVideo, speech_seconds: float, mode: str = "cut_off") -> None:
         if mode not in MODES:
-            raise InvalidOption(f"there is no sync mode {mode}; choose one of {', '.join(MODES)}")
+            raise InvalidOption(f"sync_mode is {mode}; choose one of {', '.join(MODES)}")
         if not 0 < speech_seconds < float("inf"):
             raise InvalidOption(f"speech must last longer than 0 s, not {speech_seconds:g} s")
         self.source, self.speech_seconds, self.mode = source, speech_seconds, mode
@@ -54,7 +54,7 @@ class Timeline:
         spoken = max(1, frame_count(speech_seconds, self.fps))
         if mode == "silence" and speech_seconds > source.duration + 1 / self.fps:
             logger.warning(
-                "the video is shorter than the speech, whose last %.2f s are cut; see --sync-mode",
+                "the video is shorter than the speech, whose last %.2f s are cut; choose another sync_mode",
                 speech_seconds - source.duration,
             )
         self._uncut = mode == "silence" or (mode == "cut_off" and speech_seconds >= source.duration)

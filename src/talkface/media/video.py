@@ -1,77 +1,22 @@
-"""Video in and out, frame by frame; however long it is, memory stays the same. Times are seconds."""
+"""Video read and written frame by frame, in constant memory; times are in seconds."""
 
 import logging
-import math
 from collections.abc import Iterator
-from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Literal, Self
+from typing import Self
 
-import av
 import numpy as np
-from av.container import OutputContainer
 
-from talkface.errors import OutputError
-from talkface.media.color import ColorTags
 from talkface.media.decode import Frame, VideoDecoder, audio_offset, header_duration, video_stream
-from talkface.media.encode import CODECS, Encoding, PictureEncoder, fine_time_base, max_rate
-from talkface.media.files import Error, check_output, output_error, partial_path
+from talkface.media.encode import PictureEncoder, StreamFacts, encoding_for
+from talkface.media.files import MEDIA_ERRORS, output_error, partial_path
 from talkface.media.mux import AudioTrack, open_track
+from talkface.media.writer import FrameWriter, discard, open_output
 
-if TYPE_CHECKING:
-    from talkface.media.source import SourceVideo
+__all__ = ["Frame", "VideoReader", "VideoWriter"]
 
 logger = logging.getLogger(__name__)
-
-_NTSC = {Fraction(rate * 1000, 1001) for rate in (12, 15, 24, 30, 48, 60, 120, 240)}
-
-
-def frame_count(duration: float, fps: float | Fraction) -> int:
-    """How many frames a video of so many seconds has: ``round(duration * fps)``."""
-    return round(duration * exact_fps(fps))
-
-
-def frame_times(count: int, fps: float | Fraction) -> np.ndarray:
-    """Times in seconds (T,) at which frames of a constant rate begin."""
-    rate = exact_fps(fps)
-    return np.arange(count) * rate.denominator / rate.numerator
-
-
-def resample_times(times: np.ndarray, fps: float | Fraction, duration: float | None = None) -> np.ndarray:
-    """Which source frame to show at each frame of a constant rate: the last that has begun.
-
-    Args:
-        times: (T,) seconds at which the source's frames begin, ascending.
-        fps: The constant rate.
-        duration: Seconds of the result; by default until the last frame has been shown as long as the others.
-
-    Returns:
-        (T',) indices into ``times``.
-    """
-    if duration is None:
-        usual = float(np.median(np.diff(times))) if len(times) > 1 else 1 / float(fps)
-        duration = float(times[-1] - times[0]) + usual
-    wanted = times[0] + frame_times(frame_count(duration, fps), fps)
-    # Half a millisecond of tolerance: containers round times to that much.
-    return np.clip(np.searchsorted(times, wanted + 5e-4, side="right") - 1, 0, len(times) - 1)
-
-
-def exact_fps(fps: float | Fraction) -> Fraction:
-    """The exact rate that is meant, for example 24000/1001 for 23.976.
-
-    Raises:
-        ValueError: The rate is not positive and finite.
-    """
-    if not (math.isfinite(fps) and fps > 0):
-        raise ValueError(f"frame rate must be positive, not {fps}")
-    if isinstance(fps, Fraction):
-        return fps
-    for rate in _NTSC:
-        if abs(fps - float(rate)) < 0.004:
-            return rate
-    return Fraction(fps).limit_denominator(1001)
 
 
 class VideoReader:
@@ -132,7 +77,7 @@ class VideoReader:
         return count, span * count / (count - 1) if span else count / 25
 
 
-class VideoWriter:
+class VideoWriter(FrameWriter):
     """Writes a video frame by frame, with sound.
 
     The file grows beside its target and takes its place when complete; after an exception inside ``with``,
@@ -172,142 +117,47 @@ class VideoWriter:
         threads: int = 0,
         audio_stream: int = 0,
         variable: bool = False,
-        like: "SourceVideo | None" = None,
+        like: StreamFacts | None = None,
     ) -> None:
-        self.path, self.size, self.fps = check_video_output(path, overwrite), size, exact_fps(fps)
-        self.frames = 0
+        super().__init__(path, fps, overwrite)
+        self.size = size
         self._partial = partial_path(self.path)
         self._track: AudioTrack | None = None
-        encoding = encoding_for(self.path, size, self.fps, variable, like, crf, preset, threads)
+        encoding = encoding_for(self.path, like, size, self.fps, variable, crf, preset, threads)
         if encoding.coded_size != size:
             logger.info("odd size %d x %d written as %d x %d", *size, *encoding.coded_size)
         try:
             self._container = open_output(self.path, self._partial)
-        except Error as error:
+        except MEDIA_ERRORS as error:
             raise output_error(self.path, error) from error
         try:
             self._container.metadata.update(metadata or {})
             self._pictures = PictureEncoder(self._container, encoding)
             if audio is not None:
                 self._track = open_track(self._container, audio, audio_stream, 1 / self.fps)
-        except Error as error:
-            self._abort()
-            raise output_error(self.path, error) from error
-        except BaseException:
-            self._abort()
+        except BaseException as error:
+            self._abandon(error)
+            if isinstance(error, MEDIA_ERRORS):
+                raise output_error(self.path, error) from error
             raise
 
-    def write(self, image: np.ndarray, time: float | None = None) -> None:
-        """Add a frame.
+    def _write(self, image: np.ndarray, time: float | None) -> None:
+        begin = float(self._pictures.end) if time is None else time
+        self._pictures.encode(image, self._pictures.encoding.ticks(begin))
+        self.frames += 1
+        if self._track:
+            self._track.advance(self._pictures.end)
 
-        Args:
-            image: (H, W, 3) uint8 RGB.
-            time: Seconds at which it begins; by default a mean frame after the one before. Where the rate is
-                constant, the nearest multiple of ``1 / fps`` is meant.
+    def _finish(self) -> None:
+        self._pictures.finish()
+        if self._track:
+            self._track.finish(self._pictures.end)
+            self._track.close()
+        self._container.close()
+        self._partial.replace(self.path)
 
-        Raises:
-            OutputError: The disk is full or the like.
-            ValueError: The image has another size or type.
-        """
-        try:
-            begin = float(self._pictures.end) if time is None else time
-            self._pictures.encode(image, self._pictures.encoding.ticks(begin))
-            self.frames += 1
-            if self._track:
-                self._track.advance(self._pictures.end)
-        except Error as error:
-            raise output_error(self.path, error) from error
-
-    def close(self) -> None:
-        """Finish the file and give it its name.
-
-        Raises:
-            OutputError: The disk is full or the like.
-        """
-        try:
-            if not self.frames:
-                raise OutputError(f"{self.path} is not written: there are no frames")
-            self._pictures.finish()
-            if self._track:
-                self._track.finish(self._pictures.end)
-                self._track.close()
-            self._container.close()
-            self._partial.replace(self.path)
-        except Error as error:
-            self._abort()
-            raise output_error(self.path, error) from error
-        except BaseException:
-            self._abort()
-            raise
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> Literal[False]:
-        if kind is None:
-            self.close()
-        else:
-            self._abort()
-        return False
-
-    def _abort(self) -> None:
+    def _abandon(self, error: BaseException) -> None:
         """Remove what has been written."""
-        # Gone before it is closed, the file need not be rearranged, which takes long for a large one.
-        for attempt in (self._unlink, self._container.close, self._unlink):
-            with suppress(*Error, ValueError):
-                attempt()
+        discard(self._container, self._partial)
         if self._track:
             self._track.close()
-
-    def _unlink(self) -> None:
-        self._partial.unlink(missing_ok=True)
-
-
-def encoding_for(
-    path: Path,
-    size: tuple[int, int],
-    fps: Fraction,
-    variable: bool = False,
-    like: "SourceVideo | None" = None,
-    crf: int = 18,
-    preset: str = "veryfast",
-    threads: int = 0,
-) -> Encoding:
-    """How the pictures of a file are to be encoded; the arguments are those of ``VideoWriter``."""
-    return Encoding(
-        codec=CODECS[path.suffix.lower()],
-        size=size,
-        fps=fps,
-        time_base=fine_time_base(like) if variable else 1 / fps,
-        tags=like.tags.as_written(like.stored_height, size[1]) if like else ColorTags(),
-        crf=crf,
-        max_rate=max_rate(like),
-        preset=preset,
-        threads=threads,
-    )
-
-
-def open_output(path: Path, partial: Path) -> OutputContainer:
-    """Open a partial file as what ``path`` is to become.
-
-    Raises:
-        OSError: The file cannot be written.
-    """
-    # The index goes to the front, for players that start before the end has come; own keys survive.
-    mp4 = path.suffix.lower() in (".mp4", ".m4v", ".mov")
-    options = {"movflags": "+faststart+use_metadata_tags"} if mp4 else {}
-    return av.open(str(partial.absolute()), "w", options=options)
-
-
-def check_video_output(path: str | Path, overwrite: bool = False) -> Path:
-    """The path of a video that may be written.
-
-    Raises:
-        OutputError: It exists and ``overwrite`` is not set, cannot be written, or is no video we write.
-    """
-    path = Path(path)
-    if path.suffix.lower() not in CODECS and not path.is_dir():
-        raise OutputError(f"{path} is no video we can write; end it in {', '.join(CODECS)}")
-    return check_output(path, overwrite)

@@ -1,1 +1,1 @@
-"""Blocks and losses that two or more systems use."""
+"""Blocks, losses and discriminators that two or more networks use."""

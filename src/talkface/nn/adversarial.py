@@ -1,4 +1,4 @@
-"""Discriminators of crops: a PatchGAN with mesh maps, and whole ones; hinge losses, feature matching."""
+"""Discriminators of image crops, by patches and as a whole; hinge losses and feature matching."""
 
 from itertools import pairwise
 
@@ -22,15 +22,15 @@ def _mean(values: Tensor, weight: Tensor) -> Tensor:
 
 
 class PatchDiscriminator(nn.Module):
-    """PatchGAN on crops (B, C, H, W) with their mesh maps; gives scores (B, 1, h, w) and its features.
+    """PatchGAN discriminator of crops, conditioned on maps of the face mesh.
 
     Args:
-        maps: channels of the mesh maps (B, maps, H/2, W/2).
-        width: of the first layer.
-        channels: C.
-        normalised: spectrally.
-        levels: layers that halve the sides. Two judge patches of 56 pixels and give h = H/8; with each more
-            both double, so that crops twice as fine are judged by as much of the face.
+        maps: Channels of the mesh maps.
+        width: Channels of the first layer.
+        channels: Channels of the crops.
+        normalised: Apply spectral normalisation to all layers but the last.
+        levels: Layers that halve the sides. With two, a score judges a patch of 56 pixels and h = H/8; each
+            further one doubles both, so that crops of twice the resolution are judged by as much of the face.
     """
 
     def __init__(
@@ -46,11 +46,19 @@ class PatchDiscriminator(nn.Module):
                 norm(nn.Conv2d(widths[-1], widths[-1], 3, padding=1)),
             ]
         )
-        self.head = nn.Conv2d(
-            widths[-1], 1, 3, padding=1
-        )  # not normalised: scores must be able to reach the hinge
+        # Without normalisation, for scores must be able to reach the hinge.
+        self.head = nn.Conv2d(widths[-1], 1, 3, padding=1)
 
     def forward(self, image: Tensor, maps: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Judge crops.
+
+        Args:
+            image: (B, channels, H, W) in [0, 1].
+            maps: (B, maps, H/2, W/2).
+
+        Returns:
+            Scores (B, 1, h, w), and the features of each layer.
+        """
         h = torch.cat([F.pixel_unshuffle(image * 2 - 1, 2), maps], 1)
         features = []
         for layer in self.layers:
@@ -60,16 +68,15 @@ class PatchDiscriminator(nn.Module):
 
 
 class CropDiscriminator(nn.Module):
-    """Tells crops (B, C, H, W) in [0, 1] as a whole: gives one score each, (B,).
+    """Discriminator of whole crops, with one score for each.
 
-    Norms by group let it learn within some hundred steps what a PatchGAN without them does not in thousands.
+    Group normalisation lets it learn in some hundred steps; a PatchGAN without it takes thousands.
 
     Args:
-        channels: C.
-        width: of the first layer.
-        levels: layers, of which each but the first halves the crop's sides; H and W are multiples of
-            2 ** levels.
-        dropout: probability of losing a feature.
+        channels: Channels of the crops.
+        width: Channels of the first layer.
+        levels: Layers, of which each but the first halves the sides; H and W are multiples of 2 ** levels.
+        dropout: Probability that a pooled feature is dropped.
     """
 
     def __init__(self, channels: int, width: int = 24, levels: int = 4, dropout: float = 0.2) -> None:
@@ -86,13 +93,14 @@ class CropDiscriminator(nn.Module):
         self.head = nn.Linear(2 * before, 1)
 
     def forward(self, image: Tensor) -> Tensor:
+        """Scores (B,) of crops (B, channels, H, W) in [0, 1]."""
         h = self.features(image * 2 - 1)
         pooled = torch.cat([h.mean((2, 3)), h.amax((2, 3))], 1)
-        return self.head(self.dropout(pooled))[:, 0]
+        scores: Tensor = self.head(self.dropout(pooled))
+        return scores[:, 0]
 
 
 def feature_matching(fake: list[Tensor], real: list[Tensor]) -> Tensor:
-    """L1 between discriminator features of the generated and the real crop."""
-    return sum(
-        ((a - b.detach()).abs().mean() for a, b in zip(fake, real, strict=True)), fake[0].new_zeros(())
-    ) / len(fake)
+    """Mean L1 distance between a discriminator's features of the generated and of the real crop."""
+    distances = ((a - b.detach()).abs().mean() for a, b in zip(fake, real, strict=True))
+    return sum(distances, fake[0].new_zeros(())) / len(fake)

@@ -1,4 +1,4 @@
-"""Convolutional blocks; those on pictures have no normalisation layers, which cost half of a CPU step."""
+"""Convolutional blocks. Those for pictures have no normalisation: it would take half of the time on a CPU."""
 
 import torch
 import torch.nn.functional as F
@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 
 class ModulatedBlock(nn.Module):
-    """Residual block whose middle is scaled and shifted by a code (adaptive modulation)."""
+    """Residual block whose inner features are scaled and shifted by a code (adaptive modulation)."""
 
     def __init__(self, width: int, code: int) -> None:
         super().__init__()
@@ -18,9 +18,11 @@ class ModulatedBlock(nn.Module):
         nn.init.normal_(self.second.weight, std=1e-2)
 
     def forward(self, x: Tensor, code: Tensor) -> Tensor:
+        """Map features (B, width, H, W) under a code (B, code) to features of the same shape."""
         scale, shift = self.modulation(code)[..., None, None].chunk(2, 1)
         h = self.first(F.silu(x)) * (1 + scale) + shift
-        return x + self.second(F.silu(h))
+        residual: Tensor = self.second(F.silu(h))
+        return x + residual
 
 
 class Stage(nn.ModuleList):
@@ -30,13 +32,14 @@ class Stage(nn.ModuleList):
         super().__init__(ModulatedBlock(width, code) for _ in range(count))
 
     def forward(self, x: Tensor, code: Tensor) -> Tensor:
+        """Map features (B, width, H, W) under a code (B, code) to features of the same shape."""
         for block in self:
             x = block(x, code)
         return x
 
 
 class ResidualBlock(nn.Module):
-    """Two convolutions beside the identity, near which it starts."""
+    """Residual block of two convolutions, initialised near the identity."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -45,11 +48,13 @@ class ResidualBlock(nn.Module):
         nn.init.normal_(self.second.weight, std=1e-2)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.second(F.silu(self.first(F.silu(x))))
+        """Map features (B, width, H, W) to features of the same shape."""
+        residual: Tensor = self.second(F.silu(self.first(F.silu(x))))
+        return x + residual
 
 
 class TemporalBlock(nn.Module):
-    """Residual dilated convolution over time on (B, C, T)."""
+    """Residual block with a dilated convolution over time."""
 
     def __init__(self, width: int, dilation: int, dropout: float) -> None:
         super().__init__()
@@ -59,12 +64,14 @@ class TemporalBlock(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map sequences (B, width, T) to sequences of the same shape."""
         h = F.silu(self.conv(self.norm(x)))
-        return x + self.mix(self.dropout(h))
+        residual: Tensor = self.mix(self.dropout(h))
+        return x + residual
 
 
 def pixel_shuffle(x: Tensor, factor: int) -> Tensor:
-    """(B, C f^2, H, W) to (B, C, f H, f W), on any processor: torch's own, channels last, needs AVX2."""
+    """(B, C f^2, H, W) to (B, C, f H, f W); torch's own needs AVX2 for channels-last tensors."""
     if x.device.type == "cpu" and torch.backends.cpu.get_cpu_capability() == "DEFAULT":
         x = x.clone(memory_format=torch.contiguous_format)
     return F.pixel_shuffle(x, factor)
@@ -78,4 +85,5 @@ class PixelShuffle(nn.Module):
         self.factor = factor
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map (B, C f^2, H, W) to (B, C, f H, f W)."""
         return pixel_shuffle(x, self.factor)

@@ -1,4 +1,4 @@
-"""Marks: short hashes that tell a model's weights from others.
+"""Marks: short hashes that tell a network's weights, or prepared data, from others.
 
 A model that is of use only together with those that it was trained over keeps their marks in its config:
 ``built_on`` holds names of parts and their marks.
@@ -19,12 +19,12 @@ def marked(text: str) -> str:
 
 
 def weights_mark(module: nn.Module) -> str:
-    """The mark of all weights of a module."""
+    """The mark of a module's weights."""
     return state_mark(module.state_dict())
 
 
 def latents_mark(autoencoder: nn.Module) -> str:
-    """The mark of an autoencoder's latents: how its decoder draws them does not count."""
+    """The mark of an autoencoder's latents: of all its weights but the decoder's."""
     return state_mark({k: v for k, v in autoencoder.state_dict().items() if "decoder" not in k})
 
 

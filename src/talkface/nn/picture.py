@@ -1,4 +1,4 @@
-"""Pictures as tensors, and distances between them under a weight."""
+"""Pictures as tensors, crops of them, and weighted distances between them."""
 
 import cv2
 import numpy as np
@@ -13,7 +13,14 @@ def weighted_l1(a: Tensor, b: Tensor, weight: Tensor) -> Tensor:
 
 
 def gradient_loss(a: Tensor, b: Tensor, weight: Tensor, scales: int = 3) -> Tensor:
-    """L1 between image gradients at several scales: keeps edges of teeth and lips where L1 alone blurs."""
+    """L1 between image gradients at several scales; keeps edges, such as those of teeth, that L1 alone blurs.
+
+    Args:
+        a: (B, C, H, W).
+        b: As ``a``.
+        weight: (B, 1, H, W).
+        scales: How many; each has half the resolution of the one before.
+    """
     total = a.new_zeros(())
     for _ in range(scales):
         for axis in (2, 3):
@@ -31,20 +38,19 @@ def pictures(images: list[np.ndarray], device: torch.device | str) -> Tensor:
 
 
 def enlarged(image: np.ndarray, side: int) -> np.ndarray:
-    """A square picture (H, H, 3) uint8 with sides of ``side`` pixels."""
+    """A square picture (H, H, 3) uint8 resized, up or down, to sides of ``side`` pixels."""
     if len(image) == side:
         return image
-    return cv2.resize(
-        image, (side, side), interpolation=cv2.INTER_AREA if side < len(image) else cv2.INTER_LANCZOS4
-    )
+    interpolation = cv2.INTER_AREA if side < len(image) else cv2.INTER_LANCZOS4
+    return cv2.resize(image, (side, side), interpolation=interpolation)
 
 
 def cut_out(picture: Tensor, matrices: Tensor, side: int) -> Tensor:
-    """Crops (B, C, side, side) of pictures (B, C, H, W), with gradients.
+    """Crops (B, C, side, side) of pictures (B, C, H, W), differentiable.
 
     ``matrices`` (B, 2, 3) map pixels of the crops to those of the pictures.
     """
-    with torch.autocast(picture.device.type, enabled=False):  # half precision misses by pixels
+    with torch.autocast(picture.device.type, enabled=False):  # in half precision, places are off by pixels
         axis = torch.arange(side, device=picture.device, dtype=torch.float32)
         y, x = torch.meshgrid(axis, axis, indexing="ij")
         places = torch.stack([x, y, torch.ones_like(x)], -1)[None] @ matrices.float().mT[:, None]
@@ -54,6 +60,6 @@ def cut_out(picture: Tensor, matrices: Tensor, side: int) -> Tensor:
 
 
 def detail(picture: Tensor) -> float:
-    """Mean gradient of grey values of (B, 3, H, W)."""
+    """Mean absolute gradient of the grey values of pictures (B, 3, H, W); a measure of sharpness."""
     grey = picture.mean(1)
     return float(grey.diff(dim=1).abs().mean() + grey.diff(dim=2).abs().mean())

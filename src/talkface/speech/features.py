@@ -1,20 +1,21 @@
 """Content features: what is being said, 50 times a second, from a small encoder shipped with the package.
 
-The encoder is a student of Whisper base (MIT): its convolutions and four layers start from the teacher's and
-are trained to give what the teacher's fourth layer gives for clean speech from noisy, reverberant,
-band-limited speech at any loudness, in short windows (train.py).
+The encoder is distilled from Whisper base (MIT): its convolutions and four layers are initialised with the
+teacher's. From short windows of noisy, reverberant, band-limited speech at any loudness, it is trained to
+predict the hidden states of the teacher's fourth layer for the clean speech.
 """
 
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from talkface.hub import build_pretrained
-from talkface.speech.mel import BINS, HOP, SAMPLE_RATE, log_mel, mel_power
+from talkface.speech.mel import BINS, SAMPLE_RATE, log_mel, mel_power
 
 FEATURE_RATE = 50
 SAMPLES_PER_FEATURE = SAMPLE_RATE // FEATURE_RATE
@@ -39,7 +40,7 @@ def sinusoids(length: int, width: int) -> Tensor:
 
 
 class ContentEncoder(nn.Module):
-    """Log-mel (B, 80, 2T) to content features (B, T, C), zero mean and unit variance over speech."""
+    """Maps log-mel (B, 80, 2T) to content features (B, T, C) of zero mean and unit variance over speech."""
 
     def __init__(self, config: ContentEncoderConfig) -> None:
         super().__init__()
@@ -70,8 +71,8 @@ class ContentEncoder(nn.Module):
         """Load the shipped encoder, or one from a directory or hub id."""
         return build_pretrained(cls, ContentEncoderConfig, name_or_path)
 
-    def config_dict(self) -> dict:
-        """What ``config.json`` holds."""
+    def config_dict(self) -> dict[str, Any]:
+        """The content of ``config.json``."""
         return {"class": "ContentEncoder", "model": asdict(self.config)}
 
     def forward(self, mel: Tensor) -> Tensor:
@@ -81,12 +82,13 @@ class ContentEncoder(nn.Module):
         hidden = hidden + sinusoids(hidden.shape[1], self.config.width).to(hidden)
         for layer in self.layers:
             hidden = layer(hidden)
-        return self.head(hidden)
+        features: Tensor = self.head(hidden)
+        return features
 
 
 @dataclass(frozen=True)
 class SpeechFeatures:
-    """A stretch of speech at 50 Hz: content (T, C) and level in dB below the loudest (T,), at most 0."""
+    """A stretch of speech at 50 Hz: content (T, C), and level (T,) in dB below the loudest, at most 0."""
 
     content: Tensor
     level: Tensor
@@ -95,9 +97,16 @@ class SpeechFeatures:
 class FeatureStream:
     """Content features of speech of any length with constant memory.
 
-    Audio is cut into windows of ``window`` seconds that overlap by ``context`` seconds on either side; each
-    window is normalised to its own loudest moment, but never lifted more than ``max_lift`` dB above the
-    loudest moment heard so far, so that a pause does not become speech.
+    Audio is cut into windows that overlap by a context on either side. Each window is normalised by its own
+    loudest moment, but raised by at most ``max_lift`` dB relative to the loudest moment so far, so that the
+    noise of a pause is not taken for speech.
+
+    Args:
+        encoder: Maps log-mel (1, 80, 2T) to features (1, T, C); moved to ``device``.
+        window: Seconds of a window.
+        context: Seconds by which windows overlap on either side.
+        max_lift: dB.
+        device: Where the encoder runs; features come on the CPU.
     """
 
     def __init__(
@@ -138,6 +147,7 @@ class FeatureStream:
     def _window(
         self, samples: np.ndarray, start: int, length: int, peak: float
     ) -> tuple[SpeechFeatures, float]:
+        """Features of ``length`` samples from ``start`` on, and log10 power of the loudest moment so far."""
         audio = torch.from_numpy(samples)[None].to(self.device)
         if audio.shape[1] < 2 * SAMPLES_PER_FEATURE:
             audio = nn.functional.pad(audio, (0, 2 * SAMPLES_PER_FEATURE - audio.shape[1]))
@@ -152,7 +162,7 @@ class FeatureStream:
 
 
 def loudest(samples: Tensor) -> Tensor:
-    """Log10 power of the loudest mel bin of each row of samples (B, N): (B, 1, 1)."""
+    """Log10 power (B, 1, 1) of the loudest mel bin of each row of samples (B, N)."""
     return mel_power(samples).amax(dim=(1, 2), keepdim=True).clamp_min(1e-10).log10()
 
 
@@ -160,6 +170,3 @@ def _frame_power(audio: Tensor) -> Tensor:
     """Mean spectral power of each 20 ms, (T,)."""
     frames = audio[: len(audio) // SAMPLES_PER_FEATURE * SAMPLES_PER_FEATURE].reshape(-1, SAMPLES_PER_FEATURE)
     return frames.square().mean(-1).clamp_min(1e-12) * SAMPLES_PER_FEATURE
-
-
-__all__ = ["FEATURE_RATE", "HOP", "ContentEncoder", "ContentEncoderConfig", "FeatureStream", "SpeechFeatures"]

@@ -7,16 +7,15 @@ import torch
 from torch import Tensor
 
 SAMPLE_RATE = 16_000
-FFT_SIZE = 400
-HOP = 160
+FFT_SIZE = 400  # samples
+HOP = 160  # samples between frames
 BINS = 80
 
 
 def _hz_to_mel(frequency: np.ndarray) -> np.ndarray:
     linear = 3.0 * frequency / 200.0
-    return np.where(
-        frequency >= 1000.0, 15.0 + np.log(np.maximum(frequency, 1e-9) / 1000.0) * 27.0 / np.log(6.4), linear
-    )
+    logarithmic = 15.0 + np.log(np.maximum(frequency, 1e-9) / 1000.0) * 27.0 / np.log(6.4)
+    return np.where(frequency >= 1000.0, logarithmic, linear)
 
 
 def _mel_to_hz(mel: np.ndarray) -> np.ndarray:
@@ -46,9 +45,9 @@ def log_mel(samples: Tensor, peak: Tensor | float | None = None) -> Tensor:
     """Log-mel spectrogram, Whisper's scaling: log10 power, 8 decades deep, then (x + 4) / 4.
 
     Args:
-        samples: (B, N) in [-1, 1], 16 kHz. N is a multiple of ``HOP`` for exact frame counts.
+        samples: (B, N) in [-1, 1], 16 kHz. For exact frame counts, N is a multiple of ``HOP``.
         peak: log10 power of the loudest moment, (B, 1, 1) or a number. When given, levels are shifted so that
-            it comes out as 1.5, whatever the loudness of the recording; when not, levels stay absolute, as
+            it becomes 1.5, whatever the loudness of the recording; when not, levels stay absolute, as
             Whisper has them.
 
     Returns:

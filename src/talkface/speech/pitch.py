@@ -7,37 +7,39 @@ from talkface.speech.features import SAMPLES_PER_FEATURE
 from talkface.speech.mel import SAMPLE_RATE
 
 LOWEST, HIGHEST = 60.0, 420.0
-"""Hz that are looked for."""
-_WINDOW = 1024
-_OCTAVE_COST = 0.06
-_MIDDLE = 160.0  # Hz that count as 0
+"""Range of the pitch in Hz."""
+_WINDOW_SAMPLES = 1024
+_OCTAVE_COST = 0.06  # of correlation
+_REFERENCE = 160.0  # Hz that count as 0 octaves
 
 
 def pitch(samples: Tensor) -> tuple[Tensor, Tensor]:
-    """Pitch of each 20 ms and how periodic the sound is.
+    """Pitch and periodicity of every 20 ms.
 
     Args:
         samples: (N,) 16 kHz mono.
 
     Returns:
-        pitch: (T,) octaves above 160 Hz; of no meaning where the sound is not periodic.
-        periodicity: (T,) 0 to 1.
+        Pitch (T,) in octaves above 160 Hz, meaningless where the sound is not periodic; and periodicity (T,)
+        in [0, 1].
     """
     count = max(1, len(samples) // SAMPLES_PER_FEATURE)
-    around = (_WINDOW - SAMPLES_PER_FEATURE) // 2
-    padded = torch.nn.functional.pad(samples, (around, _WINDOW))
-    frames = padded.unfold(0, _WINDOW, SAMPLES_PER_FEATURE)[:count]
-    frames = (frames - frames.mean(1, keepdim=True)) * torch.hann_window(_WINDOW, device=samples.device)
-    power = torch.fft.rfft(frames, 2 * _WINDOW).abs().square()
-    correlation = torch.fft.irfft(power)[:, : _WINDOW // 2]
+    around = (_WINDOW_SAMPLES - SAMPLES_PER_FEATURE) // 2
+    padded = torch.nn.functional.pad(samples, (around, _WINDOW_SAMPLES))
+    frames = padded.unfold(0, _WINDOW_SAMPLES, SAMPLES_PER_FEATURE)[:count]
+    frames = (frames - frames.mean(1, keepdim=True)) * torch.hann_window(
+        _WINDOW_SAMPLES, device=samples.device
+    )
+    power = torch.fft.rfft(frames, 2 * _WINDOW_SAMPLES).abs().square()
+    correlation = torch.fft.irfft(power)[:, : _WINDOW_SAMPLES // 2]
     # A window's own autocorrelation falls with the lag; without that, low voices would be missed.
-    window = torch.hann_window(_WINDOW, device=samples.device)
-    own = torch.fft.irfft(torch.fft.rfft(window, 2 * _WINDOW).abs().square())[: _WINDOW // 2]
+    window = torch.hann_window(_WINDOW_SAMPLES, device=samples.device)
+    own = torch.fft.irfft(torch.fft.rfft(window, 2 * _WINDOW_SAMPLES).abs().square())[: _WINDOW_SAMPLES // 2]
     correlation = correlation / (correlation[:, :1] + 1e-6) / (own / own[0])
     first, last = int(SAMPLE_RATE / HIGHEST), int(SAMPLE_RATE / LOWEST)
     lags = torch.arange(first, last, device=samples.device)
     among = correlation[:, first:last]
     # Twice the period fits as well as the period: an octave more must be worth it (Boersma, 1993, Sec. 4).
     best = (among - _OCTAVE_COST * torch.log2(lags / first)).argmax(1, keepdim=True)
-    octaves = torch.log2(SAMPLE_RATE / lags[best[:, 0]] / _MIDDLE)
+    octaves = torch.log2(SAMPLE_RATE / lags[best[:, 0]] / _REFERENCE)
     return octaves, among.gather(1, best)[:, 0].clamp(0, 1)

@@ -1,6 +1,7 @@
-"""Whisper's encoder (MIT) as the teacher of our content features: needed for training only."""
+"""Whisper's encoder (MIT), the teacher of the content features; used in training only."""
 
 import struct
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ def read_ctranslate2(path: Path) -> dict[str, np.ndarray]:
 
     def number(code: str) -> int:
         nonlocal position
-        value = struct.unpack_from("<" + code, data, position)[0]
+        value: int = struct.unpack_from("<" + code, data, position)[0]
         position += struct.calcsize("<" + code)
         return value
 
@@ -67,7 +68,7 @@ def encoder_depth(variables: dict[str, np.ndarray]) -> int:
     return sum(name.removeprefix("layer_").isdigit() for name in names)
 
 
-def _put_layer(state: dict[str, Tensor], put, index: int) -> None:
+def _put_layer(state: dict[str, Tensor], put: Callable[[str, str], None], index: int) -> None:
     source, target = f"layer_{index}", f"layers.{index}"
     pairs = {
         "self_attn.out_proj": "self_attention/linear_1",
@@ -91,7 +92,12 @@ def _put_layer(state: dict[str, Tensor], put, index: int) -> None:
 class WhisperTeacher(nn.Module):
     """Hidden states of a Whisper encoder for audio of any length up to 30 s.
 
-    Positions are cut to the audio's length instead of padding it to 30 s: five times faster on clips.
+    Position embeddings are cut to the audio's length instead of padding the audio to 30 s: five times faster
+    on short clips.
+
+    Args:
+        path: A CTranslate2 ``model.bin``.
+        layer: How many transformer layers are run.
     """
 
     def __init__(self, path: Path, layer: int = 4) -> None:
@@ -116,7 +122,7 @@ class WhisperTeacher(nn.Module):
     def forward(self, mel: Tensor) -> Tensor:
         """Map log-mel (B, 80, 2T) to the chosen layer's hidden states (B, T, C)."""
         encoder = self.encoder
-        hidden = nn.functional.gelu(encoder.conv1(mel))
+        hidden: Tensor = nn.functional.gelu(encoder.conv1(mel))
         hidden = nn.functional.gelu(encoder.conv2(hidden)).transpose(1, 2)
         hidden = hidden + encoder.embed_positions.weight[: hidden.shape[1]]
         for block in encoder.layers[: self.layer]:

@@ -24,9 +24,10 @@ from talkface.face.masks import lower_face_outline
 from talkface.face.model import FaceModel
 from talkface.face.tracker import FaceTracker
 from talkface.media.audio import probe_audio, read_audio, stream_audio
+from talkface.media.rate import exact_fps
 from talkface.media.source import SourceVideo
 from talkface.media.timeline import MODES
-from talkface.media.video import Frame, exact_fps
+from talkface.media.video import Frame
 
 Run = Callable[..., Outcome]
 RATES = [23.976, 25.0, 29.97, 30.0, 50.0, 60.0]

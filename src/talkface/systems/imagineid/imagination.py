@@ -18,7 +18,7 @@ from talkface.media.audio import AudioInfo, stream_audio
 from talkface.media.decode import Frame
 from talkface.media.files import check_picture_name, replacing
 from talkface.media.image import save_image
-from talkface.media.video import exact_fps, frame_count
+from talkface.media.rate import exact_fps, frame_count
 from talkface.output import ConstantRate, Take
 from talkface.performance.config import FRAME_RATE
 from talkface.performance.model import DiffusionPrior, MotionModel

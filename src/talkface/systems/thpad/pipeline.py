@@ -19,7 +19,7 @@ from talkface.hub import COMPACT
 from talkface.media.audio import AudioInfo, stream_audio
 from talkface.media.decode import Frame
 from talkface.media.image import load_image
-from talkface.media.video import exact_fps, frame_count
+from talkface.media.rate import exact_fps, frame_count
 from talkface.options import number_within
 from talkface.output import ConstantRate, Generation, Take, fingerprint_of, takes_of
 from talkface.performance.config import FRAME_RATE

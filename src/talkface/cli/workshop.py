@@ -1,10 +1,10 @@
-"""Verbs of hours: preparing data, training, evaluation."""
+"""Verbs that take hours: prepare, train, evaluate."""
 
 from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -12,9 +12,14 @@ from talkface.cli.machine import wide_console
 from talkface.cli.program import app
 from talkface.errors import InvalidOption
 
+WITHOUT = (
+    "Part to leave out; may be repeated. Of imagine: tia, texture, restorer; with --renderer diffusion also "
+    "reference, mba, before. Of fill: context, over_time, reference, detail, matte, stage2."
+)
+
 
 def log_progress() -> None:
-    """Verbs that take hours say in the log how far they are."""
+    """Print on standard error how far a verb is."""
     logging.basicConfig(format="%(message)s")
     logging.getLogger("talkface").setLevel(logging.INFO)
 
@@ -59,37 +64,37 @@ def evaluate(
         typer.Argument(metavar="GENERATED", help="What a tool made of it; in folders, by the same names."),
     ] = None,
     system: Annotated[
-        str, typer.Option(help="What to evaluate with --data: animate, dub, imagine, fill.")
+        str, typer.Option(help="System to evaluate with --data: animate, dub, imagine, fill.")
     ] = "animate",
-    data: Annotated[Path | None, typer.Option(help="Evaluation data, to generate videos from.")] = None,
-    split: Annotated[str, typer.Option(help="Part of the data.")] = "val",
+    data: Annotated[
+        Path | None, typer.Option(help="Folder of videos, or prepared data, to generate from.")
+    ] = None,
+    split: Annotated[str, typer.Option(help="Part of the data: val or train.")] = "val",
     limit: Annotated[int | None, typer.Option(help="At most so many clips.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of animate, imagine and fill.")] = 0,
     syncnet: Annotated[
-        Path | None, typer.Option(help="File with SyncNet's original weights, for its figures, too.")
+        Path | None, typer.Option(help="SyncNet's original weights, for its LSE-D and LSE-C, too.")
     ] = None,
     own_models: Annotated[
         Path | None, typer.Option("--models", metavar="DIR", help="Models of your own; not for animate.")
     ] = None,
-    renderer: Annotated[str, typer.Option(help="Of imagine: auto, diffusion or warp.")] = "auto",
-    without: Annotated[
-        list[str] | None,
-        typer.Option(help="Leave out, of imagine: tia, restorer, mba, ...; of fill: context, first, ..."),
-    ] = None,
+    renderer: Annotated[str, typer.Option(help="For imagine: auto, diffusion or warp.")] = "auto",
+    without: Annotated[list[str] | None, typer.Option(metavar="PART", help=WITHOUT)] = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the report.")] = Path(
         "evaluation"
     ),
 ) -> None:
-    """Measure generated videos beside real ones, or a system on data: table, JSON, CSV, pages of pictures."""
+    """Measure generated videos beside real ones, or a system on data: table, JSON, CSV, HTML page."""
     if bool(data) == bool(real) or bool(real) != bool(generated):
         raise InvalidOption("give either REAL and GENERATED, or --data (and --system)")
     if own_models and not (data and system in ("dub", "imagine", "fill")):
         raise InvalidOption("--models goes with --data and --system dub, imagine or fill")
-    from rich.table import Table
-
-    from talkface.evaluation import evaluate_pairs, evaluate_system, tables_of
+    if without and not data:
+        raise InvalidOption("--without goes with --data and --system imagine or fill")
+    from talkface.evaluation import evaluate_pairs, evaluate_system
 
     log_progress()
+    figures = {}
     if data:
         figures = evaluate_system(
             system,
@@ -105,10 +110,19 @@ def evaluate(
         )
     elif real and generated:
         figures = evaluate_pairs(real, generated, output, syncnet=syncnet)
+    print_tables(figures)
+    print(f"protocol {figures['protocol']}; more in {output / 'report.html'}")
+
+
+def print_tables(figures: dict[str, Any]) -> None:
+    """The figures of a report as tables on the terminal."""
+    from rich.table import Table
+
+    from talkface.evaluation import tables_of
+
     console = wide_console()
     for part in tables_of(figures):
         table = Table(part.title, "", *part.columns, box=None, padding=(0, 1))
         for figure, cells in part.rows:
             table.add_row(figure.name, figure.better, *cells)
         console.print(table)
-    print(f"protocol {figures['protocol']}; more in {output / 'report.html'}")

@@ -1,4 +1,4 @@
-"""A report as one HTML file that needs nothing beside it."""
+"""A report as one self-contained HTML file."""
 
 import base64
 from collections.abc import Sequence
@@ -23,7 +23,8 @@ img { max-width: 100%; display: block; margin-bottom: 1em }
 .note { color: #666 }
 </style>
 <h1>talkface evaluate: $title</h1>
-<p class="note">Protocol $protocol: $settings. Means over clips with bootstrap 95&nbsp;% intervals.</p>
+<p class="note">Protocol $protocol: $settings. Means over clips, with bootstrap
+95&nbsp;% confidence intervals.</p>
 $tables
 $plots
 $sheets
@@ -39,7 +40,8 @@ _PLOT = Template("""<figure>
 <text x="10" y="14" font-size="12">$high</text>
 <text x="10" y="172" font-size="12">$low</text>
 </svg>
-<figcaption>$title: mean distance of picture and sound at each shift (grey: real video)</figcaption>
+<figcaption>$title: mean distance of picture and sound embeddings at each shift
+(grey: real video)</figcaption>
 </figure>""")
 
 
@@ -48,7 +50,7 @@ def page(result: dict[str, Any], sheets: Sequence[Path]) -> str:
 
     Args:
         result: The figures, as in report.json.
-        sheets: Contact sheets, which become part of the page.
+        sheets: Contact sheets; the page holds them.
     """
     settings = ", ".join(f"{name} {value}" for name, value in result["settings"].items())
     return _PAGE.substitute(
@@ -72,7 +74,7 @@ def _table(table: Table) -> str:
 
 
 def _plots(result: dict[str, Any]) -> list[str]:
-    """Distances over shifts, of every test and expert."""
+    """Distances over shifts, of every test and sync judge."""
     parts = result["tests"] if "tests" in result else {result["settings"]["system"]: result}
     return [
         _plot(f"{name}, {key.removesuffix('_curve')}", curve, part["groups"]["all"][f"real_{key}"])
@@ -97,9 +99,9 @@ def _plot(title: str, generated: list[float], real: list[float]) -> str:
 
 
 def _sheet(path: Path) -> str:
-    """A contact sheet, made smaller: the PNG lies beside the page."""
+    """A contact sheet as JPEG; the PNG lies beside the page."""
     picture = cv2.imread(str(path))
-    assert picture is not None  # just written
+    assert picture is not None, f"{path} has just been written"
     data = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, 80])[1]
     text = base64.b64encode(data.tobytes()).decode()
     return (

@@ -1,4 +1,4 @@
-"""Figures of many clips to JSON, CSV, contact sheets and a page."""
+"""Writes a report: figures of many clips as JSON, CSV, contact sheets and an HTML page."""
 
 import csv
 import hashlib
@@ -13,11 +13,11 @@ import numpy as np
 
 from talkface._version import __version__
 
-_CELL = 160  # pixels of a picture in a contact sheet
+CELL_PIXELS = 160  # side of a picture in a contact sheet
 
 
 def summarise(rows: Sequence[dict[str, Any]], seed: int = 0) -> dict[str, dict[str, float]]:
-    """Mean, median, number and a bootstrap 95 % interval of the mean of every figure over clips."""
+    """Mean, median, count, and a bootstrap 95 % interval of the mean, of every figure over clips."""
     names = sorted({name for row in rows for name, value in row.items() if isinstance(value, float)})
     return {name: _summary([row[name] for row in rows if name in row], seed) for name in names}
 
@@ -30,25 +30,34 @@ def _summary(values: list[float], seed: int) -> dict[str, float]:
         return {"mean": math.inf, "median": float(np.median(known)), "count": float(len(known))}
     draws = np.random.default_rng(seed).choice(known, (1000, len(known))).mean(1)
     low, high = np.percentile(draws, [2.5, 97.5])
-    figures = {
-        "mean": known.mean(),
-        "median": np.median(known),
-        "low": low,
-        "high": high,
-        "count": len(known),
-    }
+    figures = {"mean": known.mean(), "median": np.median(known), "low": low, "high": high}
+    figures["count"] = len(known)
     return {name: round(float(value), 5) for name, value in figures.items()}
 
 
 def protocol_hash(settings: dict[str, Any]) -> str:
-    """Twelve digits that tell whether two reports were made alike."""
+    """Twelve hexadecimal digits that are the same for two reports if they were made in the same way."""
     return hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()[:12]
 
 
 def headed(settings: dict[str, Any], clips: Sequence[str]) -> dict[str, Any]:
-    """The beginning of a report: settings, and the hash of them, the version and the clips' names."""
+    """The beginning of a report: settings, and a hash of them, of the version and of the clips' names."""
     settings = {**settings, "talkface": __version__}
     return {"protocol": protocol_hash({**settings, "clips": sorted(clips)}), "settings": settings}
+
+
+def headed_tests(
+    settings: dict[str, Any], tests: Mapping[str, Sequence[dict[str, Any]]]
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """The beginning of a report of several tests, and the rows of all of them, with the test's name."""
+    rows = [{"test": test, **row} for test, part in tests.items() for row in part]
+    return headed(settings, [f"{row['test']}/{row['name']}" for row in rows]), rows
+
+
+def members(rows: Sequence[dict[str, Any]]) -> dict[str, list[int]]:
+    """Indices of the rows of each group, by the group's name."""
+    names = sorted({row["group"] for row in rows})
+    return {name: [k for k, row in enumerate(rows) if row["group"] == name] for name in names}
 
 
 def write(
@@ -60,10 +69,10 @@ def write(
     """Write report.json, clips.csv, sheets/*.png and report.html.
 
     Args:
-        folder: where to.
-        result: the figures.
-        rows: those of each clip.
-        strips: pictures of each clip, by the name of their contact sheets.
+        folder: Where they go.
+        result: What report.json holds.
+        rows: The figures of each clip.
+        strips: Pictures of each clip, by the name of their contact sheets.
     """
     from talkface.evaluation.page import page
 
@@ -85,12 +94,11 @@ def strip(pictures: Sequence[np.ndarray]) -> np.ndarray:
 
 def _square(picture: np.ndarray) -> np.ndarray:
     height, width = picture.shape[:2]
-    scale = _CELL / max(height, width)
-    small = cv2.resize(
-        picture, (max(1, round(width * scale)), max(1, round(height * scale))), interpolation=cv2.INTER_AREA
-    )
-    cell = np.full((_CELL, _CELL, 3), 32, np.uint8)
-    top, left = (_CELL - small.shape[0]) // 2, (_CELL - small.shape[1]) // 2
+    scale = CELL_PIXELS / max(height, width)
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    small = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
+    cell = np.full((CELL_PIXELS, CELL_PIXELS, 3), 32, np.uint8)
+    top, left = (CELL_PIXELS - small.shape[0]) // 2, (CELL_PIXELS - small.shape[1]) // 2
     cell[top : top + small.shape[0], left : left + small.shape[1]] = small
     return cell
 

@@ -196,10 +196,10 @@ def _judge_faces(new: Path, shipped: Path, prepared: Path, weights: Path, count:
     from talkface.data.prepare import Manifest
     from talkface.diffusion.base import Base
     from talkface.diffusion.model import FaceDiffusion
-    from talkface.evaluation.protocols.portraits import distances, draw_faces, judges, sheet
+    from talkface.evaluation.protocols.portraits import distances, draw_faces, extractors, sheet
     from talkface.face.model import FaceModel
 
-    if not judges():
+    if not extractors():
         raise InvalidOption('faces are judged by extractors that are missing: pip install -e ".[eval]"')
     manifest = Manifest.load(prepared)
     album = portraits(manifest)

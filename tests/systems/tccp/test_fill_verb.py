@@ -17,13 +17,13 @@ from PIL import Image
 import talkface
 from conftest import RATE, Outcome, check_refused, read_video, write_wav
 from media_samples import write_film
-from talkface import evaluation
 from talkface.data.prepare import list_items
 from talkface.diffusion.autoencoder import FaceAutoencoder
 from talkface.diffusion.critic import PortraitCritic
 from talkface.diffusion.model import FaceDiffusion
 from talkface.evaluation import evaluate_system
-from talkface.evaluation.figures.performance import track_file
+from talkface.evaluation.protocols import fill, pair
+from talkface.evaluation.tracking import track_file
 from talkface.face import topology as tp
 from talkface.face.tracker import FaceTracker
 from talkface.hub import save_pretrained
@@ -263,8 +263,8 @@ def test_somebody_imagined_is_filled_in_twice(scene: Scene, speech: Path, tmp_pa
 def test_it_is_measured_beside_its_baselines(
     scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (evaluation.pair, evaluation.fill):  # frames that a recogniser, which is slow, looks at
-        monkeypatch.setattr(module, "_LOOKED_AT", 2)
+    monkeypatch.setattr(pair, "SAMPLED_FRAMES", 2)  # for the recognisers, which are slow
+    monkeypatch.setattr(fill, "COMPARED_FRAMES", 2)
     folder = tmp_path / "data"
     folder.mkdir()
     film = talkface.animate(scene.identity, scene.speech, size=SIDE)[0]

@@ -18,8 +18,9 @@ from talkface.diffusion.base import Base
 from talkface.diffusion.model import FaceDiffusion
 from talkface.diffusion.sampling import in_dtype
 from talkface.errors import InvalidOption, ModelUnavailable, NoFaceFound
+from talkface.evaluation.figures.hole import HoleFidelity
 from talkface.evaluation.protocols.clips import Clip
-from talkface.evaluation.protocols.fill import HoleFidelity, against_truth
+from talkface.evaluation.protocols.fill import against_truth
 from talkface.face import topology as tp
 from talkface.face.matting import PersonMatte
 from talkface.face.model import FaceModel, Pose

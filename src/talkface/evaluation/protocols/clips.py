@@ -1,21 +1,22 @@
-"""The clips that are measured: files with a face, by group, and what is read from them."""
+"""The clips of an evaluation: files with a tracked face, by group, and what is read from them."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from talkface.data.prepare import Item, Manifest, list_items
 from talkface.errors import UnreadableMedia
 from talkface.evaluation.figures import sync
-from talkface.evaluation.figures.performance import RATE, track_file
+from talkface.evaluation.tracking import COMMON_FPS, track_file
 from talkface.face.tracker import FaceTrack, FaceTracker
 from talkface.media.audio import read_audio
 from talkface.media.video import VideoReader
 from talkface.speech.activity import voice_activity
 
-_VIDEOS = {".mp4", ".mov", ".mkv", ".webm", ".avi"}
+_VIDEO_SUFFIXES = {".mp4", ".mov", ".mkv", ".webm", ".avi"}
 
 
 @dataclass(frozen=True)
@@ -23,12 +24,12 @@ class Clip:
     """A video of a talking person.
 
     Attributes:
-        name: What it is called in reports.
-        group: What it is summed up with.
+        name: Its name in reports.
+        group: Reports give figures by group, too.
         path: The file.
         track: Its face.
-        encoded: The same video encoded as generated ones are, if there is such a file: whether picture and
-            sound fit is told from it.
+        encoded: The same video encoded as generated ones are, if there is such a file: LSE-D and LSE-C of the
+            real video are measured on it.
     """
 
     name: str
@@ -37,18 +38,26 @@ class Clip:
     track: FaceTrack
     encoded: Path | None = None
 
+    @property
+    def span(self) -> tuple[float, float]:
+        """First and last second in which the face is tracked."""
+        return float(self.track.times[0]), float(self.track.times[-1])
+
+    def row(self, length: int) -> dict[str, Any]:
+        """The beginning of its row in a report, for ``length`` frames that are compared."""
+        return {"name": self.name, "group": self.group, "seconds": length / COMMON_FPS}
+
 
 @dataclass
 class Library:
-    """The talking clips of a split, with their tracks once they have been asked for."""
+    """Clips of a data set, each tracked once at most."""
 
     manifest: Manifest
-    items: list[Item]
     tracker: FaceTracker
     _clips: dict[str, Clip] = field(default_factory=dict)
 
     def clip(self, item: Item) -> Clip:
-        """The item's file and face: as prepared, or tracked now.
+        """The item's file and face: the prepared track, or else tracked now.
 
         Raises:
             TalkfaceError: It has no face, or cannot be read.
@@ -60,21 +69,26 @@ class Library:
 
     def _track(self, item: Item) -> FaceTrack:
         if self.manifest.track_path(item).is_file():
-            track = self.manifest.track(item)
-            return FaceTrack(0, track.times, track.points, track.found, track.frames)
+            return prepared_track(self.manifest, item)
         return track_file(self.manifest.file(item), self.tracker)
+
+
+def prepared_track(manifest: Manifest, item: Item) -> FaceTrack:
+    """The track that ``talkface prepare`` wrote for an item."""
+    track = manifest.track(item)
+    return FaceTrack(0, track.times, track.points, track.found, track.frames)
 
 
 def talking_items(data: Path, split: str, limit: int | None) -> tuple[Manifest, list[Item]]:
     """Talking-face clips of a split of a prepared folder, or of a folder of videos.
 
     Args:
-        data: the folder.
+        data: The folder.
         split: "val" or "train".
-        limit: at most so many, spread over the list.
+        limit: At most so many, spread over the list.
 
     Raises:
-        UnreadableMedia: there is no such folder, or no such clip in it.
+        UnreadableMedia: There is no such folder, or no such clip in it.
     """
     manifest = _manifest(Path(data))
     items = [i for i in manifest.items if i.has_video and i.has_speech and i.usable and i.split == split]
@@ -94,33 +108,45 @@ def _manifest(data: Path) -> Manifest:
 
 
 def group_of(item: Item) -> str:
-    """GRID's many-sentence speaker, its other speakers, and everybody else."""
+    """The group a clip is reported in: GRID's speaker s1 (many sentences), its other speakers, or "wild"."""
     if item.corpus != "GRID":
         return "wild"
     return "grid_s1" if item.speaker == "s1" else "grid_other"
 
 
 def same_names(real: Path, generated: Path) -> list[tuple[Path, Path]]:
-    """Two files as they are, or the files of two folders that have the same names but for the suffix.
+    """Pairs of real and generated files: the two files, or those of two folders with equal stems.
 
     Raises:
-        UnreadableMedia: there are none.
+        UnreadableMedia: There are none.
     """
     if real.is_file() and generated.is_file():
         return [(real, generated)]
-    made = {p.stem: p for p in generated.glob("*") if p.suffix.lower() in _VIDEOS}
-    true = {p.stem: p for p in real.glob("*") if p.suffix.lower() in _VIDEOS}
+    true, made = _videos(real), _videos(generated)
     if not made.keys() & true.keys():
         raise UnreadableMedia(f"no video in {generated} has the name of one in {real}")
     return [(true[name], made[name]) for name in sorted(made.keys() & true.keys())]
 
 
+def _videos(folder: Path) -> dict[str, Path]:
+    return {path.stem: path for path in folder.glob("*") if path.suffix.lower() in _VIDEO_SUFFIXES}
+
+
 def voice(path: Path, start: float, length: int) -> tuple[np.ndarray, bool]:
-    """Whether somebody speaks in each of ``length`` frames from ``start`` seconds on; whether it sounds."""
+    """Where somebody speaks in a file.
+
+    Args:
+        path: The file.
+        start: Seconds to begin at.
+        length: Frames at 25 fps.
+
+    Returns:
+        Whether somebody speaks in each frame, (length,) bool; whether the file is anything but silent.
+    """
     samples = read_audio(path)
     active = voice_activity(samples)
-    index = np.minimum(round(start * 2 * RATE) + 2 * np.arange(length), max(0, len(active) - 1))
-    return active[index], bool(np.abs(samples).max(initial=0.0) > sync.SOUNDS)
+    index = np.minimum(round(start * 2 * COMMON_FPS) + 2 * np.arange(length), max(0, len(active) - 1))
+    return active[index], bool(np.abs(samples).max(initial=0.0) > sync.LEAST_PEAK)
 
 
 def frames_at(path: Path, numbers: list[int]) -> Iterator[np.ndarray]:
@@ -140,7 +166,7 @@ def frames_at(path: Path, numbers: list[int]) -> Iterator[np.ndarray]:
 
 
 def spread(path: Path, count: int) -> list[int]:
-    """``count`` frame numbers spread over a video, without its beginning."""
+    """``count`` frame numbers spread over a video, without the first frame."""
     with VideoReader(path) as reader:
         last = max(0, round(reader.duration * reader.fps) - 1)
     return [round(last * (k + 1) / count) for k in range(count)]

@@ -1,6 +1,5 @@
-"""How near the faces that a face LDM draws are to those of people: by two extractors, and as a sheet."""
+"""Evaluates a face LDM: faces drawn over people's meshes beside real ones, by two feature extractors."""
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -11,32 +10,30 @@ from talkface.diffusion.base import Base
 from talkface.diffusion.captions import Attributes, caption, tokenize
 from talkface.diffusion.model import FaceDiffusion
 from talkface.diffusion.sampling import SHIFT, guided, own_guidance, own_steps, restored, sample
-from talkface.evaluation.figures import picture
-from talkface.evaluation.figures.motion import kernel_distance
+from talkface.evaluation.figures.distributions import kernel_distance
+from talkface.evaluation.judges.recognisers import Recogniser, dlib_recogniser, mobileface_recogniser
 from talkface.face.draw import draw_mesh
 from talkface.face.portrait import PIXELS
 from talkface.face.warp import MeshWarp
 
-_BATCH, _COLUMNS = 8, 8
-
-Describe = Callable[[np.ndarray, np.ndarray], np.ndarray]
-"""Descriptor (C,) of a face in a picture (H, W, 3) uint8, with its mesh (478, 3)."""
+_BATCH = 8  # faces drawn at once
+_COLUMNS = 8  # of a sheet
 
 
-def judges() -> dict[str, Describe]:
-    """The extractors that are at hand, by name: dlib's and MobileFace's."""
-    found = {"dlib128": picture.recogniser(), "mobileface256": picture.second_recogniser()}
-    return {name: judge for name, judge in found.items() if judge is not None}
+def extractors() -> dict[str, Recogniser]:
+    """The feature extractors at hand, by name: dlib's and MobileFace's."""
+    found = {"dlib128": dlib_recogniser(), "mobileface256": mobileface_recogniser()}
+    return {name: describe for name, describe in found.items() if describe is not None}
 
 
 @torch.inference_mode()
 def draw_faces(
     model: FaceDiffusion, base: Base, people: list[Portrait], known: dict[str, Attributes], warp: MeshWarp
 ) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Faces with people's meshes and captions, drawn as ``imagine`` draws them, from noise of seed 0.
+    """Draw faces over people's meshes and captions, as ``imagine`` draws them, from noise of seed 0.
 
     Returns:
-        What the LDM drew, and what the restorer made of it, (256, 256, 3) uint8 each.
+        The LDM's drafts, and what the restorer made of them, (256, 256, 3) uint8 each.
     """
     drawing = torch.from_numpy(np.stack([draw_mesh(warp, person.points, PIXELS) for person in people]))
     ids = torch.from_numpy(np.stack([tokenize(caption(known[person.key])).ids for person in people]))
@@ -58,18 +55,25 @@ def draw_faces(
 
 
 def distances(made: list[np.ndarray], people: list[Portrait], real: list[Portrait]) -> dict[str, float]:
-    """Kernel distances, times a thousand, of faces with people's meshes from real ones, by each extractor."""
+    """``kd_...``: kernel distance, times 1000, between drawn and real faces, by each extractor.
+
+    Args:
+        made: Drawn faces (H, W, 3) uint8.
+        people: The people over whose meshes they were drawn.
+        real: Real faces.
+    """
     found = {}
-    for name, describe in judges().items():
+    for name, describe in extractors().items():
         drawn = [describe(image, p.points) for image, p in zip(made, people, strict=True)]
         true = [describe(p.image(), p.points) for p in real]
-        found[f"kd_{name}"] = 1000 * kernel_distance(*(_even(np.array(rows)) for rows in (drawn, true)))
+        found[f"kd_{name}"] = 1000 * kernel_distance(*(_normalised(np.array(rows)) for rows in (drawn, true)))
     return found
 
 
-def _even(rows: np.ndarray) -> np.ndarray:
-    """Descriptors (N, C) with a mean square of 1: the kernel's constant is not to drown longer ones."""
-    return rows * np.sqrt(rows.shape[1]) / np.linalg.norm(rows, axis=1, keepdims=True)
+def _normalised(rows: np.ndarray) -> np.ndarray:
+    """Descriptors (N, C) scaled to a mean square of 1, so that the kernel treats all extractors alike."""
+    scaled: np.ndarray = rows * np.sqrt(rows.shape[1]) / np.linalg.norm(rows, axis=1, keepdims=True)
+    return scaled
 
 
 def sheet(images: list[np.ndarray]) -> np.ndarray:

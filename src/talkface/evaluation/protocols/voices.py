@@ -1,13 +1,8 @@
-"""What PAD hears of held-out voices, whom the LDM shows for them, and which recording decides what."""
+"""What PAD hears of held-out voices, and the portraits that are imagined for them."""
 
-import csv
-import logging
-import tempfile
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,28 +11,20 @@ import torch
 from talkface.data.attributes import FaceRes, Look, looks
 from talkface.data.faces import Portrait, held_out, portraits
 from talkface.data.pairs import VoiceAndFace, strangers, voices_with_faces
-from talkface.data.prepare import Item, Manifest
+from talkface.data.prepare import Manifest
 from talkface.diffusion.captions import age_group
-from talkface.errors import TalkfaceError
 from talkface.evaluation import report
-from talkface.evaluation.figures import picture, sync
-from talkface.evaluation.figures.motion import kernel_distance
-from talkface.evaluation.figures.performance import RATE, Performance, perform, track_file
-from talkface.evaluation.protocols.clips import frames_at, group_of
-from talkface.face.model import FaceModel, estimate_pose
-from talkface.face.tracker import FaceTrack
+from talkface.evaluation.figures import picture
+from talkface.evaluation.figures.distributions import kernel_distance
+from talkface.evaluation.judges.recognisers import dlib_recogniser, recognisers
+from talkface.evaluation.protocols.request import counted, leaving_out
 from talkface.systems.imagineid.config import EMOTIONS
-from talkface.systems.imagineid.imagination import Imagination
 from talkface.systems.imagineid.pipeline import ImagineIdPipeline
 from talkface.systems.imagineid.portrait import Imagined, Wish
 from talkface.systems.imagineid.voice import Listener, Speaker, one_mood
 
-logger = logging.getLogger(__name__)
-
-_SEEDS = 2  # portraits of each voice
-_ACTORS = 160  # recordings of acted moods
-_TRIPLES = 8  # of recordings that are exchanged
-_LEAST_LOOKS = 30  # pictures of each kind for a kernel distance
+_PORTRAITS = 2  # imagined for each voice
+_LEAST_PICTURES = 30  # of each kind for a kernel distance
 
 
 @dataclass
@@ -45,10 +32,10 @@ class Voices:
     """Figures and pictures of held-out voices.
 
     Attributes:
-        rows: figures of each voice.
-        whole: figures of all voices together.
-        strips: portraits of each voice.
-        nearest: portraits, each beside the training picture that is most alike.
+        rows: Figures of each voice.
+        whole: Figures of all voices together.
+        strips: Portraits of each voice.
+        nearest: Portraits, each beside the most similar training picture.
     """
 
     rows: list[dict[str, Any]] = field(default_factory=list)
@@ -59,92 +46,85 @@ class Voices:
 
 @dataclass(frozen=True)
 class _Subject:
-    """A held-out person: what the voice tells, how the person looks, and who was imagined."""
+    """A held-out person.
+
+    Attributes:
+        pair: A recording and a picture.
+        speaker: What the voice tells.
+        look: What FaceRes sees in the picture.
+        imagined: Portraits imagined for the voice.
+        imagined_looks: What FaceRes sees in them.
+    """
 
     pair: VoiceAndFace
     speaker: Speaker
     look: Look
     imagined: list[Imagined]
-    looks: list[Look]
+    imagined_looks: list[Look]
 
 
 def judge_voices(
     pipeline: ImagineIdPipeline, manifest: Manifest, limit: int | None, seed: int, wish: Wish
 ) -> Voices:
     """Imagine portraits for voices of held-out people, one recording each; compare them with the people."""
-    album, look = portraits(manifest), FaceRes()
+    album = portraits(manifest)
     known = looks(manifest, album)
     pairs = list({pair.person: pair for pair in strangers(list(voices_with_faces(manifest)))}.values())
     pairs = pairs if not limit else pairs[:: max(1, len(pairs) // limit)][:limit]
-    subjects = []
-    for number, pair in enumerate(pairs):
-        logger.info("voice %d/%d", number + 1, len(pairs))
-        try:
-            subjects.append(_imagine(pipeline, manifest, pair, known, look, seed + _SEEDS * number, wish))
-        except TalkfaceError as error:
-            logger.warning("%s: left out: %s", pair.item.key, error)
+    describe, subjects = FaceRes(), []
+    for number, pair in enumerate(counted(pairs, lambda pair: f"voice of {pair.item.key}")):
+        with leaving_out(pair.item.key):
+            speaker = pipeline.listener.speaker(manifest.file(pair.item))
+            first = seed + _PORTRAITS * number
+            imagined = [
+                pipeline.models.imaginer(speaker, one_mood("neutral"), first + take, wish)
+                for take in range(_PORTRAITS)
+            ]
+            seen = [describe(one.image, one.points) for one in imagined]
+            subjects.append(_Subject(pair, speaker, known[pair.portrait.key], imagined, seen))
     if not subjects:
         return Voices()
     rows = [_row(subject) for subject in subjects]
     for row, ranks in zip(rows, _ranks(pipeline.listener, subjects), strict=True):
         row |= {f"r{reach}": float(ranks < reach) for reach in (1, 5, 10)}
-    voices = Voices(rows, _chances(subjects))
-    voices.whole |= _faces(subjects, rows) | _fidelity(subjects, album)
-    train = [portrait for portrait in album if portrait.split == "train"]
-    voices.whole |= _copies(subjects, train, known, voices)
-    voices.strips = [
-        report.strip([subject.pair.portrait.image(), *(i.image for i in subject.imagined)])
+    whole = _chances(subjects) | _likeness(subjects, rows) | _kernel_distances(subjects, album)
+    nearest = _NearestTraining([portrait for portrait in album if portrait.split == "train"], known)
+    whole |= nearest.figures(subjects)
+    strips = [
+        report.strip([subject.pair.portrait.image(), *(one.image for one in subject.imagined)])
         for subject in subjects
     ]
-    return voices
-
-
-def _imagine(
-    pipeline: ImagineIdPipeline,
-    manifest: Manifest,
-    pair: VoiceAndFace,
-    known: dict[str, Look],
-    look: FaceRes,
-    seed: int,
-    wish: Wish,
-) -> _Subject:
-    speaker = pipeline.listener.speaker(manifest.file(pair.item))
-    imagined = [
-        pipeline.models.imaginer(speaker, one_mood("neutral"), seed + take, wish) for take in range(_SEEDS)
-    ]
-    seen = [look(one.image, one.points) for one in imagined]
-    return _Subject(pair, speaker, known[pair.portrait.key], imagined, seen)
+    return Voices(rows, whole, strips, nearest.strips(subjects))
 
 
 def _row(subject: _Subject) -> dict[str, Any]:
-    """What one voice told and what was shown, beside what FaceRes sees in the person's picture."""
+    """What one voice told and what its portraits show, compared with what FaceRes sees in the picture."""
     man, years = subject.look.male > 0.5, subject.look.age
+    shown = subject.imagined_looks
     row: dict[str, Any] = {"name": subject.pair.item.key, "group": "man" if man else "woman"}
     row["sex_heard"] = float((subject.speaker.male > 0.5) == man)
-    row["sex_shown"] = float(np.mean([(look.male > 0.5) == man for look in subject.looks]))
+    row["sex_shown"] = float(np.mean([(look.male > 0.5) == man for look in shown]))
     row["age_group_heard"] = float(age_group(subject.speaker.age) == age_group(years))
-    row["age_group_shown"] = float(
-        np.mean([age_group(look.age) == age_group(years) for look in subject.looks])
-    )
+    row["age_group_shown"] = float(np.mean([age_group(look.age) == age_group(years) for look in shown]))
     row["age_error_heard"] = abs(subject.speaker.age - years)
-    row["portrait_adherence"] = float(
-        np.mean([one.adherence for one in subject.imagined if one.adherence is not None])
-    )
+    adherence = [one.adherence for one in subject.imagined if one.adherence is not None]
+    row["portrait_adherence"] = float(np.mean(adherence))
     row["tries"] = float(np.mean([one.tries for one in subject.imagined]))
     return row
 
 
 def _ranks(listener: Listener, subjects: list[_Subject]) -> np.ndarray:
-    """How many other people's faces suit each voice better than its own person's, (N,)."""
+    """How many other people's faces fit each voice better than its own speaker's, (N,)."""
     features = torch.from_numpy(np.stack([s.look.features for s in subjects])).float().to(listener.device)
     with torch.inference_mode():
         faces = listener.pad.faces(features).cpu().numpy()
     likeness = np.stack([s.speaker.semantic for s in subjects]) @ faces.T
-    return (likeness > likeness.diagonal()[:, None]).sum(1)
+    better: np.ndarray = (likeness > likeness.diagonal()[:, None]).sum(1)
+    return better
 
 
 def _chances(subjects: list[_Subject]) -> dict[str, Any]:
-    """What guessing would give."""
+    """What guessing would give, and the number of voices."""
     count = len(subjects)
     sexes = Counter(subject.look.male > 0.5 for subject in subjects)
     ages = Counter(age_group(subject.look.age) for subject in subjects)
@@ -158,232 +138,107 @@ def _chances(subjects: list[_Subject]) -> dict[str, Any]:
     }
 
 
-def _faces(subjects: list[_Subject], rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """Likeness between seeds, voices and real people.
+def _likeness(subjects: list[_Subject], rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Cosines between portraits of one voice, between those of different voices, and between real people.
 
-    Cosines of these descriptors lie near one another for all people; ``centred`` is taken from the mean of
-    the faces of one kind.
+    ``centred`` figures are computed after the mean descriptor of the faces of one kind is subtracted: without
+    it, the cosines of dlib's descriptors are high for all pairs of people.
+
+    Args:
+        subjects: The people.
+        rows: Take the figures of each voice.
+
+    Returns:
+        Figures of all voices.
     """
     found: dict[str, Any] = {}
-    for judge, describe in (("", picture.recogniser()), ("_mobileface", picture.second_recogniser())):
-        if describe is None:
-            continue
+    for suffix, describe in recognisers().items():
         real = np.stack([describe(s.pair.portrait.image(), s.pair.portrait.points) for s in subjects])
         made = np.stack([[describe(one.image, one.points) for one in s.imagined] for s in subjects])
-        flat = made.reshape(-1, made.shape[-1])
+        middle = made.reshape(-1, made.shape[-1]).mean(0)
         for row, (a, b) in zip(rows, made[:, :2], strict=True):
-            row[f"csim_between_seeds{judge}"] = picture.likeness(a, b)["csim"]
-            middle = flat.mean(0)
-            row[f"csim_between_seeds_centred{judge}"] = picture.likeness(a - middle, b - middle)["csim"]
+            row[f"csim_between_seeds{suffix}"] = picture.cosine(a, b)
+            row[f"csim_between_seeds_centred{suffix}"] = picture.cosine(a - middle, b - middle)
         both = _between("people", real) | _between("voices", made[:, 0])
-        found |= {f"{name}{judge}": value for name, value in both.items()}
+        found |= {f"{name}{suffix}": value for name, value in both.items()}
     return found
 
 
-def _fidelity(subjects: list[_Subject], album: list[Portrait]) -> dict[str, float]:
-    """``kd_dlib128``: kernel distance of portraits' descriptors from those of strangers, times a thousand.
+def _between(name: str, faces: np.ndarray) -> dict[str, float]:
+    """Mean cosine of each descriptor (N, D) and the next one, plain and centred."""
+    pairs = list(pairwise([*faces, faces[0]]))
+    middle = faces.mean(0)
+    return {
+        f"csim_between_{name}": float(np.mean([picture.cosine(a, b) for a, b in pairs])),
+        f"csim_between_{name}_centred": float(
+            np.mean([picture.cosine(a - middle, b - middle) for a, b in pairs])
+        ),
+    }
 
-    The part of FID, for few pictures and with dlib as extractor (the restorer was trained with FaceRes);
-    ``_of_real`` is that of two halves of the strangers.
+
+def _kernel_distances(subjects: list[_Subject], album: list[Portrait]) -> dict[str, float]:
+    """``kd_dlib128``: kernel distance, times 1000, between portraits' descriptors and those of strangers.
+
+    It stands in for FID, for which there are too few pictures. dlib describes the faces because the restorer
+    was trained with FaceRes. ``kd_dlib128_of_real`` is the distance between two halves of the strangers.
     """
-    describe, strangers = picture.recogniser(), held_out(album, len(album))
-    if not describe or min(len(strangers) // 2, len(subjects)) < _LEAST_LOOKS:
+    describe, people = dlib_recogniser(), held_out(album, len(album))
+    if not describe or min(len(people) // 2, len(subjects)) < _LEAST_PICTURES:
         return {}
-    people = list(dict.fromkeys(portrait.person for portrait in strangers))
+    names = list(dict.fromkeys(portrait.person for portrait in people))
     halves = [
-        np.array([describe(p.image(), p.points) for p in strangers if people.index(p.person) % 2 == half])
+        np.array([describe(p.image(), p.points) for p in people if names.index(p.person) % 2 == half])
         for half in (0, 1)
     ]
     made = np.array([describe(one.image, one.points) for subject in subjects for one in subject.imagined])
     return {
         "kd_dlib128": 1000 * kernel_distance(made, np.concatenate(halves)),
-        "kd_dlib128_of_real": 1000 * kernel_distance(*halves),
+        "kd_dlib128_of_real": 1000 * kernel_distance(halves[0], halves[1]),
     }
 
 
-def _between(name: str, faces: np.ndarray) -> dict[str, float]:
-    """Mean likeness of each face (N, D) with the next one's, plain and from their mean."""
-    pairs = list(pairwise([*faces, faces[0]]))
-    middle = faces.mean(0)
-    return {
-        f"csim_between_{name}": float(np.mean([picture.likeness(a, b)["csim"] for a, b in pairs])),
-        f"csim_between_{name}_centred": float(
-            np.mean([picture.likeness(a - middle, b - middle)["csim"] for a, b in pairs])
-        ),
-    }
-
-
-def _copies(
-    subjects: list[_Subject], train: list[Portrait], known: dict[str, Look], voices: Voices
-) -> dict[str, Any]:
-    """How like the most similar training picture is, by FaceRes's features; for real strangers likewise."""
-    features = np.stack([known[portrait.key].features for portrait in train]).astype(np.float32)
-    middle = features.mean(0)
-    unit = lambda x: (x - middle) / np.linalg.norm(x - middle, axis=-1, keepdims=True)  # noqa: E731
-    candidates = unit(features)
-    alike = [unit(look.features.astype(np.float32)) @ candidates.T for s in subjects for look in s.looks]
-    real = [unit(s.look.features.astype(np.float32)) @ candidates.T for s in subjects]
-    images = [one.image for s in subjects for one in s.imagined]
-    beside = [[image, train[int(row.argmax())].image()] for image, row in zip(images, alike, strict=True)]
-    voices.nearest = [
-        report.strip([image for pair in beside[k : k + 5] for image in pair])
-        for k in range(0, min(65, len(beside)), 5)
-    ]
-    return {
-        "nearest_training_picture": float(np.mean([row.max() for row in alike])),
-        "nearest_training_picture_at_most": float(np.max([row.max() for row in alike])),
-        "nearest_training_picture_of_real": float(np.mean([row.max() for row in real])),
-        "nearest_training_picture_of_real_at_most": float(np.max([row.max() for row in real])),
-    }
-
-
-# -- moods -----------------------------------------------------------------------------------------
-
-
-def judge_moods(listener: Listener, manifest: Manifest, limit: int | None) -> list[dict[str, Any]]:
-    """Whether the mood of acted sentences of held-out actors is heard; empty where the data have none."""
-    acted = _acted(manifest)
-    items = [item for item in acted if item.split == "val"]
-    count = min(len(items), limit or _ACTORS)
-    rows = []
-    for item in (items[k] for k in np.linspace(0, len(items) - 1, count).round().astype(int)):
-        try:
-            speaker = listener.speaker(manifest.file(item))
-        except TalkfaceError as error:
-            logger.warning("%s: left out: %s", item.key, error)
-            continue
-        mood = listener.overall_mood(manifest.file(item), speaker)
-        right = EMOTIONS[int(mood.argmax())] == acted[item]
-        rows.append({"name": item.key, "group": acted[item], "emotion_heard": float(right)})
-    return rows
-
-
-def _acted(manifest: Manifest) -> dict[Item, str]:
-    """Recordings of acted moods; none where the data have no list of them."""
-    path = manifest.root / "emotion.tsv"
-    if not path.is_file():
-        return {}
-    with path.open(newline="") as file:
-        acted = {row["file"]: row["emotion"] for row in csv.DictReader(file, delimiter="\t")}
-    return {item: acted[item.file] for item in manifest.items if acted.get(item.file) in EMOTIONS}
-
-
-# -- which recording decides what ------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Shown:
-    """A video's person, told by two recognisers, lips and mean expression, all as its frames show them."""
-
-    face: np.ndarray | None
-    second: np.ndarray | None
-    lips: Performance
-    expression: np.ndarray
-
-
-def judge_swaps(
-    pipeline: ImagineIdPipeline, manifest: Manifest, items: list[Item], seed: int, **options: Any
-) -> list[dict[str, Any]]:
-    """Exchange one of three recordings after the other: what changes, and what does not?
-
-    Every row compares frames of a video with those before the exchange: CSIM, correlation of the mouth's
-    opening, and how far the mean expression has moved.
+class _NearestTraining:
+    """The training picture most similar to a face, by the cosine of FaceRes's centred features.
 
     Args:
-        pipeline: what is evaluated.
-        manifest: a prepared folder.
-        items: talking clips, in whose place others are put.
-        seed: of the first person.
-        options: of the pipeline.
+        train: Training pictures.
+        known: What FaceRes sees in each, by its key.
     """
-    wild = [item for item in items if group_of(item) == "wild"] or items
-    moods = [manifest.file(item) for item in _acted(manifest) if item.split == "val"]
-    rows = []
-    for number, own in enumerate(wild[:: max(1, len(wild) // _TRIPLES)][:_TRIPLES]):
-        others = [item for item in wild if item.corpus + item.speaker != own.corpus + own.speaker]
-        if not others:
-            continue
-        other = manifest.file(others[(7 * number) % len(others)])
-        mood = moods[(13 * number) % len(moods)] if moods else other
-        try:
-            rows += list(_swaps(pipeline, manifest, own, other, mood, seed + number, options))
-        except TalkfaceError as error:
-            logger.warning("%s: left out: %s", own.key, error)
-    return rows
 
+    def __init__(self, train: list[Portrait], known: dict[str, Look]) -> None:
+        features = np.stack([known[portrait.key].features for portrait in train]).astype(np.float32)
+        self.train, self._middle = train, features.mean(0)
+        self._candidates = self._unit(features)
 
-def _swaps(
-    pipeline: ImagineIdPipeline,
-    manifest: Manifest,
-    own: Item,
-    other: Path,
-    mood: Path,
-    seed: int,
-    options: dict[str, Any],
-) -> Iterator[dict[str, Any]]:
-    mine, real = manifest.file(own), manifest.track(own)
-    before = _show(pipeline, mine, mine, mine, seed, options)
-    track = FaceTrack(0, real.times, real.points, real.found, real.frames)
-    true, span = perform(track, pipeline.models.face), (float(track.times[0]), float(track.times[-1]))
-    for swapped, given in (
-        ("identity", (mine, other, mine)),
-        ("content", (other, mine, mine)),
-        ("emotion", (mine, mine, mood)),
-    ):
-        after = _show(pipeline, *given, seed, options)
-        row: dict[str, Any] = {"name": f"{own.key}/{Path(given[1]).stem}", "group": f"{swapped} swapped"}
-        if before.face is not None and after.face is not None:
-            row["csim_kept"] = picture.likeness(before.face, after.face)["csim"]
-        if before.second is not None and after.second is not None:
-            row["csim_kept_mobileface"] = picture.likeness(before.second, after.second)["csim"]
-        row["opening_kept"] = _alike(before.lips, after.lips)
-        row["expression_moved"] = float(np.sqrt(np.square(after.expression - before.expression).mean()))
-        if swapped != "content":
-            row["aperture_r_before"], row["aperture_r_after"] = (
-                _alike(_within(shown.lips, *span), true) for shown in (before, after)
-            )
-        yield row
+    def _unit(self, features: np.ndarray) -> np.ndarray:
+        centred = features - self._middle
+        unit: np.ndarray = centred / np.linalg.norm(centred, axis=-1, keepdims=True)
+        return unit
 
+    def cosines(self, look: Look) -> np.ndarray:
+        """Cosine with every training picture, (N,)."""
+        alike: np.ndarray = self._unit(look.features.astype(np.float32)) @ self._candidates.T
+        return alike
 
-def _show(
-    pipeline: ImagineIdPipeline,
-    content: Path,
-    identity: Path,
-    emotion: Path,
-    seed: int,
-    options: dict[str, Any],
-) -> _Shown:
-    take: Imagination = pipeline(content, seed=seed, identity_from=identity, emotion_from=emotion, **options)[
-        0
-    ]
-    with tempfile.TemporaryDirectory() as folder:
-        path = take.save(Path(folder) / "take.mp4")
-        track = track_file(path, pipeline.models.imaginer.tracker)
-        middle = len(track.points) // 2
-        frame = next(frames_at(path, [int(track.frames[middle])]))
-    face, second = (
-        describe(frame, track.points[middle]) if describe else None
-        for describe in (picture.recogniser(), picture.second_recogniser())
-    )
-    return _Shown(
-        face, second, perform(track, pipeline.models.face), _expression(pipeline.models.face, take, track)
-    )
+    def figures(self, subjects: list[_Subject]) -> dict[str, float]:
+        """Mean and highest cosine, of portraits and, for comparison, of the real people."""
+        made = [self.cosines(look).max() for subject in subjects for look in subject.imagined_looks]
+        real = [self.cosines(subject.look).max() for subject in subjects]
+        return {
+            "nearest_training_picture": float(np.mean(made)),
+            "nearest_training_picture_at_most": float(np.max(made)),
+            "nearest_training_picture_of_real": float(np.mean(real)),
+            "nearest_training_picture_of_real_at_most": float(np.max(real)),
+        }
 
-
-def _expression(face: FaceModel, take: Imagination, track: FaceTrack) -> np.ndarray:
-    """Mean coefficients (U + M,) by which the tracked face differs from the portrait's at rest."""
-    neutral = face.fit(take.imagined.points[None]).neutral
-    apart = (estimate_pose(track.points, neutral).invert(track.points).mean(0) - neutral)[None]
-    return np.concatenate([face.project_upper(apart), face.project_mouth(apart)], 1)[0]
-
-
-def _within(performance: Performance, start: float, stop: float) -> Performance:
-    """The part of a performance that begins with its file, from ``start`` to ``stop`` seconds."""
-    first, last = int(np.ceil(start * RATE - 1e-6)), int(np.floor(stop * RATE + 1e-6)) + 1
-    part = slice(first, last)
-    return Performance(performance.points[part], performance.motion[part], performance.found[part])
-
-
-def _alike(a: Performance, b: Performance) -> float:
-    length = min(len(a), len(b))
-    return sync.best_correlation(a.opening[:length], b.opening[:length])
+    def strips(self, subjects: list[_Subject]) -> list[np.ndarray]:
+        """Portraits beside their nearest training pictures, five pairs a strip."""
+        beside = [
+            [one.image, self.train[int(self.cosines(look).argmax())].image()]
+            for subject in subjects
+            for one, look in zip(subject.imagined, subject.imagined_looks, strict=True)
+        ]
+        return [
+            report.strip([image for pair in beside[k : k + 5] for image in pair])
+            for k in range(0, min(65, len(beside)), 5)
+        ]

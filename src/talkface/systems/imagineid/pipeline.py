@@ -190,7 +190,7 @@ class ImagineIdPipeline(Pipeline[ImagineIdParts]):
                 f"there are no adapters for the base {self.parts.base.name}: choose renderer warp, or train them "
                 "(recipes/imagineid-tia.yaml, -sca, -mba)"
             )
-        parts = PARTS if renderer == "diffusion" else PARTS[:1]
+        parts = PARTS if renderer == "diffusion" else PARTS[:3]
         if not wish.without <= set(parts):
             raise InvalidOption(
                 f"{renderer} cannot do without {', '.join(wish.without - set(parts))}; "

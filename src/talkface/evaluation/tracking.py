@@ -1,4 +1,4 @@
-"""What is measured: one person's tracked face in a video, on a common clock of 25 frames a second."""
+"""What is measured: one person's tracked face in a video, resampled to 25 frames per second."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,17 +12,17 @@ from talkface.face.motion import FaceMotion
 from talkface.face.tracker import FaceTrack, FaceTracker
 from talkface.media.video import VideoReader
 
-RATE = 25.0  # frames a second at which everything is compared
+COMMON_FPS = 25.0  # frames per second at which all videos are compared
 
 
 @dataclass(frozen=True)
-class Performance:
-    """A face over time.
+class TrackedFace:
+    """A face over time, at 25 frames per second.
 
     Attributes:
-        points: (T, 478, 3) mesh, pixels.
-        motion: (T) coefficients of the FaceModel.
-        found: (T,) whether the face was seen.
+        points: (T, 478, 3) mesh in pixels of the video.
+        motion: T frames of coefficients of the :class:`FaceModel`.
+        found: (T,) bool, whether the tracker saw the face in the nearest frame.
     """
 
     points: np.ndarray
@@ -32,9 +32,8 @@ class Performance:
     def __len__(self) -> int:
         return len(self.points)
 
-    def first(self, length: int) -> "Performance":
-        """The first ``length`` frames."""
-        return Performance(self.points[:length], self.motion[:length], self.found[:length])
+    def __getitem__(self, part: slice) -> "TrackedFace":
+        return TrackedFace(self.points[part], self.motion[part], self.found[part])
 
     @property
     def opening(self) -> np.ndarray:
@@ -43,23 +42,37 @@ class Performance:
 
     @property
     def width(self) -> np.ndarray:
-        """Distance of the mouth's corners over inter-ocular distance, (T,)."""
+        """Distance between the corners of the mouth over inter-ocular distance, (T,)."""
         return self._distance(*tp.MOUTH_CORNERS)
 
     @property
     def jaw(self) -> np.ndarray:
-        """Distance of chin and nose tip over inter-ocular distance, (T,)."""
+        """Distance between chin and nose tip over inter-ocular distance, (T,)."""
         return self._distance(tp.CHIN, tp.NOSE_TIP)
 
     def _distance(self, a: int, b: int) -> np.ndarray:
         gap = np.linalg.norm(self.points[:, a, :2] - self.points[:, b, :2], axis=-1)
-        return gap / tp.inter_ocular(self.points)
+        relative: np.ndarray = gap / tp.inter_ocular(self.points)
+        return relative
 
 
-def perform(track: FaceTrack, model: FaceModel, start: float = 0.0, stop: float = np.inf) -> Performance:
-    """Bring a track to 25 fps on the clock of its file, from ``start`` to ``stop`` seconds at most."""
+def resample_track(
+    track: FaceTrack, model: FaceModel, start: float = 0.0, stop: float = np.inf
+) -> TrackedFace:
+    """Resample a track to 25 fps and fit the 3DMM.
+
+    Args:
+        track: The face in the frames of a video.
+        model: The 3DMM.
+        start: First second; later if the track begins later.
+        stop: Last second; earlier if the track ends earlier.
+
+    Returns:
+        Meshes at multiples of 1/25 s of the video's own time, interpolated linearly.
+    """
     begin, end = max(start, float(track.times[0])), min(stop, float(track.times[-1]))
-    times = np.arange(np.ceil(begin * RATE - 1e-6), np.floor(end * RATE + 1e-6) + 1) / RATE
+    first, last = ticks_within(begin, end)
+    times = np.arange(first, last + 1) / COMMON_FPS
     right = np.clip(np.searchsorted(track.times, times), 1, max(1, len(track.times) - 1))
     left = right - 1
     right = np.minimum(right, len(track.times) - 1)
@@ -67,19 +80,35 @@ def perform(track: FaceTrack, model: FaceModel, start: float = 0.0, stop: float 
     share = np.clip((times - track.times[left]) / span, 0.0, 1.0)[:, None, None]
     points = ((1 - share) * track.points[left] + share * track.points[right]).astype(np.float32)
     nearest = np.where(share[:, 0, 0] > 0.5, right, left)
-    return Performance(points, model.fit(points, RATE).motion, track.found[nearest])
+    return TrackedFace(points, model.fit(points, COMMON_FPS).motion, track.found[nearest])
+
+
+def ticks_within(start: float, stop: float) -> tuple[int, int]:
+    """First and last multiple of 1/25 s from ``start`` to ``stop`` seconds, counted from time 0."""
+    return int(np.ceil(start * COMMON_FPS - 1e-6)), int(np.floor(stop * COMMON_FPS + 1e-6))
+
+
+def common_span(tracks: list[FaceTrack]) -> tuple[float, float]:
+    """First and last second that all tracks cover."""
+    return max(float(t.times[0]) for t in tracks), min(float(t.times[-1]) for t in tracks)
+
+
+def of_equal_length(faces: list[TrackedFace]) -> list[TrackedFace]:
+    """All of them cut to the length of the shortest."""
+    length = min(map(len, faces))
+    return [face[:length] for face in faces]
 
 
 def track_file(path: Path, tracker: FaceTracker, like: FaceTrack | None = None) -> FaceTrack:
     """The longest track of a video file.
 
     Args:
-        path: the video.
-        tracker: finds the faces.
-        like: prefer tracks that lie where this one does, that is, the same person in a copy of its video.
+        path: The video.
+        tracker: Finds the faces.
+        like: Prefer tracks that lie where this one does: the same person in a copy of its video.
 
     Raises:
-        NoFaceFound: there is none.
+        NoFaceFound: There is none.
     """
     with VideoReader(path) as reader:
         tracks = tracker.track_video((frame.time, frame.image) for frame in reader)
@@ -90,7 +119,7 @@ def track_file(path: Path, tracker: FaceTracker, like: FaceTrack | None = None) 
 
 
 def head_distance(a: FaceTrack, b: FaceTrack) -> float:
-    """Median distance of the eyes' outer corners over time, in inter-ocular distances."""
+    """Median over time of the distance between the outer eye corners, in inter-ocular distances."""
     corners = np.array(tp.EYE_OUTER)
     where = b.points[:, corners, :2].reshape(len(b.points), -1)
     there = np.stack([np.interp(a.times, b.times, column) for column in where.T], -1).reshape(-1, 2, 2)

@@ -15,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 
 from talkface.errors import TalkfaceError
 from talkface.training import lent
+from talkface.training.lent_trainings import TRAININGS, chosen, contents_of
 
 MIB = 2**20
 
@@ -33,8 +34,8 @@ def main(arguments: list[str] | None = None) -> int:
 def _pack(given: argparse.Namespace) -> int:
     from talkface.data.pack import pack
 
-    names = lent.chosen(given.trainings)
-    contents = lent.contents_of(names)
+    names = chosen(given.trainings)
+    contents = contents_of(names)
     wheels = lent.wheels_in(given.wheels, contents.wheels) if given.wheels else []
     sizes = pack(given.prepared, given.pack, contents, wheels)
     code = lent.code_size()
@@ -52,13 +53,12 @@ def _pack(given: argparse.Namespace) -> int:
 
 def _train(given: argparse.Namespace) -> int:
     with tempfile.TemporaryDirectory() as folder:
-        place = lent.Place(
-            (given.work or Path(folder)).resolve(), given.tiny, given.device, given.steps, given.batch
-        )
-        report = lent.train(given.pack, given.out, given.trainings, given.budget, place)
+        work = (given.work or Path(folder)).resolve()
+        space = lent.Workspace(work, given.tiny, given.device, given.steps, given.batch)
+        report = lent.train(given.pack, given.out, given.trainings, given.budget, space)
     failed = [name for name, state in report["trainings"].items() if state["ended"]]
     for name, state in report["trainings"].items():
-        print(lent.told(name, state))
+        print(lent.report_line(name, state))
     return 1 if failed else 0
 
 
@@ -95,7 +95,7 @@ def _parser() -> argparse.ArgumentParser:
             dest="trainings",
             required=True,
             type=lambda text: text.split(","),
-            help=f"some of {','.join(lent.TRAININGS)}",
+            help=f"some of {','.join(TRAININGS)}",
         )
     collect = steps.add_parser(
         "collect", help="join, check, compare with the shipped, install what is better"

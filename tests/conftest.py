@@ -1,5 +1,7 @@
 """Input files that tests share, made from the bundled examples."""
 
+import json
+import shutil
 import wave
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -7,6 +9,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -15,11 +18,13 @@ from PIL import Image
 
 import talkface
 from talkface import cli
-from talkface.data.faces import portraits
+from talkface.data.faces import Portrait, keep, portraits
 from talkface.data.prepare import Item, Manifest
 from talkface.diffusion.autoencoder import FaceAutoencoder
 from talkface.diffusion.config import AutoencoderConfig
 from talkface.diffusion.model import FaceDiffusion
+from talkface.face.crop import cut, transform
+from talkface.face.portrait import portrait_matrix
 from talkface.face.tracker import FaceTracker
 from talkface.hub import save_pretrained
 from talkface.media.video import VideoReader
@@ -204,6 +209,36 @@ def prepared_clips(talking: Path, tmp_path_factory: pytest.TempPathFactory) -> P
         features = np.zeros((150, 512), np.float16)
         np.savez(folder / "speech" / f"{split}.npz", audio=audio, features=features)
     Manifest(folder, talking.parent, items).save()
+    return folder
+
+
+@pytest.fixture(scope="session")
+def prepared_people(
+    prepared_clips: Path, talking_frames: list[np.ndarray], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A prepared folder of four people's clips, all the same, and of eight faces; copy it to change it."""
+    folder = tmp_path_factory.mktemp("people")
+    source = Manifest.load(prepared_clips)
+    people = {"ann": "train", "bea": "train", "cid": "dev", "dan": "val"}
+    items = []
+    for name, split in people.items():
+        items.append(Item(key=name, file=source.items[0].file, corpus="own", speaker=name, split=split))
+        for kind in ("tracks", "speech"):
+            (folder / kind).mkdir(exist_ok=True)
+            shutil.copy(prepared_clips / kind / "train.npz", folder / kind / f"{name}.npz")
+    manifest = Manifest(folder, source.root, items)
+    manifest.save()
+    (folder / "sync.json").write_text(json.dumps({"ann": 0.5, "bea": -1.0}))
+    track, album = manifest.track(items[0]), []
+    splits = ("train", "train", "train", "train", "train", "dev", "dev", "val")
+    for number, split in enumerate(splits):
+        points, image = track.points[9 * number], talking_frames[9 * number]
+        matrix = portrait_matrix(points, image.shape[1::-1])
+        jpeg = cv2.imencode(".jpg", cut(image, matrix, 256)[:, :, ::-1])[1].ravel()
+        moved, generated = transform(points, matrix), number == 1
+        album.append(Portrait(f"face{number}", f"person{number}", split, jpeg, moved, 5.0, generated))
+    keep(folder / "faces.npz", album)
+    write_looks(folder)
     return folder
 
 

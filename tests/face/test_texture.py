@@ -92,7 +92,7 @@ def test_a_spoilt_eye_is_drawn_as_the_rest_of_the_face_tells(texture, face) -> N
 
 def test_it_is_learnt_from_portraits(prepared: Path, tmp_path: Path) -> None:
     config = FaceTextureConfig(side=48, components=4, sharpness=0.0, opened=0.0, held_out=1)
-    metrics = FaceTextureTask.solve(config, prepared, tmp_path)
+    metrics = FaceTextureTask(config, prepared).solve(tmp_path)
     assert metrics["val_error"] < metrics["val_parts_of_mean"] < 60
     made = FaceTexture.from_pretrained(str(tmp_path / "export"))
     assert made.mean.shape == (48, 48, 3)

@@ -40,7 +40,13 @@ _COPIES = {torch.ops.aten.copy_.default, torch.ops.aten._to_copy.default}
 class OneDevice(TorchDispatchMode):
     """Refuses what a GPU refuses: an operation on tensors of two devices, single numbers of the CPU apart."""
 
-    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+    def __torch_dispatch__(
+        self,
+        operation: Callable[..., object],
+        types: object,
+        args: tuple[object, ...] = (),
+        kwargs: dict[str, object] | None = None,
+    ) -> object:
         given = [t for t in tree_leaves((args, kwargs or {})) if isinstance(t, Tensor)]
         devices = {t.device.type for t in given if t.ndim or t.device.type != "cpu"}
         if operation not in _COPIES and len(devices) > 1:
@@ -48,7 +54,7 @@ class OneDevice(TorchDispatchMode):
         return operation(*args, **(kwargs or {}))
 
 
-def bare(kind: type[Task], config: Any, modules: dict[str, torch.nn.Module], **others: Any) -> Any:
+def bare(kind: type[Task], config: object, modules: dict[str, torch.nn.Module], **others: object) -> Task:
     """A task as its constructor leaves it on another device, without data."""
     task = object.__new__(kind)
     vars(task).update(config=config, device=ELSEWHERE, modules=modules, **others)

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -64,7 +65,7 @@ def task_of(folder: Path, pixels: int, **settings: float) -> RefinerTask:
     return RefinerTask(RefinerTrainConfig(model=model, **given), folder)
 
 
-def test_parts_scale(face) -> None:
+def test_parts_scale(face: FaceModel) -> None:
     _, points = portrait(face)
     assert parts(MOUTH.pixels) == PARTS
     for part, fine in zip(PARTS, parts(256), strict=True):
@@ -78,7 +79,7 @@ def test_parts_scale(face) -> None:
     assert [fineness(pixels) for pixels in (64, 128, 192, 256, 512)] == [1, 1, 2, 2, 4]
 
 
-def test_the_shipped_refiner_draws_what_it_drew(face) -> None:
+def test_the_shipped_refiner_draws_what_it_drew(face: FaceModel) -> None:
     """What it changes of the warp, as means of squares, before crops had other sizes."""
     change = (drawn(face, Refiner.from_pretrained()) - drawn(face, None)).mean(-1)
     squares = change[112:176, 96:160].reshape(4, 16, 4, 16).mean((1, 3))
@@ -99,7 +100,7 @@ def middle(change: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("times", [1, 2], ids=["small face", "large face"])
-def test_a_finer_crop_is_pasted_where_it_was_cut(face, times: int) -> None:
+def test_a_finer_crop_is_pasted_where_it_was_cut(face: FaceModel, times: int) -> None:
     """The small face's is shrunk first, the large one's is not."""
     plain = drawn(face, None, times)
     usual, fine = (drawn(face, constant(pixels), times) - plain for pixels in (128, 256))
@@ -108,7 +109,7 @@ def test_a_finer_crop_is_pasted_where_it_was_cut(face, times: int) -> None:
     np.testing.assert_allclose(middle(fine), middle(usual), atol=0.11 * times)
 
 
-def test_a_finer_plate_is_the_usual_one_enlarged(face) -> None:
+def test_a_finer_plate_is_the_usual_one_enlarged(face: FaceModel) -> None:
     image, points = portrait(face, 2)
     corners = 120 * plate_corners(face.mean) + np.array([256, 220, 0], np.float32)
     mean = np.random.default_rng(0).random((HEIGHT, WIDTH, 3)).astype(np.float32)
@@ -134,7 +135,7 @@ def test_a_deeper_discriminator_judges_larger_patches(levels: int) -> None:
 @pytest.mark.parametrize(
     "settings", [{"pixels": 100}, {"pixels": 0}, {"widths": (8, 8), "blocks": (1, 1, 1)}], ids=str
 )
-def test_sizes_that_do_not_fit_are_refused(settings) -> None:
+def test_sizes_that_do_not_fit_are_refused(settings: dict[str, Any]) -> None:
     with pytest.raises(InvalidOption, match="a refiner"):
         RefinerConfig(**settings)
 
@@ -155,7 +156,9 @@ def test_pairs_of_another_size_show_the_same(prepared_clips: Path) -> None:
 
 
 @pytest.mark.parametrize("pixels", [64, 256])
-def test_a_refiner_overfits_one_batch_and_draws(face, prepared_clips: Path, tmp_path: Path, pixels) -> None:
+def test_a_refiner_overfits_one_batch_and_draws(
+    face: FaceModel, prepared_clips: Path, tmp_path: Path, pixels: int
+) -> None:
     torch.manual_seed(0)
     task = task_of(prepared_clips, pixels, adversarial_start=10**6)
     mouths, eyes = task.draw(np.random.default_rng(0))

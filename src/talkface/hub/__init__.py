@@ -17,6 +17,7 @@ from talkface.hub.pretrained import (
     find_pretrained,
     hub_snapshot,
     load_pretrained,
+    pretrained_config,
     save_pretrained,
 )
 from talkface.hub.sources import (
@@ -52,5 +53,6 @@ __all__ = [
     "load_pretrained",
     "model_path",
     "models_for",
+    "pretrained_config",
     "save_pretrained",
 ]

@@ -90,10 +90,10 @@ def load_pretrained(
     from safetensors.torch import load
 
     folder = _model_directory(str(name_or_path), subfolder, revision)
+    config = _read_config(folder)
     try:
-        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
         data = (folder / WEIGHTS).read_bytes()
-    except (OSError, ValueError) as error:
+    except OSError as error:
         raise ModelUnavailable(f"the model in {folder} cannot be read: {one_line(error)}") from error
     expected = config.pop("_sha256", None)
     if expected and hashlib.sha256(data).hexdigest() != expected:
@@ -104,6 +104,23 @@ def load_pretrained(
         raise ModelUnavailable(f"{folder / WEIGHTS} is damaged: {one_line(error)}") from error
     config.pop("_talkface_version", None)
     return config, {name: t.float() if t.is_floating_point() else t for name, t in state.items()}
+
+
+def pretrained_config(name_or_path: str | Path) -> dict[str, Any]:
+    """The config of a model that ``save_pretrained`` wrote, without reading its weights.
+
+    Raises:
+        ModelUnavailable: Nothing of that name can be found, or its config is damaged.
+    """
+    return _read_config(_model_directory(str(name_or_path), None, None))
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    try:
+        config: dict[str, Any] = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelUnavailable(f"the model in {folder} cannot be read: {one_line(error)}") from error
+    return config
 
 
 def build_pretrained(

@@ -17,6 +17,7 @@ from talkface.hub import COMPACT, find_pretrained
 from talkface.media.audio import AudioInfo, probe_audio
 from talkface.media.source import SourceVideo, parse_time
 from talkface.options import number_within, resolve_device, resolve_dtype, whole_seed
+from talkface.performance.marks import check_together
 from talkface.performance.model import DiffusionPrior, MotionModel
 from talkface.rendering.refiner import Refiner
 from talkface.speech.features import ContentEncoder
@@ -54,14 +55,16 @@ class Parts:
             further: folders that it may hold beside those of these networks.
 
         Raises:
-            ModelUnavailable: There is no such directory, it holds none of them, or one is damaged.
+            ModelUnavailable: There is no such directory, it holds none of them, one is damaged, or one was
+                trained over others than these.
         """
         if place != COMPACT:
             check_directory(place, [*(folder for folder, _ in cls.folders().values()), *further])
-        return {
-            name: kind.from_pretrained(find_pretrained(place, folder) or folder)
-            for name, (folder, kind) in cls.folders().items()
-        }
+        found = {n: find_pretrained(place, folder) or folder for n, (folder, _) in cls.folders().items()}
+        parts = {name: kind.from_pretrained(found[name]) for name, (_, kind) in cls.folders().items()}
+        if place != COMPACT:  # the shipped ones belong together
+            check_together(found.values(), parts["face"], parts["speech"], parts["motion"])
+        return parts
 
     @classmethod
     def debug(cls) -> dict[str, Any]:

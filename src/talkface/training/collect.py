@@ -1,7 +1,10 @@
-"""What a lent machine has trained, against what is shipped: by split "dev", here, on the CPU.
+"""Compares what a lent machine has trained with the shipped models, and installs what is better.
 
-A model takes the shipped one's place when it is better and when what it stands on is in place; nothing is
-half replaced: with another face LDM, adapters that were trained over the old one must come along.
+Both are measured on split "dev", on the CPU.
+
+A model takes the shipped one's place when it is better and the models that it was trained over are in place,
+too. A new face LDM is installed only together with new adapters, because the old ones were trained over the
+old LDM.
 """
 
 import logging
@@ -16,28 +19,29 @@ import numpy as np
 
 from talkface.errors import InvalidOption
 from talkface.hub import CARD, CONFIG, load_pretrained, save_pretrained
-from talkface.training.lent import ROOT, TRAININGS, Training
+from talkface.training.lent import ROOT
+from talkface.training.lent_trainings import TRAININGS, Training
 from talkface.training.parcels import join
 from talkface.training.task import Task
 
 logger = logging.getLogger(__name__)
 
-_OTHERS = 12  # clips and portraits beside those of split "dev": trainings want some, to be set up
-_FACES = 64  # that are drawn to judge a face LDM
+_OTHER_ITEMS = 12  # clips and portraits beside those of split "dev": tasks need some to be set up
+_DRAWN_FACES = 64  # by which a face LDM is judged
 _ON_LDM = ("imagineid-tia", "imagineid-sca", "tccp-video")
 _BASE = ("face-diffusion", "imagineid-sca", "face-autoencoder", "face-restorer", "face-texture")
 
 
 @dataclass
 class Verdict:
-    """How a new model did against the shipped one.
+    """How a new model compares with the shipped one.
 
     Attributes:
         model: its name.
-        new, shipped: figures of both; the shipped one's are empty where there is none to compare.
+        new, shipped: metrics of both; the shipped one's are empty where there is none to compare.
         better: whether the new one is.
-        missing: what would have to come along.
-        installed: whether it took the place.
+        missing: models that would have to be installed together with it.
+        installed: whether it was installed.
     """
 
     model: str
@@ -67,17 +71,19 @@ def collect(
     take: Sequence[str] = (),
     keep: Path | None = None,
 ) -> list[Verdict]:
-    """Join, check, judge and install.
+    """Join the parts, check the models, judge them and install what is better.
 
     Args:
-        out: what ``train`` left.
-        pack: what it trained on.
+        out: folder that :func:`talkface.training.lent.train` wrote.
+        pack: what the models were trained on.
         weights: folder of the shipped models.
-        tiny: whether it was a test: the same, with fewer pictures.
-        install: whether what is better takes the shipped model's place.
-        also: models that were trained here over the new ones and come along, in folders of their names.
-        keep: where the models are left, too, with what they stand on: to train more over them here.
-        take: names of models that somebody has looked at and found better, whatever the figures.
+        tiny: whether this is a test, with fewer pictures.
+        install: whether what is better replaces the shipped model.
+        also: models that were trained here over the new ones, in folders of their names; they are installed
+            with them.
+        take: names of models that somebody has looked at and found better, whatever their metrics.
+        keep: a folder that gets a copy of the models and of those that they were trained over, so that more
+            can be trained over them here.
 
     Raises:
         InvalidOption: a part or a model is missing or damaged.
@@ -89,13 +95,13 @@ def collect(
         report = join(out, models)
         for model in also:
             shutil.copytree(model / "export" if (model / "export").is_dir() else model, models / model.name)
-        unpack(pack, prepared, only="dev", most=_OTHERS)
+        unpack(pack, prepared, only="dev", most=_OTHER_ITEMS)
         verdicts = []
         for name, training in TRAININGS.items():
             if (models / training.model).is_dir() and name in report["trainings"]:
                 logger.info("judging %s", training.model)
                 verdicts.append(_judge(training, models, prepared, weights, tiny, out))
-        verdicts += [_follower(model, models) for model in also]
+        verdicts += [_trained_here(model, models) for model in also]
         for verdict in verdicts:
             verdict.better = verdict.better or verdict.model in take
         find_missing(verdicts, weights)
@@ -116,7 +122,7 @@ def _judge(training: Training, models: Path, prepared: Path, weights: Path, tiny
     new, shipped = models / training.model, weights / training.model
     _check(new)
     if training.model == "face-diffusion":
-        return _judge_faces(new, shipped, prepared, weights, 4 if tiny else _FACES, out)
+        return _judge_faces(new, shipped, prepared, weights, 4 if tiny else _DRAWN_FACES, out)
     task, found = score(training, new, prepared, _base(models, weights, prepared), tiny)
     if not (shipped / CONFIG).is_file():
         return Verdict(training.model, found, {}, better=True)
@@ -137,27 +143,28 @@ def _pixels(model: Path) -> int | None:
 def score(
     training: Training, model: Path, prepared: Path, base: Path, tiny: bool
 ) -> tuple[Task, dict[str, float]]:
-    """The task of a training, and what it measures of a model's weights on held-out people.
+    """The task of a training, and its metrics of a model's weights on held-out people.
 
     Args:
         training: which.
         model: directory of the weights.
         prepared: the data.
-        base: directory of the face LDM that it stands on.
+        base: directory of the face LDM that it was trained over.
         tiny: whether to take few pictures.
     """
     from talkface.training.run import from_dict, load_recipe
 
     few = tuple(s for s in training.tiny if not s.startswith("config.model")) if tiny else ()
-    recipe = ROOT / "recipes" / f"{training.recipe}.yaml"
-    task_class, config, trainer = load_recipe(recipe, [*training.settings, *few, *training.judged])
+    overrides = [*training.settings, *few, *training.judged]
+    recipe = load_recipe(ROOT / "recipes" / f"{training.recipe}.yaml", overrides)
     told, state = load_pretrained(model)
-    kind = type(config.model)
+    kind = type(recipe.config.model)
     sizes = told.get("model") or {f.name: told[f.name] for f in fields(kind) if f.name in told}
-    config = replace(config, model=from_dict(kind, sizes, "model"))
-    stands_on = {"base": str(base), "sca": str(base / "imagineid-sca")}
-    config = replace(config, **{key: value for key, value in stands_on.items() if hasattr(config, key)})
-    task = task_class(config, prepared, trainer.seed, "cpu")
+    built_over = {"base": str(base), "sca": str(base / "imagineid-sca")}
+    known = {field.name for field in fields(recipe.config)}
+    given = {key: value for key, value in built_over.items() if key in known}
+    config = replace(recipe.config, model=from_dict(kind, sizes, "model"), **given)
+    task = recipe.iterative()(config, prepared, recipe.trainer.seed, "cpu")
     name = next(iter(task.modules))
     try:
         task.modules[name].load_state_dict(state)
@@ -169,7 +176,7 @@ def score(
 
 
 def _base(first: Path, weights: Path, prepared: Path) -> Path:
-    """A directory of what adapters stand on: a folder's own face LDM and SCA, else the shipped ones."""
+    """A directory of what adapters are trained over: face LDM and SCA of ``first``, or the shipped ones."""
     folder = prepared / ("base-shipped" if first == weights else "base-new")
     folder.mkdir(exist_ok=True)
     for name in _BASE:
@@ -180,7 +187,10 @@ def _base(first: Path, weights: Path, prepared: Path) -> Path:
 
 
 def _judge_faces(new: Path, shipped: Path, prepared: Path, weights: Path, count: int, out: Path) -> Verdict:
-    """By the distance of faces that are drawn from people's, by two extractors; sheets are for the eyes."""
+    """Judge a face LDM by the distance of drawn faces from real ones, measured by two extractors.
+
+    Sheets of the drawn faces are left in ``out``, to be looked at.
+    """
     from talkface.data.attributes import described
     from talkface.data.faces import held_out, portraits
     from talkface.data.prepare import Manifest
@@ -195,10 +205,8 @@ def _judge_faces(new: Path, shipped: Path, prepared: Path, weights: Path, count:
     album = portraits(manifest)
     real, known = held_out(album, len(album), "dev"), described(manifest, album)
     people = held_out(album, count, "dev")
-    base, warp = (
-        Base.from_pretrained(str(_base(weights, weights, prepared))),
-        FaceModel.from_pretrained().mesh_warp(),
-    )
+    base = Base.from_pretrained(str(_base(weights, weights, prepared)))
+    warp = FaceModel.from_pretrained().mesh_warp()
     found = []
     for name, place in (("new", new), ("shipped", shipped)):
         drafts, finished = draw_faces(FaceDiffusion.from_pretrained(str(place)), base, people, known, warp)
@@ -218,21 +226,21 @@ def _save(path: Path, image: np.ndarray) -> None:
 
 
 def _check(model: Path) -> None:
-    """Load a model: its SHA-256 is its config's, and its numbers are finite."""
+    """Load a model, which compares its SHA-256 with its config's; refuse numbers that are not finite."""
     _, state = load_pretrained(model)
     broken = [name for name, tensor in state.items() if not bool(tensor.isfinite().all())]
     if broken:
         raise InvalidOption(f"{model.name} holds numbers that are not finite, in {broken[0]}")
 
 
-def _follower(model: Path, models: Path) -> Verdict:
-    """A model that was trained here over the new face LDM: it goes where that goes."""
+def _trained_here(model: Path, models: Path) -> Verdict:
+    """A model that was trained here over the new face LDM: it is installed if that is."""
     from talkface.diffusion.model import FaceDiffusion
     from talkface.nn.marks import weights_mark
 
     told, _ = load_pretrained(models / model.name)
     if not (models / "face-diffusion").is_dir():
-        raise InvalidOption(f"{model} stands on a face-diffusion that did not come back")
+        raise InvalidOption(f"{model} was trained over a face-diffusion that did not come back")
     mark = weights_mark(FaceDiffusion.from_pretrained(str(models / "face-diffusion")))
     if told.get("built_on", {}).get("base") != mark:
         raise InvalidOption(f"{model} was not trained over the face-diffusion that came back")
@@ -240,10 +248,10 @@ def _follower(model: Path, models: Path) -> Verdict:
 
 
 def find_missing(verdicts: list[Verdict], weights: Path) -> None:
-    """Write into verdicts what each better model would need beside it, to take its place.
+    """Write into verdicts which models each better one would have to be installed with.
 
-    A face LDM needs everything that stands on the shipped one, trained anew and better; and what was trained
-    over a face LDM that stays behind is worth nothing.
+    A face LDM needs every adapter of the shipped one, trained anew and better; an adapter that was trained
+    over a face LDM that is not installed cannot be used.
     """
     better = {verdict.model for verdict in verdicts if verdict.better}
     ldm = next((verdict for verdict in verdicts if verdict.model == "face-diffusion"), None)
@@ -257,7 +265,7 @@ def find_missing(verdicts: list[Verdict], weights: Path) -> None:
 
 
 def _compare_marks(verdicts: list[Verdict], models: Path, weights: Path) -> None:
-    """Hold back adapters over another face LDM than the one that will be there."""
+    """Do not install adapters that were trained over another face LDM than the one that will be there."""
     from talkface.diffusion.model import FaceDiffusion
     from talkface.nn.marks import weights_mark
 
@@ -283,7 +291,7 @@ def _install(verdict: Verdict, models: Path, weights: Path, report: dict[str, An
 
 
 def renewed_card(old: str, report: dict[str, Any], verdict: Verdict) -> str:
-    """A model's card with its new training and metrics; what it says of data and limits stays."""
+    """A model's card with a new training and new metrics; what it says of data and limits stays."""
     told: dict[str, Any] = next((t for t in report["trainings"].values() if t["model"] == verdict.model), {})
     recipe = next((t.recipe for t in TRAININGS.values() if t.model == verdict.model), verdict.model)
     where = f"On {told['machine']}" if "machine" in told else "Here, over the face LDM that came back"

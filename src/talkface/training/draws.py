@@ -1,7 +1,7 @@
 """Batches drawn ahead of the step that uses them: in a thread, or in as many processes as a GPU needs."""
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -10,28 +10,31 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from talkface.data.side_by_side import FORKED, forked
 from talkface.media.prefetch import prefetched
 
-AHEAD = 2  # batches of each process
+BATCHES_AHEAD = 2  # of each process that draws
 
-Draw = Callable[[np.random.Generator], Any]
+Batch: TypeAlias = Any
+"""What a step is given: arrays or tensors in dicts, lists or tuples, laid out as each task likes."""
+
+Draw = Callable[[np.random.Generator], Batch]
 """Draws one batch: numpy arrays or tensors of the CPU, in dicts, lists and tuples."""
 
 
-def drawn(draw: Draw, generator: np.random.Generator, workers: int = 0) -> Iterator[Any]:
+def drawn(draw: Draw, generator: np.random.Generator, workers: int = 0) -> Iterator[Batch]:
     """Endless batches of a function, in one order whatever the processors' speed.
 
     Args:
         draw: must not touch a GPU where there are workers.
-        generator: what is drawn from; workers have children of it.
-        workers: processes; with none, a thread draws ahead.
+        generator: what is drawn from; each worker has a child of it.
+        workers: processes that draw; with 0, a thread draws ahead.
     """
     if not workers:
         return prefetched(_endless(draw, generator))
     batches = _Batches(draw, generator.spawn(workers))
-    return forked(DataLoader(batches, num_workers=workers, prefetch_factor=AHEAD, **FORKED))
+    return forked(DataLoader(batches, num_workers=workers, prefetch_factor=BATCHES_AHEAD, **FORKED))
 
 
-def to_device(batch: Any, device: torch.device) -> Any:
-    """The same batch with tensors of a device in place of arrays and of tensors of the CPU."""
+def to_device(batch: Batch, device: torch.device | str) -> Batch:
+    """The same batch on a device: arrays become tensors, and tensors of the CPU are moved."""
     if isinstance(batch, dict):
         return {name: to_device(part, device) for name, part in batch.items()}
     if isinstance(batch, (list, tuple)):
@@ -40,7 +43,7 @@ def to_device(batch: Any, device: torch.device) -> Any:
     return tensor.to(device, non_blocking=True) if isinstance(tensor, torch.Tensor) else tensor
 
 
-def _endless(draw: Draw, generator: np.random.Generator) -> Iterator[Any]:
+def _endless(draw: Draw, generator: np.random.Generator) -> Iterator[Batch]:
     while True:
         yield draw(generator)
 
@@ -51,7 +54,7 @@ class _Batches(IterableDataset[Any]):
     def __init__(self, draw: Draw, generators: list[np.random.Generator]) -> None:
         self.draw, self.generators = draw, generators
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[Batch]:
         worker = get_worker_info()
         assert worker is not None  # it is only read by workers
         return _endless(self.draw, self.generators[worker.id])

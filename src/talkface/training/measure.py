@@ -14,15 +14,16 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from talkface.training.draws import Batch
 from talkface.training.task import Task
 from talkface.training.trainer import TrainerConfig
 
 logger = logging.getLogger(__name__)
 
-_SIDE = {"cuda": 8192, "cpu": 2048}  # of the matrix product that tells a machine's peak
-_TIMES = 5
+_MATRIX_SIDE = {"cuda": 8192, "cpu": 2048}  # of the matrix product that measures a machine's peak
+_MATRIX_PRODUCTS = 5  # of which the fastest counts
 _FULL = 0.7  # share of the memory that a first step may need
-_LATE = 10**6  # a step at which everything that begins late has begun
+_LATE_STEP = 10**6  # at which every loss that begins late has begun
 
 
 def has_gpu() -> bool:
@@ -37,11 +38,11 @@ def use_tensor_cores() -> None:
 
 
 def fitting(task: Task, sizes: Sequence[str], trainer: TrainerConfig) -> dict[str, Any]:
-    """Try a step, with half the batch whenever it does not fit; the task keeps what fits.
+    """Try a step, and halve the batch until it fits into memory; the task keeps the size that fits.
 
     Args:
         task: on its device.
-        sizes: settings of its batch's size.
+        sizes: the settings that make up its batch's size.
         trainer: for the precision.
 
     Returns:
@@ -55,14 +56,14 @@ def fitting(task: Task, sizes: Sequence[str], trainer: TrainerConfig) -> dict[st
             if _used(task.device) > _FULL:
                 raise torch.cuda.OutOfMemoryError("little is left for optimizers and averages")
         except torch.cuda.OutOfMemoryError:
-            smaller = {name: getattr(task.config, name) // 2 for name in sizes}  # type: ignore[attr-defined]
+            smaller = {name: getattr(task.config, name) // 2 for name in sizes}
             if not all(smaller.values()):
                 raise
             logger.warning("%s do not fit: %s are tried", sizes, smaller)
-            task.config = replace(task.config, **smaller)  # type: ignore[attr-defined]
+            task.config = replace(task.config, **smaller)
             torch.cuda.empty_cache()
             continue
-        batch = sum(getattr(task.config, name) for name in sizes)  # type: ignore[attr-defined]
+        batch = sum(getattr(task.config, name) for name in sizes)
         parameters = {n: sum(p.numel() for p in m.parameters()) for n, m in task.modules.items()}
         return {
             "batch": batch,
@@ -82,7 +83,7 @@ def _used(device: torch.device) -> float:
     return most / torch.cuda.get_device_properties(device).total_memory
 
 
-def _size(batch: Any) -> int:
+def _size(batch: Batch) -> int:
     """Bytes of a batch's tensors."""
     if isinstance(batch, dict):
         return sum(map(_size, batch.values()))
@@ -98,15 +99,15 @@ def _flops_of_a_step(task: Task, trainer: TrainerConfig) -> tuple[int, int]:
     with FlopCounterMode(display=False) as counter:
         for index in range(len(task.optimizers_spec())):
             with half:
-                loss = task.training_step(batch, index, _LATE)["loss"]
-            loss.backward()
+                loss = task.training_step(batch, index, _LATE_STEP)["loss"]
+            torch.autograd.backward(loss)
     for module in task.modules.values():
         module.zero_grad(set_to_none=True)
     return int(counter.get_total_flops()), _size(batch)
 
 
 def figures_of(run: Path, step: dict[str, Any], metrics: dict[str, float]) -> dict[str, Any]:
-    """What a training did: its speed, and the metrics of its best weights."""
+    """Figures of a training that has ended: its speed, and the metrics of its best weights."""
     rows = list(csv.reader((run / "log.csv").open(newline="")))
     steps, seconds = int(rows[-1][0]), float(rows[-1][1])
     speed = round(steps * step["batch"] / max(seconds, 1e-3), 2)
@@ -122,17 +123,17 @@ def curve(run: Path) -> list[list[Any]]:
 
 
 def machine(device: str) -> dict[str, Any]:
-    """Name of the card, and operations a second of a matrix product of it, in units of 1e12."""
+    """Name of the GPU, version of torch, and the speed of a matrix product (1e12 operations a second)."""
     name = torch.cuda.get_device_name() if device == "cuda" else "CPU"
-    return {"machine": name, "torch": torch.__version__, "peak_tflops": round(peak(device), 2)}
+    return {"machine": name, "torch": torch.__version__, "peak_tflops": round(peak(device), 4)}
 
 
 def peak(device: str) -> float:
-    """The best of a few matrix products, 1e12 operations a second: bf16 on a GPU, float32 else."""
+    """Best speed of a few matrix products, 1e12 operations a second: bf16 on a GPU, else float32."""
     kind = torch.bfloat16 if device == "cuda" else torch.float32
-    side, best = _SIDE[device], float("inf")
+    side, best = _MATRIX_SIDE[device], float("inf")
     a, b = (torch.randn(side, side, device=device, dtype=kind) for _ in range(2))
-    for _ in range(_TIMES):
+    for _ in range(_MATRIX_PRODUCTS):
         _wait(device)
         begin = time.perf_counter()
         a @ b
@@ -155,7 +156,7 @@ def peak_share(figures: dict[str, Any]) -> float | None:
 
 
 def read_figures(run: Path) -> dict[str, Any]:
-    """What a training has written of itself so far, with the share of the peak and the log."""
+    """A run's ``figures.json`` so far, with the share of the peak and the logged values."""
     found: dict[str, Any] = {}
     with suppress(OSError, ValueError):
         found = json.loads((run / "figures.json").read_text())

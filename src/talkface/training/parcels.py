@@ -1,6 +1,7 @@
-"""What comes back from a lent machine: models in parts, and one report; whole whenever the machine goes.
+"""What comes back from a lent machine: models, cut into parts of a size, and one report.
 
-The report names its parts and their SHA-256, and takes its place last: until then the older one holds.
+The machine may be taken back at any moment, so the folder is always complete: parts are written under names
+of their own first, and the report, which names them and their SHA-256, replaces the older one last.
 """
 
 import hashlib
@@ -19,18 +20,18 @@ from talkface.training.measure import read_figures
 
 logger = logging.getLogger(__name__)
 
-PART, MOST = 15 * 2**20, 7
-"""Bytes of a part, and parts: with the report they are eight files."""
+PART_BYTES, MOST_PARTS = 15 * 2**20, 7
+"""Most bytes of a part, and most parts: with the report they are eight files."""
 REPORT, SHEET = "report.json", "samples.jpg"
-_OLD = (1980, 1, 1, 0, 0, 0)
+_ZIP_DATE = (1980, 1, 1, 0, 0, 0)  # the same for all: the same models give the same bytes
 
 
 class Parcel:
-    """What a run of trainings has to show so far.
+    """The folder that a run of trainings brings back: the best models so far, and the report.
 
     Attributes:
-        out: where it lies.
-        report: what the report says.
+        out: the folder.
+        report: content of the report.
     """
 
     def __init__(self, out: Path) -> None:
@@ -41,7 +42,7 @@ class Parcel:
         self._marks: dict[str, str | None] = {}
 
     def send(self, name: str, model: str, run: Path, wanted: bool, ended: int | None = None) -> None:
-        """Take in what a training has exported since, and write it all anew.
+        """Add what a training has exported since the last call, and write everything anew.
 
         Args:
             name: of the training.
@@ -67,16 +68,18 @@ class Parcel:
         self._write(model)
 
     def _write(self, newest: str) -> None:
-        """All models and the report, less the newest model where it does not fit."""
+        """Write all models and the report; leave the newest model out where it does not fit."""
         file = io.BytesIO()
         with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
             for model, files in self._models.items():
                 for name, data in files.items():
-                    archive.writestr(zipfile.ZipInfo(f"{model}/{name}", _OLD), data)
+                    archive.writestr(zipfile.ZipInfo(f"{model}/{name}", _ZIP_DATE), data)
         data = file.getvalue() if self._models else b""
-        pieces = [data[k : k + PART] for k in range(0, len(data), PART)]
-        if len(pieces) > MOST:
-            logger.warning("%d MiB do not fit into %d parts: %s is left out", len(data) >> 20, MOST, newest)
+        pieces = [data[k : k + PART_BYTES] for k in range(0, len(data), PART_BYTES)]
+        if len(pieces) > MOST_PARTS:
+            logger.warning(
+                "%d MiB do not fit into %d parts: %s is left out", len(data) >> 20, MOST_PARTS, newest
+            )
             self.report.setdefault("left_out", []).append(newest)
             del self._models[newest]
             self._write(newest)
@@ -117,7 +120,10 @@ def join(folder: Path, target: Path) -> dict[str, Any]:
 
 
 def complete(export: Path) -> dict[str, bytes] | None:
-    """Config and weights of an export, if the config tells the weights' SHA-256: then all of it is there."""
+    """Config and weights of an export; None while it is being written.
+
+    The config holds the weights' SHA-256.
+    """
     with suppress(OSError, ValueError, KeyError):
         found = {name: (export / name).read_bytes() for name in (CONFIG, WEIGHTS)}
         if hashlib.sha256(found[WEIGHTS]).hexdigest() == json.loads(found[CONFIG])["_sha256"]:
@@ -149,7 +155,7 @@ def _files(run: Path) -> dict[str, bytes] | None:
 
 
 def _put(path: Path, data: bytes) -> None:
-    """A file that is there as a whole or not at all."""
+    """Write a file so that it is there as a whole or not at all."""
     if path.suffix == ".part" and path.is_file():
         return
     partial = path.with_suffix(path.suffix + ".partial")

@@ -1,17 +1,25 @@
-"""Recipes: a YAML file that is the serialised tree of a task's and the trainer's settings."""
+"""Recipes: a recipe is a YAML file with the name of a task, its settings, and the trainer's."""
 
 import dataclasses
 import importlib
 import types
 import typing
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 
 from talkface.errors import InvalidOption, UnreadableMedia
+from talkface.options import resolve_device
+from talkface.training.task import ClosedFormTask, Task
 from talkface.training.trainer import TrainerConfig, fit
+
+SAVED_RECIPE = "recipe.yaml"
+"""The recipe of a run in its folder, with every setting."""
+
+Built = TypeVar("Built")
 
 #: What a recipe's ``task`` may be.
 TASKS = {
@@ -47,41 +55,76 @@ TASKS = {
 }
 
 
+@dataclass(frozen=True)
+class Recipe:
+    """A recipe that was read: which task, with which settings, trained how.
+
+    Attributes:
+        task: a key of :data:`TASKS`.
+        task_class: what it stands for.
+        config: an instance of the class's ``Config``.
+        trainer: settings of the trainer; a task in closed form has no use for them.
+    """
+
+    task: str
+    task_class: type[Task] | type[ClosedFormTask]
+    config: Any
+    trainer: TrainerConfig
+
+    def iterative(self) -> type[Task]:
+        """The task's class, of a recipe whose task takes steps.
+
+        Raises:
+            InvalidOption: it is solved in closed form.
+        """
+        if not issubclass(self.task_class, Task):
+            raise InvalidOption(f"task {self.task} is solved in closed form: it takes no steps")
+        return self.task_class
+
+    def text(self) -> str:
+        """The recipe with every setting, as YAML: :func:`load_recipe` reads it again."""
+        tree = {"task": self.task, "config": to_dict(self.config), "trainer": to_dict(self.trainer)}
+        return yaml.safe_dump(tree, sort_keys=False)
+
+
 def train_recipe(
     recipe: Path, data: Path, output: Path | None = None, overrides: Sequence[str] = ()
 ) -> dict[str, float]:
     """Run a recipe on a prepared folder.
 
+    The folder of the run gets ``recipe.yaml``: the recipe with every setting, which can be run as it is.
+
     Args:
         recipe: YAML with ``task``, ``config`` and ``trainer``.
         data: what ``talkface prepare`` wrote.
-        output: where checkpoints, logs and the exported model go; runs/<recipe> by default. Resumes from it.
+        output: folder of checkpoints, logs and the exported model; a run that was interrupted goes on there.
+            By default runs/<recipe>, and for the ``recipe.yaml`` of a run the folder of that run.
         overrides: ``trainer.minutes=5`` and the like.
 
     Returns:
         The best metrics.
     """
-    task_class, config, trainer = load_recipe(recipe, overrides)
-    output = Path(output or Path("runs") / Path(recipe).stem)
+    loaded = load_recipe(recipe, overrides)
+    output = Path(output or _default_output(Path(recipe)))
     output.mkdir(parents=True, exist_ok=True)
-    (output / "recipe.yaml").write_text(
-        yaml.safe_dump({"config": to_dict(config), "trainer": to_dict(trainer)})
-    )
-    if hasattr(task_class, "solve"):  # closed form: nothing to iterate
-        return task_class.solve(config, Path(data), output)
-    device = "cpu" if trainer.device == "auto" and not _has_gpu() else trainer.device
-    task = task_class(config, Path(data), trainer.seed, "cuda" if device == "auto" else device)
-    return fit(task, trainer, output)
+    (output / SAVED_RECIPE).write_text(loaded.text())
+    trainer = loaded.trainer
+    if issubclass(loaded.task_class, ClosedFormTask):
+        return loaded.task_class(loaded.config, Path(data)).solve(output)
+    device = str(resolve_device(trainer.device))
+    return fit(loaded.iterative()(loaded.config, Path(data), trainer.seed, device), trainer, output)
 
 
-def _has_gpu() -> bool:
-    import torch
-
-    return torch.cuda.is_available()
+def _default_output(recipe: Path) -> Path:
+    return recipe.parent if recipe.name == SAVED_RECIPE else Path("runs") / recipe.stem
 
 
-def load_recipe(recipe: Path, overrides: Sequence[str] = ()) -> tuple[Any, Any, TrainerConfig]:
-    """The task's class, its settings and the trainer's.
+def load_recipe(recipe: Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe.
+
+    Args:
+        recipe: YAML with ``task``, ``config`` and ``trainer``.
+        overrides: ``trainer.minutes=5`` and the like.
 
     Raises:
         UnreadableMedia: no such file. InvalidOption: an unknown key or a value of the wrong kind.
@@ -92,16 +135,22 @@ def load_recipe(recipe: Path, overrides: Sequence[str] = ()) -> tuple[Any, Any, 
     tree = yaml.safe_load(path.read_text()) or {}
     for override in overrides:
         _override(tree, override)
-    unknown = set(tree) - {"system", "task", "config", "trainer"}
-    if unknown or tree.get("task") not in TASKS:
+    unknown, name = set(tree) - {"task", "config", "trainer"}, tree.get("task")
+    if unknown or name not in TASKS:
         raise InvalidOption(
             f"{recipe}: unknown {', '.join(sorted(unknown)) or 'task'}; a recipe has task "
             f"({', '.join(TASKS)}), config and trainer"
         )
-    module, name = TASKS[tree["task"]].split(":")
-    task_class = getattr(importlib.import_module(module), name)
-    config = from_dict(task_class.Config, tree.get("config") or {}, "config")
-    return task_class, config, from_dict(TrainerConfig, tree.get("trainer") or {}, "trainer")
+    kind = task_class(name)
+    config: Any = from_dict(kind.Config, tree.get("config") or {}, "config")
+    return Recipe(name, kind, config, from_dict(TrainerConfig, tree.get("trainer") or {}, "trainer"))
+
+
+def task_class(name: str) -> type[Task] | type[ClosedFormTask]:
+    """The class of a task, by its key in :data:`TASKS`."""
+    module, kind = TASKS[name].split(":")
+    found: type[Task] | type[ClosedFormTask] = getattr(importlib.import_module(module), kind)
+    return found
 
 
 def _override(tree: dict[str, Any], text: str) -> None:
@@ -110,47 +159,65 @@ def _override(tree: dict[str, Any], text: str) -> None:
         raise InvalidOption(f"--set {text}: write key=value, for instance trainer.minutes=5")
     *parents, last = key.split(".")
     for parent in parents:
-        tree = tree.setdefault(parent, {})
+        if not isinstance(tree.get(parent), dict):
+            tree[parent] = {}
+        tree = tree[parent]
     tree[last] = yaml.safe_load(value)
 
 
-def from_dict(kind: Any, values: Any, where: str) -> Any:
+def from_dict(kind: type[Built], values: object, where: str) -> Built:
     """Build a (nested) dataclass from plain values.
+
+    Args:
+        kind: the dataclass.
+        values: a dict of its fields; what is left out keeps its default.
+        where: the place of ``values`` in a recipe, for messages.
 
     Raises:
         InvalidOption: an unknown key or a value of the wrong kind, named with its place.
     """
-    kind = _without_none(kind)
-    if isinstance(kind, type) and dataclasses.is_dataclass(kind):
-        hints = typing.get_type_hints(kind)
-        if not isinstance(values, dict) or set(values) - set(hints):
-            unknown = (
-                ", ".join(sorted(set(values) - set(hints))) if isinstance(values, dict) else repr(values)
-            )
-            raise InvalidOption(f"{where}: unknown {unknown}; it may hold {', '.join(hints)}")
-        return kind(**{k: from_dict(hints[k], v, f"{where}.{k}") for k, v in values.items()})
-    if typing.get_origin(kind) is tuple:
-        kinds = typing.get_args(kind)
-        kinds = kinds[:1] * len(values) if kinds[-1] is Ellipsis else kinds
-        return tuple(from_dict(k, v, where) for k, v in zip(kinds, values, strict=True))
-    if kind is float and isinstance(values, (int, str)) and not isinstance(values, bool):
-        try:
-            return float(values)  # YAML reads 1e-4 as text
-        except ValueError as error:
-            raise InvalidOption(f"{where}: {values!r} is not a number") from error
-    if isinstance(kind, type) and values is not None and not isinstance(values, kind):
-        raise InvalidOption(f"{where}: {values!r} should be {kind.__name__}")
-    return values
+    hints = typing.get_type_hints(kind)
+    if not isinstance(values, dict):
+        raise InvalidOption(f"{where}: unknown {values!r}; it may hold {', '.join(hints)}")
+    unknown = ", ".join(sorted(set(values) - set(hints)))
+    if unknown:
+        raise InvalidOption(f"{where}: unknown {unknown}; it may hold {', '.join(hints)}")
+    return kind(**{name: _value(hints[name], value, f"{where}.{name}") for name, value in values.items()})
 
 
-def _without_none(kind: Any) -> Any:
+def _value(kind: object, value: object, where: str) -> object:
+    """A field's value of the kind that its annotation tells."""
+    if value is None:
+        return None
     if isinstance(kind, types.UnionType):
-        return next(arg for arg in typing.get_args(kind) if arg is not type(None))
-    return kind
+        kind = next(each for each in typing.get_args(kind) if each is not type(None))
+    if isinstance(kind, type) and dataclasses.is_dataclass(kind):
+        return from_dict(kind, value, where)
+    if typing.get_origin(kind) is tuple:
+        return _tuple(typing.get_args(kind), value, where)
+    if kind is float and isinstance(value, (int, str)) and not isinstance(value, bool):
+        try:
+            return float(value)  # YAML reads 1e-4 as text
+        except ValueError as error:
+            raise InvalidOption(f"{where}: {value!r} is not a number") from error
+    if kind is str and value is False:
+        return "no"  # YAML reads the word as a truth value; it is a precision
+    if isinstance(kind, type) and not isinstance(value, kind):
+        raise InvalidOption(f"{where}: {value!r} should be {kind.__name__}")
+    return value
 
 
-def to_dict(config: Any) -> Any:
+def _tuple(kinds: tuple[object, ...], values: object, where: str) -> tuple[object, ...]:
+    if not isinstance(values, (list, tuple)):
+        raise InvalidOption(f"{where}: {values!r} should be a list")
+    kinds = kinds[:1] * len(values) if kinds[-1] is Ellipsis else kinds
+    if len(kinds) != len(values):
+        raise InvalidOption(f"{where}: {values!r} should have {len(kinds)} entries")
+    return tuple(_value(kind, value, where) for kind, value in zip(kinds, values, strict=True))
+
+
+def to_dict(config: object) -> object:
     """Plain values of a (nested) dataclass, for YAML."""
     if dataclasses.is_dataclass(config):
         return {field.name: to_dict(getattr(config, field.name)) for field in dataclasses.fields(config)}
-    return list(config) if isinstance(config, tuple) else config
+    return [to_dict(value) for value in config] if isinstance(config, tuple) else config

@@ -1,17 +1,16 @@
-"""The training loop: accelerate, averaged weights, time budget, resume, best checkpoint, CSV, TensorBoard."""
+"""The training loop: mixed precision, averaged weights, time budget, resume, best checkpoint, log."""
 
-import csv
 import json
 import logging
 import math
 import os
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -19,7 +18,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from talkface.hub import load_pretrained
+from talkface.training.averages import Average
+from talkface.training.draws import Batch
+from talkface.training.log import Log
 from talkface.training.task import Task
+
+if TYPE_CHECKING:
+    from accelerate.optimizer import AcceleratedOptimizer
 
 logger = logging.getLogger(__name__)
 
@@ -29,16 +34,28 @@ class TrainerConfig:
     """How long and how a task is trained.
 
     The learning rate warms up, then falls along a cosine over the time budget (or ``max_steps``) to 1/20.
-    A GPU also gets channels-last weights.
+    On a GPU the weights are channels-last.
 
     Attributes:
+        minutes: the time budget; validation counts, what came before the first step does not.
+        max_steps: ends the training after so many steps, in place of the time budget.
+        lr: the highest learning rate; an optimizer may multiply it.
+        weight_decay: AdamW's.
+        betas: AdamW's.
+        warmup_steps: in which the learning rate rises.
+        gradient_clip: the largest norm of an optimizer's gradients.
+        ema_decay: of the averaged weights, which are validated and exported.
         precision: "no", "bf16" or "fp16"; "bf16" pays where the processor has bf16 units: measure.
+        seed: of what is drawn at random.
+        device: "auto" takes a GPU when there is one.
         threads: of the CPU; 0 for torch's own choice.
         workers: processes that draw batches; 0 for a thread. They pay where a GPU waits for batches.
         compile: whether modules are compiled: a minute or two at the start.
         init: weights to start from: best.safetensors of a run, or an exported model's name or directory.
+        validate_seconds: how often the weights are validated.
         checkpoint_seconds: how often a checkpoint to resume from is written; 0 for never.
         export_seconds: how often the best weights are exported on the way; 0 for at the end alone.
+        log_steps: over which logged values are averaged.
     """
 
     minutes: float = 10.0
@@ -62,38 +79,14 @@ class TrainerConfig:
     log_steps: int = 50
 
 
-class Average:
-    """Exponential moving average of parameters, with a shorter memory at the start."""
+class TrainingState:
+    """What is saved of a training and resumed: step, seconds, best metrics, weights, optimizers.
 
-    def __init__(self, parameters: list[nn.Parameter], decay: float) -> None:
-        self.parameters, self.decay = parameters, decay
-        self.values = [p.detach().clone() for p in parameters]
-
-    @torch.no_grad()
-    def update(self, step: int) -> None:
-        """Move towards the current weights."""
-        decay = min(self.decay, (1 + step) / (10 + step))
-        torch._foreach_lerp_(self.values, [p.detach() for p in self.parameters], 1 - decay)
-
-    @contextmanager
-    def applied(self) -> Iterator[None]:
-        """Swap the averaged weights in, and the trained ones back afterwards."""
-        self._swap()
-        try:
-            yield
-        finally:
-            self._swap()
-
-    @torch.no_grad()
-    def _swap(self) -> None:
-        for parameter, value in zip(self.parameters, self.values, strict=True):
-            kept = parameter.detach().clone()
-            parameter.copy_(value)
-            value.copy_(kept)
-
-
-class Run:
-    """State of a training that is saved and resumed: step, seconds, best metric, weights, optimizers."""
+    Args:
+        task: what is trained; its modules are moved to the device.
+        config: how.
+        output: folder of the run.
+    """
 
     def __init__(self, task: Task, config: TrainerConfig, output: Path) -> None:
         from accelerate import Accelerator
@@ -105,29 +98,25 @@ class Run:
         task.workers = config.workers
         self.accelerator = Accelerator(mixed_precision=config.precision, cpu=config.device == "cpu")
         self.generator = np.random.default_rng(config.seed)
-        self.groups = [
-            [p for n in s.modules for p in task.modules[n].parameters()] for s in task.optimizers_spec()
-        ]
-        self.rates = [spec.lr for spec in task.optimizers_spec()]
+        specs = task.optimizers_spec()
+        self.rates = [spec.lr for spec in specs]
+        self.groups = [[p for n in spec.modules for p in task.modules[n].parameters()] for spec in specs]
         optimizers = [
             torch.optim.AdamW(g, config.lr, config.betas, weight_decay=config.weight_decay, fused=True)
             for g in self.groups
         ]
-        self.optimizers = [self.accelerator.prepare(optimizer) for optimizer in optimizers]
-        for name in list(
-            task.modules
-        ):  # moves them to the device; wraps them where there are several processes
-            task.modules[name] = self.accelerator.prepare(
-                _laid_out(task.modules[name], self.accelerator.device)
-            )
+        self.optimizers: list[AcceleratedOptimizer] = [self.accelerator.prepare(o) for o in optimizers]
+        for module in task.modules.values():  # moved to the device, and cast where the precision asks for it
+            self.accelerator.prepare(_laid_out(module, self.accelerator.device))
         if config.init:
             self.load(self._initial(config.init))
         if config.compile:
             _compile(task.modules.values())
         self.average = Average([p for group in self.groups for p in group], config.ema_decay)
-        self.step, self.seconds, self.bad, self.exported = 0, 0.0, 0, -math.inf
+        self.step, self.seconds, self.bad_losses, self.exported = 0, 0.0, 0, -math.inf
         self.best: float | None = None
         self.best_metrics: dict[str, float] = {}
+        self.sheet: np.ndarray | None = None
 
     # -- one step --------------------------------------------------------------------------------
 
@@ -136,7 +125,7 @@ class Run:
         spent = self.seconds / (60 * self.config.minutes)
         return min(1.0, self.step / self.config.max_steps if self.config.max_steps else spent)
 
-    def train_on(self, batch: Any) -> dict[str, float]:
+    def train_on(self, batch: Batch) -> dict[str, float]:
         """Update every optimizer on a batch; a step whose loss is not finite changes nothing."""
         warm = min(1.0, (self.step + 1) / max(1, self.config.warmup_steps))
         rate = self.config.lr * warm * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * self.fraction())))
@@ -156,29 +145,28 @@ class Run:
         self.average.update(self.step)
         return logged | {"lr": rate}
 
-    def _update(self, optimizer: Any, index: int, loss: Tensor) -> None:
+    def _update(self, optimizer: "AcceleratedOptimizer", index: int, loss: Tensor) -> None:
         for other in self.optimizers:
             other.zero_grad()
         self.accelerator.backward(loss)
         self.accelerator.clip_grad_norm_(self.groups[index], self.config.gradient_clip)
         optimizer.step()
-        self.bad = 0
+        self.bad_losses = 0
 
     def _skip(self) -> None:
-        self.bad += 1
+        self.bad_losses += 1
         logger.warning("step %d: the loss is not finite; skipped", self.step)
-        if self.bad >= 20:
+        if self.bad_losses >= 20:
             raise FloatingPointError("20 losses in a row were not finite: lower the learning rate")
 
     # -- validation and checkpoints --------------------------------------------------------------
 
     def weights(self) -> dict[str, Tensor]:
         """All modules' tensors under prefixed names."""
-        modules = {n: self.accelerator.unwrap_model(m) for n, m in self.task.modules.items()}
         return {
-            f"{n}.{k}": t.detach().cpu().clone().contiguous()
-            for n, m in modules.items()
-            for k, t in m.state_dict().items()
+            f"{name}.{key}": tensor.detach().cpu().clone().contiguous()
+            for name, module in self.task.modules.items()
+            for key, tensor in module.state_dict().items()
         }
 
     def _initial(self, source: str) -> dict[str, Tensor]:
@@ -200,11 +188,11 @@ class Run:
         """Load what :meth:`weights` gave."""
         for name, module in self.task.modules.items():
             own = {k.removeprefix(name + "."): v for k, v in weights.items() if k.startswith(name + ".")}
-            self.accelerator.unwrap_model(module).load_state_dict(own)
+            module.load_state_dict(own)
 
     def validate(self) -> dict[str, float]:
         """Metrics of the averaged weights; keeps them when they are the best so far."""
-        self._train_mode(False)
+        self.train_mode(False)
         with self.average.applied(), _as_written(self.config.compile):
             metrics = {name: float(value) for name, value in self.task.validate().items()}
             score = metrics[self.task.metric] * (1 if self.task.mode == "max" else -1)
@@ -213,7 +201,7 @@ class Run:
                 _save(self.output / "best.safetensors", self.weights())
                 self._export()
             self._draw_samples()
-        self._train_mode(True)
+        self.train_mode(True)
         return metrics
 
     def _export(self) -> None:
@@ -223,7 +211,8 @@ class Run:
             self.task.export(self.output / "export", self.best_metrics)
             self.exported = self.seconds
 
-    def _train_mode(self, training: bool) -> None:
+    def train_mode(self, training: bool) -> None:
+        """Let all modules train, or evaluate."""
         for module in self.task.modules.values():
             module.train(training)
 
@@ -308,7 +297,7 @@ def _laid_out(module: nn.Module, device: torch.device) -> nn.Module:
     return module
 
 
-def _restore(optimizer: Any, tensors: dict[str, Tensor]) -> None:
+def _restore(optimizer: "AcceleratedOptimizer", tensors: dict[str, Tensor]) -> None:
     states: dict[int, dict[str, Tensor]] = defaultdict(dict)
     for key, value in tensors.items():
         _, _, number, name = key.split(".")
@@ -329,33 +318,6 @@ def _write(path: Path, text: str) -> None:
     os.replace(partial, path)
 
 
-class Log:
-    """``log.csv`` and TensorBoard events: means over ``log_steps`` and every validation."""
-
-    def __init__(self, output: Path) -> None:
-        from torch.utils.tensorboard import SummaryWriter
-
-        self.path, self.board = output / "log.csv", SummaryWriter(str(output / "tensorboard"))
-        self.sums: dict[str, list[float]] = defaultdict(list)
-
-    def add(self, values: dict[str, float]) -> None:
-        """Collect the values of a step."""
-        for name, value in values.items():
-            self.sums[name].append(value)
-
-    def flush(self, step: int, seconds: float, extra: dict[str, float] | None = None) -> None:
-        """Write the means of what was collected, and ``extra``."""
-        row = {name: float(np.mean(values)) for name, values in self.sums.items()} | (extra or {})
-        self.sums.clear()
-        with self.path.open("a", newline="") as file:
-            csv.writer(file).writerows(
-                [step, round(seconds, 1), name, f"{value:.6g}"] for name, value in row.items()
-            )
-        for name, value in row.items():
-            self.board.add_scalar(name, value, step)
-        logger.info("step %d, %.0f s: %s", step, seconds, ", ".join(f"{k} {v:.4g}" for k, v in row.items()))
-
-
 def fit(task: Task, config: TrainerConfig, output: Path, resume: bool = True) -> dict[str, float]:
     """Train ``task`` within its budget, resuming from ``output`` if it holds a checkpoint.
 
@@ -364,47 +326,47 @@ def fit(task: Task, config: TrainerConfig, output: Path, resume: bool = True) ->
     """
     output = Path(output)
     output.mkdir(parents=True, exist_ok=True)
-    run, log = Run(task, config, output), Log(output)
+    state, log = TrainingState(task, config, output), Log(output)
     if resume:
-        run.resume()
-    run._train_mode(True)
+        state.resume()
+    state.train_mode(True)
     try:
-        _loop(run, log)
+        _loop(state, log)
     except KeyboardInterrupt:
-        run.save()
-        logger.warning("interrupted at step %d; run again to go on", run.step)
+        state.save()
+        logger.warning("interrupted at step %d; run again to go on", state.step)
         raise
-    metrics = run.validate()
-    log.flush(run.step, run.seconds, metrics)
+    metrics = state.validate()
+    log.flush(state.step, state.seconds, metrics)
     if config.checkpoint_seconds:
-        run.save()
-    run.load(load_file(output / "best.safetensors"))
-    run._train_mode(False)
+        state.save()
+    state.load(load_file(output / "best.safetensors"))
+    state.train_mode(False)
     with _as_written(config.compile):
-        task.export(output / "export", run.best_metrics)
-    return run.best_metrics
+        task.export(output / "export", state.best_metrics)
+    return state.best_metrics
 
 
-def _loop(run: Run, log: Log) -> None:
-    config, start = run.config, time.monotonic() - run.seconds
-    checked = saved = run.seconds
-    for batch in run.task.batches(run.generator):
-        run.seconds = time.monotonic() - start
-        if run.fraction() >= 1.0:
+def _loop(state: TrainingState, log: Log) -> None:
+    config, start = state.config, time.monotonic() - state.seconds
+    checked = saved = state.seconds
+    for batch in state.task.batches(state.generator):
+        state.seconds = time.monotonic() - start
+        if state.fraction() >= 1.0:
             return
-        log.add(run.train_on(batch))
-        if run.step == 1:  # however long it took to compile: a first validation can wait
+        log.add(state.train_on(batch))
+        if state.step == 1:  # however long it took to compile: a first validation can wait
             checked = saved = time.monotonic() - start
-        if run.step % config.log_steps == 0:
-            log.flush(run.step, run.seconds)
-        if run.seconds - checked > config.validate_seconds:
-            log.flush(run.step, run.seconds, run.validate())
-            if getattr(run, "sheet", None) is not None:
-                log.board.add_image("samples", run.sheet, run.step, dataformats="HWC")
-            checked = run.seconds
-        if config.checkpoint_seconds and run.seconds - saved > config.checkpoint_seconds:
-            run.save()
-            saved = run.seconds
+        if state.step % config.log_steps == 0:
+            log.flush(state.step, state.seconds)
+        if state.seconds - checked > config.validate_seconds:
+            log.flush(state.step, state.seconds, state.validate())
+            if state.sheet is not None:
+                log.picture(state.sheet, state.step)
+            checked = state.seconds
+        if config.checkpoint_seconds and state.seconds - saved > config.checkpoint_seconds:
+            state.save()
+            saved = state.seconds
 
 
 def overfit_one_batch(task: Task, config: TrainerConfig, steps: int = 50) -> tuple[float, float]:
@@ -426,10 +388,10 @@ def overfit_one_batch(task: Task, config: TrainerConfig, steps: int = 50) -> tup
         raise ValueError(f"{steps} steps are too few to tell the first five from the last five")
     losses = []
     with tempfile.TemporaryDirectory() as folder:
-        run = Run(task, config, Path(folder))
-        run._train_mode(True)
-        batch = next(iter(task.batches(run.generator)))
+        state = TrainingState(task, config, Path(folder))
+        state.train_mode(True)
+        batch = next(iter(task.batches(state.generator)))
         for _ in range(steps):
             torch.manual_seed(config.seed)
-            losses.append(run.train_on(batch)["loss"])
+            losses.append(state.train_on(batch)["loss"])
     return float(np.mean(losses[:5])), float(np.mean(losses[-5:]))

@@ -190,7 +190,7 @@ def test_offset_is_found_among_others() -> None:
 
 def test_paper_recipe_is_the_paper_preset() -> None:
     recipe = Path(__file__).parents[3] / "recipes" / "g4g-paper.yaml"
-    assert load_recipe(recipe)[1].model == PAPER
+    assert load_recipe(recipe).config.model == PAPER
 
 
 def test_paper_preset_has_its_size() -> None:

@@ -16,6 +16,7 @@ from talkface.face.people.appearance import HEIGHT, WIDTH, Appearance, Appearanc
 from talkface.face.tracker import FaceTracker
 from talkface.hub import save_pretrained
 from talkface.media.image import load_image
+from talkface.training import ClosedFormTask
 
 logger = logging.getLogger(__name__)
 
@@ -143,7 +144,9 @@ def _stems() -> tuple[str, ...]:
 
 def _within(stacks: list[np.ndarray], basis: np.ndarray) -> np.ndarray:
     """Mean covariance of the views of a person."""
-    return np.mean([np.cov((stack @ basis.T).T) for stack in stacks if len(stack) > 1], 0)
+    covariances = [np.cov((stack @ basis.T).T) for stack in stacks if len(stack) > 1]
+    mean: np.ndarray = np.mean(covariances, 0)
+    return mean
 
 
 @dataclass(frozen=True)
@@ -198,26 +201,22 @@ def equal_error(scores: np.ndarray, same: np.ndarray) -> float:
     return float((refused[best] + accepted[best]) / 2)
 
 
-class AppearanceTask:
-    """The recipe's entry: a closed-form solution on the train split, its error on the val split."""
+class AppearanceTask(ClosedFormTask[AppearanceConfig]):
+    """Solved on the views of split "train"; its error is measured on split "val"."""
 
-    Config = AppearanceConfig
-
-    @staticmethod
-    def solve(config: AppearanceConfig, data: Path, output: Path) -> dict[str, float]:
+    def solve(self, output: Path) -> dict[str, float]:
         """Learn, measure and save the model in ``output``/export."""
         corners, weights, area = layout(FaceModel.from_pretrained())
         samples = HEIGHT * WIDTH
         plain = AppearanceModel(
             corners, weights, area, np.zeros(samples, np.float32), np.eye(samples, dtype=np.float32)
         )
-        views = read_views(Manifest.load(data), plain, config)
-        mean, projection = learn([view for view in views if view.split == "train"], config)
+        views = read_views(self.manifest, plain, self.config)
+        mean, projection = learn([view for view in views if view.split == "train"], self.config)
         model = AppearanceModel(corners, weights, area, mean, projection)
         metrics = measure([_projected(view, model) for view in views])
-        save_pretrained(
-            output / "export", {"class": "AppearanceModel", "metrics": metrics}, model.state(), card=None
-        )
+        told = {"class": "AppearanceModel", "metrics": metrics}
+        save_pretrained(output / "export", told, model.state(), card=None)
         return metrics
 
 

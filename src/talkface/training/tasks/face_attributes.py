@@ -1,4 +1,4 @@
-"""Solves the linear heads of data/attributes.py from a few portraits that somebody has looked at."""
+"""Solves the linear heads of data/attributes.py from a few portraits that were labelled by hand."""
 
 import csv
 from dataclasses import dataclass, fields
@@ -9,30 +9,33 @@ import torch
 
 from talkface.data.attributes import HEADS, AttributeHeads, looks, measures
 from talkface.data.faces import portraits
-from talkface.data.prepare import Manifest
 from talkface.hub import save_pretrained
+from talkface.training import ClosedFormTask
 
 
 @dataclass(frozen=True, kw_only=True)
 class AttributeConfig:
-    """Settings: ``labels`` is a table of portraits' keys and the HEADS that hold, separated by spaces."""
+    """Settings.
+
+    Attributes:
+        labels: a table (TSV) of portraits: ``key``, and in ``attributes`` the HEADS that apply, separated by
+            spaces.
+        penalty: weight of the squared weights in the ridge regression.
+    """
 
     labels: str = ""
     penalty: float = 300.0
 
 
-class AttributeTask:
-    """Solves the linear heads from a few portraits that somebody has looked at."""
+class AttributeTask(ClosedFormTask[AttributeConfig]):
+    """Solves the linear heads by ridge regression; they are judged by sixfold cross-validation."""
 
-    Config = AttributeConfig
-
-    @staticmethod
-    def solve(config: AttributeConfig, data: Path, output: Path) -> dict[str, float]:
-        """Fit the heads, judge them by sixfold cross-validation, and write them."""
-        album = {portrait.key: portrait for portrait in portraits(Manifest.load(data))}
+    def solve(self, output: Path) -> dict[str, float]:
+        """Fit the heads, judge them, and save them in ``output``/export."""
+        config, album = self.config, {portrait.key: portrait for portrait in portraits(self.manifest)}
         with Path(config.labels).open(newline="") as file:
             rows = [(row["key"], row["attributes"].split()) for row in csv.DictReader(file, delimiter="\t")]
-        known = looks(Manifest.load(data), list(album.values()))
+        known = looks(self.manifest, list(album.values()))
         design = np.stack([measures(album[key].image(), album[key].points, known[key]) for key, _ in rows])
         labels = np.array([[float(name in said) for name in HEADS] for _, said in rows])
         metrics = _cross_validated(design, labels, config.penalty)

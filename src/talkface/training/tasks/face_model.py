@@ -6,17 +6,25 @@ from pathlib import Path
 
 import numpy as np
 
-from talkface.data.prepare import Manifest
 from talkface.face import topology as tp
 from talkface.face.model import DEPTH_WEIGHT, FaceModel, clip_neutral, estimate_pose, mouth_weight
 from talkface.hub import save_pretrained
+from talkface.training import ClosedFormTask
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
 class FaceModelConfig:
-    """Sizes of the bases and how many frames are used."""
+    """Sizes of the bases and how many frames are used.
+
+    Attributes:
+        identity: components of neutral faces.
+        mouth: components of the mouth's expressions.
+        upper: components of all other expressions.
+        frames_per_clip: at most, evenly spread.
+        alignments: rounds of aligning all clips with their mean and taking the mean anew.
+    """
 
     identity: int = 40
     mouth: int = 28
@@ -47,7 +55,7 @@ def learn(points: list[np.ndarray], config: FaceModelConfig) -> FaceModel:
 
 def _align(clips: list[np.ndarray], rounds: int) -> tuple[np.ndarray, list[np.ndarray]]:
     """Generalised Procrustes analysis on the rigid points; the mean ends with inter-ocular distance 1."""
-    shape = clips[0][0] - clips[0][0].mean(0)
+    shape: np.ndarray = clips[0][0] - clips[0][0].mean(0)
     canonical = clips
     for _ in range(rounds):
         shape = _upright(shape)
@@ -77,7 +85,8 @@ def _upright(shape: np.ndarray) -> np.ndarray:
     z = np.cross(x, y)
     turned = shape @ np.stack([x, y, z], axis=1)
     origin = (turned[tp.EYE_OUTER[0]] + turned[tp.EYE_OUTER[1]] + turned[2] * 2) / 4
-    return (turned - origin).astype(np.float32)
+    upright: np.ndarray = (turned - origin).astype(np.float32)
+    return upright
 
 
 def _principal(samples: np.ndarray, count: int, center: bool = True) -> np.ndarray:
@@ -90,33 +99,19 @@ def _principal(samples: np.ndarray, count: int, center: bool = True) -> np.ndarr
     _, singular, vt = np.linalg.svd(small, full_matrices=False)
     count = min(count, len(singular))
     basis = vt[:count] * (singular[:count, None] / np.sqrt(len(small)))
-    logger.info(
-        "%d components explain %.3f of the variance",
-        count,
-        np.square(singular[:count]).sum() / np.square(singular).sum(),
-    )
-    return (basis.reshape(count, -1, 3) / weight).astype(np.float32)
+    explained = np.square(singular[:count]).sum() / np.square(singular).sum()
+    logger.info("%d components explain %.3f of the variance", count, explained)
+    components: np.ndarray = (basis.reshape(count, -1, 3) / weight).astype(np.float32)
+    return components
 
 
-class FaceModelTask:
-    """The recipe's entry: a closed-form solution on the train split, its error on the val split."""
+class FaceModelTask(ClosedFormTask[FaceModelConfig]):
+    """Solved on the clips of split "train"; its error is measured on split "val"."""
 
-    Config = FaceModelConfig
-
-    @staticmethod
-    def solve(config: FaceModelConfig, data: Path, output: Path) -> dict[str, float]:
+    def solve(self, output: Path) -> dict[str, float]:
         """Learn, measure and save the model in ``output``/export."""
-        manifest = Manifest.load(data)
-        clips = {
-            split: [
-                manifest.track(i).points
-                for i in manifest.items
-                if i.has_video and i.usable and i.split == split
-            ]
-            for split in ("train", "val")
-        }
-        model = learn([clip for clip in clips["train"] if len(clip) >= 10], config)
-        errors = [model.fit(clip).error for clip in clips["val"]]
+        model = learn([clip for clip in self._points("train") if len(clip) >= 10], self.config)
+        errors = [model.fit(clip).error for clip in self._points("val")]
         metrics = {
             "val_fit_error_mean": float(np.mean(errors)),
             "val_fit_error_median": float(np.median(errors)),
@@ -125,3 +120,8 @@ class FaceModelTask:
             output / "export", {"class": "FaceModel", "metrics": metrics}, model.state(), card=None
         )
         return metrics
+
+    def _points(self, split: str) -> list[np.ndarray]:
+        """The tracked points of the clips of a split, (T, 478, 3) pixels each."""
+        items = [i for i in self.manifest.items if i.has_video and i.usable and i.split == split]
+        return [self.manifest.track(item).points for item in items]

@@ -1,7 +1,6 @@
-"""Trains :class:`OcclusionNet` on drawn occluders in front of real mouths, half of the pictures clean."""
+"""Trains :class:`OcclusionNet` on real mouths, half of them with a drawn occluder in front."""
 
 import logging
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,21 +19,24 @@ from talkface.face.model import FaceModel
 from talkface.face.occlusion import PIXELS, MouthView, OcclusionConfig, OcclusionNet, compare, network_input
 from talkface.face.warp import MeshWarp, with_ring
 from talkface.hub import save_pretrained
-from talkface.media.prefetch import prefetched
 from talkface.training import Task
+from talkface.training.draws import to_device
 
 logger = logging.getLogger(__name__)
 
-_CLEAN = 6  # held-out frames of each clip that are looked at as they are
-_COVERED = 3  # and with something in front
+_CLEAN_FRAMES = 6  # of each held-out clip, on which false alarms are measured
+_COVERED_FRAMES = 3  # of each held-out clip, with an occluder drawn in front
+
+Row = dict[str, np.ndarray]
+"""A mouth: the network's "input" (C, H, W), and what is "covered" (1, H, W), 0 to 1."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class OcclusionTrainConfig:
-    """Settings of the training.
+    """Settings of the occlusion network's training.
 
     Attributes:
-        model: the network.
+        model: sizes of the network.
         most_of_one: clips of a speaker, at most.
         frames: of a clip, evenly spread.
         max_clips: 0 for all.
@@ -52,9 +54,11 @@ class OcclusionTrainConfig:
     dice: float = 0.5
 
 
-def read_clips(data: Path, split: str, face: FaceModel, config: OcclusionTrainConfig) -> list[CropClip]:
+def read_clips(
+    manifest: Manifest, split: str, face: FaceModel, config: OcclusionTrainConfig
+) -> list[CropClip]:
     """Some frames of the aligned clips of a split."""
-    manifest, counts = Manifest.load(data), dict[str, int]()
+    counts = dict[str, int]()
     clips: list[CropClip] = []
     for item in manifest.items:
         name = item.corpus + item.speaker
@@ -73,15 +77,18 @@ def read_clips(data: Path, split: str, face: FaceModel, config: OcclusionTrainCo
 
 @dataclass
 class MouthMaker:
-    """Makes pictures of mouths, clean and covered, with a reference of the same person beside them."""
+    """Makes pictures of mouths, clean and covered, each with another frame of the person as reference.
+
+    Attributes:
+        warp: of the face model.
+        textures: of the occluders that are drawn.
+    """
 
     warp: MeshWarp
     textures: Textures
 
-    def pair(
-        self, clip: CropClip, frame: int, other: int, generator: np.random.Generator
-    ) -> list[dict[str, np.ndarray]]:
-        """The same mouth clean, then covered: "input" and "covered" (1, PIXELS, PIXELS) each.
+    def pair(self, clip: CropClip, frame: int, other: int, generator: np.random.Generator) -> list[Row]:
+        """The same mouth clean, then covered.
 
         Args:
             clip: of one person.
@@ -111,7 +118,7 @@ class MouthMaker:
     def _reference(
         self, clip: CropClip, frame: int, layer: Layer | None, generator: np.random.Generator
     ) -> MouthView:
-        """Another frame, in its own light, with a layer in front of it, too."""
+        """Another frame in light of its own, with an occluder in front if one is given."""
         image, points = clip.image(frame), clip.points[frame]
         matrix = part_matrix(points, MOUTH)
         crop = cut(image, matrix, CROP).astype(np.float32)
@@ -120,7 +127,7 @@ class MouthMaker:
         seen = _Crop(_shot(crop, generator), transform(with_ring(points), matrix))
         return MouthView.small(seen)
 
-    def clean(self, clip: CropClip, frame: int, other: int) -> dict[str, np.ndarray]:
+    def clean(self, clip: CropClip, frame: int, other: int) -> Row:
         """A frame and its reference as they are."""
         view, reference = (MouthView.of(clip.image(k), clip.points[k]) for k in (frame, other))
         given = network_input(view.crop, *compare(self.warp, view, reference))
@@ -133,7 +140,7 @@ class _Crop:
     points: np.ndarray
 
 
-def _row(given: np.ndarray, covered: np.ndarray, mirror: bool) -> dict[str, np.ndarray]:
+def _row(given: np.ndarray, covered: np.ndarray, mirror: bool) -> Row:
     if mirror:
         given, covered = given[..., ::-1].copy(), covered[..., ::-1]
         given[9] *= -1  # the normal's x
@@ -141,12 +148,13 @@ def _row(given: np.ndarray, covered: np.ndarray, mirror: bool) -> dict[str, np.n
 
 
 def _small(crop: np.ndarray) -> np.ndarray:
-    return cv2.resize(crop, (PIXELS, PIXELS), interpolation=cv2.INTER_AREA)
+    small: np.ndarray = cv2.resize(crop, (PIXELS, PIXELS), interpolation=cv2.INTER_AREA)
+    return small
 
 
 def _disturbed(clip: CropClip, frame: int, generator: np.random.Generator) -> np.ndarray:
-    """The mesh of a tracker that cannot see all: moved a little, at times with another frame's lips."""
-    points = clip.points[frame].copy()
+    """The mesh as a tracker gives it of a covered face: a little off, at times of another frame."""
+    points: np.ndarray = clip.points[frame].copy()
     if generator.random() < 0.35:
         near = int(np.clip(frame + generator.integers(-2, 3), 0, len(clip) - 1))
         points = clip.points[near].copy()
@@ -158,7 +166,7 @@ def _disturbed(clip: CropClip, frame: int, generator: np.random.Generator) -> np
 
 
 def _shot(picture: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """Light, shadows, blur, noise and compression of a picture (H, W, 3) in 0 to 255; uint8."""
+    """A picture (H, W, 3) in 0 to 255 in random light, with shadows, blur, noise and compression; uint8."""
     height, width = picture.shape[:2]
     picture = picture * (generator.uniform(0.7, 1.3) * generator.uniform(0.92, 1.08, 3))
     y, x = np.mgrid[:height, :width].astype(np.float32) / height - 0.5
@@ -183,52 +191,48 @@ def _shot(picture: np.ndarray, generator: np.random.Generator) -> np.ndarray:
         decoded = cv2.imdecode(data, cv2.IMREAD_COLOR)
         assert decoded is not None  # we compressed it
         shown = decoded
-    return cv2.resize(shown, (width, height), interpolation=cv2.INTER_LINEAR)
+    resized: np.ndarray = cv2.resize(shown, (width, height), interpolation=cv2.INTER_LINEAR)
+    return resized
 
 
-class OcclusionTask(Task):
-    """Cross-entropy and dice; chosen by how well it finds things and how rarely it is wrong."""
+class OcclusionTask(Task[OcclusionTrainConfig]):
+    """Cross-entropy and dice loss; the best weights are chosen by IoU and false alarms."""
 
-    Config = OcclusionTrainConfig
     metric, mode = "val_quality", "max"
 
-    def __init__(self, config: OcclusionTrainConfig, data: Path, seed: int = 0, device: str = "cpu") -> None:
-        self.config, self.device = config, torch.device(device)
+    def prepare(self, data: Path, seed: int) -> None:
+        """Load the clips and build the network."""
         face, generator = FaceModel.from_pretrained(), np.random.default_rng(seed)
-        self.clips = read_clips(data, "train", face, config)
-        self.held_out = read_clips(data, "val", face, config)
+        self.clips = read_clips(self.manifest, "train", face, self.config)
+        self.held_out = read_clips(self.manifest, "val", face, self.config)
         speakers = [clip.speaker for clip in self.clips]
         weights = np.array([1 / speakers.count(name) ** 0.5 for name in speakers])
         self.weights = weights / weights.sum()
         warp = face.mesh_warp()
         self.make = MouthMaker(warp, Textures.of(self.clips, generator))
-        self.net = OcclusionNet(config.model).to(self.device)
+        self.net = OcclusionNet(self.config.model).to(self.device)
         self.modules = {"net": self.net}
         self.clean, self.covered = self._fixed(warp, generator)
 
-    def _fixed(self, warp: MeshWarp, generator: np.random.Generator) -> tuple[list, list]:
+    def _fixed(self, warp: MeshWarp, generator: np.random.Generator) -> tuple[list[Row], list[Row]]:
         """Held-out mouths, as they are and covered."""
         make = MouthMaker(warp, Textures.of(self.held_out, generator))
-        clean, covered = [], []
+        clean, covered = list[Row](), list[Row]()
         for clip in self.held_out:
-            for frame in generator.permutation(len(clip))[:_CLEAN]:
+            for frame in generator.permutation(len(clip))[:_CLEAN_FRAMES]:
                 clean.append(make.clean(clip, int(frame), int(generator.integers(len(clip)))))
-            for frame in generator.permutation(len(clip))[:_COVERED]:
+            for frame in generator.permutation(len(clip))[:_COVERED_FRAMES]:
                 covered.append(make.pair(clip, int(frame), int(generator.integers(len(clip))), generator)[1])
         return clean, covered
 
-    def batches(self, generator: np.random.Generator) -> Iterator[dict[str, Tensor]]:
-        """Endless batches, half of them clean."""
-        yield from prefetched(self._pairs(generator))
-
-    def _pairs(self, generator: np.random.Generator) -> Iterator[dict[str, Tensor]]:
-        while True:
-            rows = []
-            for index in generator.choice(len(self.clips), self.config.pairs, p=self.weights):
-                clip = self.clips[index]
-                frame, other = (int(k) for k in generator.integers(0, len(clip), 2))
-                rows += self.make.pair(clip, frame, other, generator)
-            yield _stack(rows, self.device)
+    def draw(self, generator: np.random.Generator) -> Row:
+        """Stacked pairs of mouths, each clean and covered."""
+        rows = []
+        for index in generator.choice(len(self.clips), self.config.pairs, p=self.weights):
+            clip = self.clips[index]
+            frame, other = (int(k) for k in generator.integers(0, len(clip), 2))
+            rows += self.make.pair(clip, frame, other, generator)
+        return _stacked(rows)
 
     def training_step(self, batch: dict[str, Tensor], optimizer_index: int, step: int) -> dict[str, Tensor]:
         """The loss."""
@@ -243,14 +247,20 @@ class OcclusionTask(Task):
         return {"loss": entropy + self.config.dice * dice, "entropy": entropy.detach(), "dice": dice.detach()}
 
     @torch.no_grad()
-    def _found(self, rows: list[dict[str, np.ndarray]]) -> Tensor:
+    def _found(self, rows: list[Row]) -> Tensor:
         """Probabilities (N, PIXELS, PIXELS)."""
         parts = [rows[k : k + 32] for k in range(0, len(rows), 32)]
-        logits = [self.net(_stack(part, self.device)["input"])[:, 0] for part in parts]
+        logits = [self.net(to_device(_stacked(part), self.device)["input"])[:, 0] for part in parts]
         return torch.sigmoid(torch.cat(logits)).cpu()
 
     def validate(self) -> dict[str, float]:
-        """IoU of covered mouths; share of free ones' pixels found, and of frames with over 1 % of them."""
+        """How well occluders are found, and how often something is found on free mouths.
+
+        Returns:
+            ``val_iou`` of covered mouths; ``val_false_alarm``, share of free mouths' pixels that are taken
+            for covered; ``val_alarmed_frames``, share of free mouths with over 1 % such pixels; and
+            ``val_quality``, IoU less five times the false alarms.
+        """
         found = self._found(self.covered) > 0.5
         truth = torch.from_numpy(np.stack([row["covered"][0] for row in self.covered])) > 0.5
         iou = (found & truth).sum((1, 2)) / (found | truth).sum((1, 2)).clamp(min=1)
@@ -263,7 +273,7 @@ class OcclusionTask(Task):
         }
 
     def samples(self) -> np.ndarray:
-        """Rows of frame, reference, truth and what is found: covered mouths and the worst free ones."""
+        """Rows of frame, reference, truth and prediction: of covered mouths and the worst free ones."""
         wrong = self._found(self.clean).mean((1, 2))
         worst = [self.clean[int(k)] for k in wrong.argsort(descending=True)[:12]]
         rows = self.covered[:: max(1, len(self.covered) // 36)][:36] + worst
@@ -278,7 +288,7 @@ class OcclusionTask(Task):
         save_pretrained(directory, config, self.net.state_dict(), card=None)
 
 
-def _cells(row: dict[str, np.ndarray], found: np.ndarray) -> np.ndarray:
+def _cells(row: Row, found: np.ndarray) -> np.ndarray:
     frame, seed = (row["input"][k : k + 3].transpose(1, 2, 0) for k in (0, 3))
     marks = [
         frame * (1 - 0.7 * m[..., None]) + 0.7 * m[..., None] * [1, 0, 1] for m in (row["covered"][0], found)
@@ -286,5 +296,5 @@ def _cells(row: dict[str, np.ndarray], found: np.ndarray) -> np.ndarray:
     return (np.concatenate([frame, seed, *marks], 1).clip(0, 1) * 255).astype(np.uint8)
 
 
-def _stack(rows: list[dict[str, np.ndarray]], device: torch.device) -> dict[str, Tensor]:
-    return {name: torch.from_numpy(np.stack([row[name] for row in rows])).to(device) for name in rows[0]}
+def _stacked(rows: list[Row]) -> Row:
+    return {name: np.stack([row[name] for row in rows]) for name in rows[0]}

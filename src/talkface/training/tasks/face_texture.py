@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 
 from talkface.data.faces import Portrait, held_out, portraits
-from talkface.data.prepare import Manifest
 from talkface.face import topology as tp
 from talkface.face.model import FaceModel
 from talkface.face.texture import FaceTexture, drawn_on, inner_face, reference_mesh
 from talkface.hub import save_pretrained
+from talkface.training import ClosedFormTask
 
 logger = logging.getLogger(__name__)
 
@@ -77,40 +77,35 @@ def _ahead(portrait: Portrait, config: FaceTextureConfig) -> bool:
     return bool(yaw < config.turned and tp.eye_openness(portrait.points).min() > config.opened)
 
 
-class FaceTextureTask:
-    """The recipe's entry: a closed-form solution on the train split, its errors on held-out people."""
+class FaceTextureTask(ClosedFormTask[FaceTextureConfig]):
+    """Solved on the portraits of split "train"; its errors are measured on held-out people."""
 
-    Config = FaceTextureConfig
-
-    @staticmethod
-    def solve(config: FaceTextureConfig, data: Path, output: Path) -> dict[str, float]:
+    def solve(self, output: Path) -> dict[str, float]:
         """Learn, measure and save the model in ``output``/export."""
-        face = FaceModel.from_pretrained(config.face_model)
-        album = portraits(Manifest.load(data))
+        config, face = self.config, FaceModel.from_pretrained(self.config.face_model)
+        album = portraits(self.manifest)
         examples = suitable([portrait for portrait in album if portrait.split == "train"], config)
         logger.info("%d portraits of %d people", len(examples), len({p.person for p in examples}))
         model = learn(examples, face, config)
         metrics = errors(model, held_out(suitable(album, config), config.held_out))
-        save_pretrained(
-            output / "export",
-            {"class": "FaceTexture", "model": asdict(config), "metrics": metrics},
-            model.state(),
-            card=None,
-        )
+        told = {"class": "FaceTexture", "model": asdict(config), "metrics": metrics}
+        save_pretrained(output / "export", told, model.state(), card=None)
         return metrics
 
 
 def errors(model: FaceTexture, album: list[Portrait]) -> dict[str, float]:
-    """Mean absolute errors, in levels, of portraits of unseen people.
+    """Mean absolute errors on portraits of unseen people, in levels of 0 to 255.
 
-    Those of the inner face; of eyes and mouth as the skin tells them; and of the mean face's eyes and mouth.
+    Returns:
+        ``val_error``, of the inner face, fitted to all of it; ``val_parts_from_skin``, of eyes and mouth when
+        only the skin is fitted; ``val_parts_of_mean``, of the mean face's eyes and mouth.
     """
     found: dict[str, list[float]] = {"val_error": [], "val_parts_from_skin": [], "val_parts_of_mean": []}
     inside, parts = model.inside > 0, (model.parts * model.inside) > 0
     for portrait in album:
         real = model.unwrapped(portrait.image(), portrait.points)
-        trusted, told = (model.picture(model.fit(real, trusted)) for trusted in (True, False))
-        found["val_error"].append(float(np.abs(trusted - real)[inside].mean()))
-        found["val_parts_from_skin"].append(float(np.abs(told - real)[parts].mean()))
+        fitted, from_skin = (model.picture(model.fit(real, trusted)) for trusted in (True, False))
+        found["val_error"].append(float(np.abs(fitted - real)[inside].mean()))
+        found["val_parts_from_skin"].append(float(np.abs(from_skin - real)[parts].mean()))
         found["val_parts_of_mean"].append(float(np.abs(model.mean - real)[parts].mean()))
     return {name: float(np.mean(values)) for name, values in found.items()}

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from talkface.data.prepare import Manifest, Voice
+from talkface.data.prepare import Item, Voice
 from talkface.hub import model_path, save_pretrained
 from talkface.speech.features import SAMPLES_PER_FEATURE, ContentEncoder, ContentEncoderConfig, loudest
 from talkface.speech.mel import SAMPLE_RATE, log_mel
@@ -18,51 +18,58 @@ from talkface.training import Task
 
 @dataclass(frozen=True, kw_only=True)
 class StudentConfig:
-    """Settings of the distillation."""
+    """Settings of the distillation.
+
+    Attributes:
+        model: sizes of the student. One of width 512 starts from the teacher's weights.
+        seconds_per_batch: of sound.
+        shortest, longest: window, in seconds; each batch has windows of one length.
+        clean: share of windows without any augmentation.
+        teacher: file of Whisper base in CTranslate2's layout, to start from; empty for the hub's copy.
+    """
 
     model: ContentEncoderConfig = field(default_factory=ContentEncoderConfig)
     seconds_per_batch: float = 32.0
     shortest: float = 2.0
     longest: float = 8.0
-    clean: float = 0.25  # share of windows without any augmentation
-    teacher: str = ""  # Whisper base in CTranslate2's layout, to start from; empty: the hub's copy
+    clean: float = 0.25
+    teacher: str = ""
 
 
-class StudentTask(Task):
-    """Regression of the teacher's features of clean speech from augmented speech; chosen on held-out voices.
+class StudentTask(Task[StudentConfig]):
+    """Regression of the teacher's features of clean speech from augmented speech.
 
-    The teacher is the encoder as it starts out, on the same window: Whisper's features hold the position in
-    the window, so features of another window would not do as a target.
+    The teacher is the encoder as it starts out, applied to the same window: Whisper's features depend on the
+    position in the window, so that the features of another window cannot be the target. The best weights are
+    chosen on held-out voices.
     """
 
-    Config = StudentConfig
     metric, mode = "val_correlation", "max"
 
-    def __init__(self, config: StudentConfig, data: Path, seed: int = 0, device: str = "cpu") -> None:
-        self.config, self.device = config, torch.device(device)
-        self.encoder = ContentEncoder(config.model).to(self.device)
-        manifest = Manifest.load(data)
-        self.voices = [
-            manifest.speech(item) for item in manifest.items if item.has_speech and item.split == "train"
-        ]
-        held_out = [item for item in manifest.items if item.has_speech and item.split == "val"]
-        self.held_out = [manifest.speech(item) for item in held_out[:: max(1, len(held_out) // 60)]]
-        self.mean, self.deviation = _statistics(
-            [v.features for v in self.voices], np.random.default_rng(seed)
-        )
+    def prepare(self, data: Path, seed: int) -> None:
+        """Load the voices and build the encoder."""
+        self.encoder = ContentEncoder(self.config.model).to(self.device)
+        self.voices = [self.manifest.speech(item) for item in self._items("train")]
+        held_out = self._items("val")
+        self.held_out = [self.manifest.speech(item) for item in held_out[:: max(1, len(held_out) // 60)]]
+        features = [voice.features for voice in self.voices]
+        self.mean, self.deviation = _statistics(features, np.random.default_rng(seed))
         self.weights = np.array([len(v.features) for v in self.voices], np.float64)
         self.weights /= self.weights.sum()
-        if config.model.width == 512:
+        if self.config.model.width == 512:
             self._start_from_teacher()
         self.teacher = copy.deepcopy(self.encoder).eval().requires_grad_(False)
         self.modules = {"encoder": self.encoder}
+
+    def _items(self, split: str) -> list[Item]:
+        return [item for item in self.manifest.items if item.has_speech and item.split == split]
 
     def _start_from_teacher(self) -> None:
         from talkface.speech.teacher import encoder_state, read_ctranslate2
 
         path = Path(self.config.teacher) if self.config.teacher else model_path("whisper-base.bin")
         start_from_whisper(self.encoder, encoder_state(read_ctranslate2(path)))
-        with torch.no_grad():  # exact for clean speech from the first step: the layer itself, normalised
+        with torch.no_grad():  # the head begins as the normalised layer itself, exact for clean speech
             self.encoder.head.weight.copy_(torch.diag(torch.from_numpy(1 / self.deviation)))
             self.encoder.head.bias.copy_(torch.from_numpy(-self.mean / self.deviation))
 
@@ -105,9 +112,8 @@ class StudentTask(Task):
         augmented, clean = batch
         with torch.no_grad():
             target = self.teacher(log_mel(clean, loudest(clean)))
-        return {
-            "loss": nn.functional.smooth_l1_loss(self.encoder(log_mel(augmented, loudest(augmented))), target)
-        }
+        found = self.encoder(log_mel(augmented, loudest(augmented)))
+        return {"loss": nn.functional.smooth_l1_loss(found, target)}
 
     def _noisy_held_out(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Four seconds of each held-out voice, augmented always alike, and clean."""
@@ -116,32 +122,34 @@ class StudentTask(Task):
             clean = voice.samples(0, min(len(voice.audio), 4 * SAMPLE_RATE))
             noise = self._babble(len(clean), generator)
             augmented = augment(clean, noise, generator)
-            yield (
-                torch.from_numpy(augmented)[None].to(self.device),
-                torch.from_numpy(clean)[None].to(self.device),
-            )
+            yield self._collate([(augmented, clean)])
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
-        """Correlation with the teacher's clean features on held-out voices, from clean and noisy sound."""
+        """Correlation with the teacher's features of clean sound, from clean and noisy held-out sound."""
         features: dict[str, list[np.ndarray]] = {"target": [], "clean": [], "augmented": []}
         for augmented, clean in self._noisy_held_out():
-            features["target"].append(self.teacher(log_mel(clean, loudest(clean)))[0].cpu().numpy())
-            features["clean"].append(self.encoder(log_mel(clean, loudest(clean)))[0].cpu().numpy())
-            features["augmented"].append(
-                self.encoder(log_mel(augmented, loudest(augmented)))[0].cpu().numpy()
-            )
-        target, clean_features, noisy = (np.concatenate(parts) for parts in features.values())
-        scores = {
-            "val_clean": _correlation(clean_features, target),
-            "val_augmented": _correlation(noisy, target),
+            features["target"].append(_features(self.teacher, clean))
+            features["clean"].append(_features(self.encoder, clean))
+            features["augmented"].append(_features(self.encoder, augmented))
+        target, from_clean, from_noisy = (np.concatenate(parts) for parts in features.values())
+        clean_score, noisy_score = _correlation(from_clean, target), _correlation(from_noisy, target)
+        return {
+            "val_clean": clean_score,
+            "val_augmented": noisy_score,
+            "val_correlation": (clean_score + noisy_score) / 2,
         }
-        return scores | {"val_correlation": (scores["val_clean"] + scores["val_augmented"]) / 2}
 
     def export(self, directory: Path, metrics: dict[str, float]) -> None:
         """Write the encoder as the hub reads it."""
         config = self.encoder.config_dict() | {"metrics": metrics}
         save_pretrained(directory, config, self.encoder.state_dict(), card=None)
+
+
+def _features(encoder: ContentEncoder, samples: Tensor) -> np.ndarray:
+    """Features (T, C) of samples (1, N)."""
+    features: Tensor = encoder(log_mel(samples, loudest(samples)))
+    return features[0].cpu().numpy()
 
 
 def start_from_whisper(encoder: ContentEncoder, state: dict[str, Tensor]) -> None:
@@ -187,27 +195,33 @@ def augment(samples: np.ndarray, babble: np.ndarray, generator: np.random.Genera
 
 
 def _mix(speech: np.ndarray, noise: np.ndarray, snr: float) -> np.ndarray:
+    """Speech with noise ``snr`` dB below it."""
     power = np.square(speech).mean() / (np.square(noise).mean() + 1e-9)
-    return speech + noise * np.sqrt(power) * 10 ** (-snr / 20)
+    mixed: np.ndarray = speech + noise * np.sqrt(power) * 10 ** (-snr / 20)
+    return mixed
 
 
 def _coloured_noise(length: int, generator: np.random.Generator) -> np.ndarray:
+    """Noise whose spectrum falls with a power of the frequency between 0 (white) and 1."""
     spectrum = np.fft.rfft(generator.standard_normal(length))
     frequency = np.maximum(np.fft.rfftfreq(length, 1 / SAMPLE_RATE), 20.0)
     return np.fft.irfft(spectrum * frequency ** -generator.uniform(0.0, 1.0), length)
 
 
 def _reverberate(samples: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """Samples in a room that reverberates for 0.1 to 0.5 seconds."""
     decay = generator.uniform(0.1, 0.5)
     length = int(decay * SAMPLE_RATE)
     tail = generator.standard_normal(length) * np.exp(-6.9 * np.arange(length) / length)
     tail *= generator.uniform(0.02, 0.15) / np.sqrt(np.square(tail).sum()) * 3
     tail[0] = 1.0  # the direct sound stays where it is: no shift in time
     size = len(samples) + length
-    return np.fft.irfft(np.fft.rfft(samples, size) * np.fft.rfft(tail, size), size)[: len(samples)]
+    heard: np.ndarray = np.fft.irfft(np.fft.rfft(samples, size) * np.fft.rfft(tail, size), size)
+    return heard[: len(samples)]
 
 
 def _equalise(samples: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """Samples through another microphone: random gains of bands, at times with a low-pass filter."""
     spectrum = np.fft.rfft(samples)
     frequency = np.fft.rfftfreq(len(samples), 1 / SAMPLE_RATE)
     knots = np.array([0, 150, 500, 1500, 3400, 8000.0])

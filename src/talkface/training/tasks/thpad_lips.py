@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from talkface.hub import save_pretrained
+from talkface.nn.marks import check_built_on
 from talkface.performance.model import MotionModel
 from talkface.training.tasks.thpad_motion import MotionTask, MotionTrainConfig, predict
 
@@ -46,6 +47,7 @@ class LipsTask(MotionTask):
     def __init__(self, config: LipsTrainConfig, data: Path, seed: int = 0, device: str = "cpu") -> None:
         before = MotionModel.from_pretrained(config.start)
         super().__init__(replace(config.motion, model=before.config), data, seed, device)
+        check_built_on(config.start, self.built_on)
         torch.manual_seed(seed)
         fresh = MotionModel(replace(before.config, dropout=config.dropout)).to(self.device)
         self.model.load_state_dict(before.state_dict())
@@ -84,7 +86,7 @@ class LipsTask(MotionTask):
         self.model.lip_gain.mul_(self.spread / self._spread())
         logger.info("lip gain %.2f", float(self.model.lip_gain))
         config = {"class": "MotionModel", "model": asdict(self.model.config), "metrics": metrics}
-        save_pretrained(directory, config, self.model.state_dict(), card=None)
+        save_pretrained(directory, config | {"built_on": self.built_on}, self.model.state_dict(), card=None)
 
     def _spread(self) -> float:
         """Mean standard deviation of the opening over training clips as they are."""

@@ -15,7 +15,9 @@ from talkface.data.side_by_side import side_by_side
 from talkface.errors import InvalidOption
 from talkface.face.model import FaceModel
 from talkface.hub import save_pretrained
+from talkface.nn.marks import check_built_on, state_mark, weights_mark
 from talkface.performance.config import FRAME_RATE, MotionConfig, PriorConfig
+from talkface.performance.marks import codes_mark
 from talkface.performance.model import DiffusionPrior, MotionModel
 from talkface.systems.thpad.losses import LipLoss, contrastive_sync, orthogonality, velocity
 from talkface.training import Task
@@ -65,6 +67,16 @@ def best_lag_correlation(predicted: np.ndarray, real: np.ndarray, lags: int = 1)
     return best
 
 
+def marks_of(reader: ClipReader) -> dict[str, str]:
+    """The marks of what a motion model is trained over: the face model and the content encoder.
+
+    Features of no encoder of ours have their name in place of a mark.
+    """
+    encoder = reader.stream.encoder if reader.stream is not None else None
+    speech = reader.features if encoder is None else weights_mark(encoder)
+    return {"face": state_mark(reader.model.state()), "speech": speech}
+
+
 class MotionTask(Task):
     """Lips from audio, non-lip codes from video, contrast of lips and audio, orthogonality of the rest."""
 
@@ -76,6 +88,7 @@ class MotionTask(Task):
         self.face = FaceModel.from_pretrained(config.face_model)
         reader = ClipReader(Manifest.load(data), self.face, config.features, config.encoder)
         generator = np.random.default_rng(seed)
+        self.built_on = marks_of(reader)
         self.examples = _variants(reader, config.variants, generator, config.window)
         self.held_out = [reader.read(item) for item in reader.items(reader.manifest.choosing)]
         self.weights = _speaker_weights(self.examples, config.speaker_power)
@@ -175,7 +188,7 @@ class MotionTask(Task):
         """Normalise the codes and write the motion model as the hub reads it."""
         self.measure_codes()
         config = {"class": "MotionModel", "model": asdict(self.config.model), "metrics": metrics}
-        save_pretrained(directory, config, self.model.state_dict(), card=None)
+        save_pretrained(directory, config | {"built_on": self.built_on}, self.model.state_dict(), card=None)
 
     @torch.no_grad()
     def measure_codes(self) -> None:
@@ -246,13 +259,22 @@ def _repeat(example: Example, length: int) -> Example:
 
 @dataclass(frozen=True, kw_only=True)
 class PriorTrainConfig:
-    """Settings of the prior's training."""
+    """Settings of the prior's training.
+
+    Attributes:
+        model: sizes of the prior.
+        motion: how the motion model was trained: its face model, content encoder and the like.
+        motion_model: name or directory of the motion model whose codes are learnt.
+        batch: windows of a batch.
+        velocity: lambda_v, weight of the velocity loss.
+        condition_dropout: share of windows whose audio is hidden, for classifier-free guidance.
+    """
 
     model: PriorConfig = field(default_factory=PriorConfig)
     motion: MotionTrainConfig = MotionTrainConfig()
     motion_model: str = "thpad-motion"
     batch: int = 24
-    velocity: float = 3.0  # lambda_v
+    velocity: float = 3.0
     condition_dropout: float = 0.1
 
 
@@ -267,6 +289,7 @@ class PriorTask(Task):
         self.motion = MotionModel.from_pretrained(config.motion_model).to(self.device)
         face = FaceModel.from_pretrained(config.motion.face_model)
         reader = ClipReader(Manifest.load(data), face, config.motion.features, config.motion.encoder)
+        check_built_on(config.motion_model, marks_of(reader))
         examples = _variants(reader, config.motion.variants, np.random.default_rng(seed), 50)
         self.weights = _speaker_weights(examples, 0.6) * np.array(
             [0.4 if e.item.corpus == "GRID" else 1.0 for e in examples]
@@ -349,6 +372,7 @@ class PriorTask(Task):
     def export(self, directory: Path, metrics: dict[str, float]) -> None:
         """Write the prior as the hub reads it."""
         config = {"class": "DiffusionPrior", "model": asdict(self.config.model), "metrics": metrics}
+        config["built_on"] = {"motion": codes_mark(self.motion)}
         save_pretrained(directory, config, self.prior.state_dict(), card=None)
 
 

@@ -22,6 +22,7 @@ from talkface.face.model import FaceModel, estimate_pose
 from talkface.face.warp import MeshWarp, move_ring, with_ring
 from talkface.hub import save_pretrained
 from talkface.nn.adversarial import PatchDiscriminator, feature_matching, hinge_discriminator, hinge_generator
+from talkface.nn.marks import state_mark
 from talkface.nn.picture import gradient_loss, weighted_l1
 from talkface.rendering.mouth import MeanMouth, hang_plate, look_inside, plate_corners, show_plate, skin_tone
 from talkface.rendering.refiner import Refiner, RefinerConfig, motion_code
@@ -301,6 +302,7 @@ class RefinerTask(Task):
         from dataclasses import asdict
 
         config = {"class": "Refiner", "model": asdict(self.config.model), "metrics": metrics}
+        config["built_on"] = {"face": state_mark(self.model.state())}
         save_pretrained(directory, config, self.refiner.state_dict(), card=None)
 
 

@@ -8,14 +8,16 @@ import numpy as np
 
 from talkface.data.prepare import Manifest
 from talkface.face.model import FaceModel
+from talkface.nn.marks import check_built_on
 from talkface.performance.model import MotionModel
 from talkface.systems.thpad.losses import lip_readout
+from talkface.training import ClosedFormTask
 from talkface.training.datasets.clips import ClipReader
-from talkface.training.tasks.thpad_motion import MotionTrainConfig, predict
+from talkface.training.tasks.thpad_motion import MotionTrainConfig, marks_of, predict
 
 
 def measure_sync(
-    model: MotionModel, config: MotionTrainConfig, data: Path, reference: float = -0.5, lags: int = 5
+    motion_model: str, config: MotionTrainConfig, manifest: Manifest, reference: float = -0.5, lags: int = 5
 ) -> dict[str, float | None]:
     """Estimate how far sound and picture of every clip are apart and write ``sync.json`` for later trainings.
 
@@ -23,10 +25,11 @@ def measure_sync(
     clip. Offsets are in frames, relative to ``reference``, the offset of the corpora recorded in a studio.
     Clips whose best correlation is below 0.3 or at the end of the range get None and train nothing.
     """
-    manifest = Manifest.load(data)
     face = FaceModel.from_pretrained(config.face_model)
     reader = ClipReader(manifest, face, config.features, config.encoder)
     reader.offsets = {}
+    check_built_on(motion_model, marks_of(reader))
+    model = MotionModel.from_pretrained(motion_model)
     readout, offsets = lip_readout(face), {}
     for item in reader.items("train"):
         example = reader.read(item)
@@ -45,21 +48,17 @@ class SyncConfig:
     motion_model: str = "runs/thpad-motion-first/export"
 
 
-class SyncTask:
+class SyncTask(ClosedFormTask[SyncConfig]):
     """The recipe's entry for :func:`measure_sync`."""
 
-    Config = SyncConfig
-
-    @staticmethod
-    def solve(config: SyncConfig, data: Path, output: Path) -> dict[str, float]:
-        """Write ``data``/sync.json with the first model's estimates."""
-        model = MotionModel.from_pretrained(config.motion_model)
-        offsets = measure_sync(model, config.motion, data)
+    def solve(self, output: Path) -> dict[str, float]:
+        """Write sync.json into the prepared folder with the first model's estimates."""
+        offsets = measure_sync(self.config.motion_model, self.config.motion, self.manifest)
         known = [abs(value) for value in offsets.values() if value is not None]
         return {
             "clips": float(len(offsets)),
             "in_sync": float(len(known)),
-            "median_offset": float(np.median(known)),
+            "median_offset": float(np.median(known)) if known else float("nan"),
         }
 
 

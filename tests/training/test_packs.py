@@ -1,0 +1,187 @@
+"""Packs: what travels to a lent machine comes out as it went in; drawing and preparing side by side."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+from talkface.data.arrays import packed_arrays, unpacked_arrays
+from talkface.data.attributes import described
+from talkface.data.faces import portraits
+from talkface.data.meshes import STEP, MeshCodec
+from talkface.data.pack import Contents, dev_people, pack
+from talkface.data.prepare import Item, Manifest
+from talkface.data.side_by_side import side_by_side
+from talkface.data.unpack import samples_without_av, unpack
+from talkface.errors import InvalidOption
+from talkface.face.crop import cut, face_unit
+from talkface.face.portrait import portrait_matrix
+from talkface.training import lent
+from talkface.training.draws import drawn, to_device
+
+EVERYTHING = Contents(
+    portraits=True, density=90, speech=True, silent=True, weights=("face", "face-autoencoder", "thpad-motion")
+)
+
+
+@pytest.fixture(scope="module")
+def prepared(prepared_people: Path) -> Path:
+    return prepared_people
+
+
+@pytest.fixture(scope="module")
+def packed(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("pack") / "little.pack"
+    pack(prepared, path, EVERYTHING)
+    return path
+
+
+# -- packs -----------------------------------------------------------------------------------------
+
+
+def test_pack_is_the_same_twice(prepared: Path, packed: Path, tmp_path: Path) -> None:
+    sizes = pack(prepared, tmp_path / "again.pack", EVERYTHING)
+    assert (tmp_path / "again.pack").read_bytes() == packed.read_bytes()
+    assert {"clips", "speech", "tracks", "portraits", "weights", "meshes"} <= sizes.keys()
+
+
+def test_unpacked_folder_holds_what_was_packed(prepared: Path, packed: Path, tmp_path: Path) -> None:
+    unpack(packed, tmp_path / "out")
+    before, after = Manifest.load(prepared), Manifest.load(tmp_path / "out")
+    assert [(i.key, i.split) for i in after.items] == [("ann", "train"), ("bea", "train"), ("cid", "dev")]
+    assert after.choosing == "dev"
+    item = after.items[0]
+    (number, image), *_ = after.frames(item, {4})
+    ((_, source),) = before.frames(before.items[0], {4})
+    track = after.track(item)
+    assert number == 4
+    unit = float(np.median([face_unit(mesh) for mesh in track.points]))
+    assert unit <= 90.5  # at the density that was asked for, or the clip's own
+    # The mesh lies where it lay: the same part of the face is cut out of both.
+    seen = [
+        cut(i, portrait_matrix(p, i.shape[1::-1]), 128)
+        for i, p in ((image, track.points[4]), (source, before.track(before.items[0]).points[4]))
+    ]
+    assert np.abs(seen[0].astype(float) - seen[1]).mean() < 4
+    heard, real = after.speech(item).audio, before.speech(before.items[0]).audio
+    count = min(len(heard), len(real))
+    assert np.corrcoef(heard[:count], real[:count])[0, 1] > 0.97
+    assert json.loads((tmp_path / "out" / "sync.json").read_text())["ann"] == 0.5
+
+
+def test_portraits_keep_people_splits_and_attributes(prepared: Path, packed: Path, tmp_path: Path) -> None:
+    unpack(packed, tmp_path / "out")
+    before = {p.key: p for p in portraits(Manifest.load(prepared))}
+    manifest = Manifest.load(tmp_path / "out")
+    after = portraits(manifest)
+    assert [p.key for p in after] == [f"face{k}" for k in range(7)]  # not the one of "val"
+    for portrait in after:
+        real = before[portrait.key]
+        assert (portrait.person, portrait.split, portrait.generated) == (
+            real.person,
+            real.split,
+            real.generated,
+        )
+        assert np.abs(portrait.points - real.points).max() < 0.5
+        assert np.abs(portrait.image().astype(float) - real.image()).mean() < 4
+    assert described(manifest, after) == {
+        key: told
+        for key, told in described(Manifest.load(prepared), list(before.values())).items()
+        if key in {p.key for p in after}
+    }
+
+
+def test_weights_come_out_as_they_went_in(packed: Path, tmp_path: Path) -> None:
+    unpack(packed, tmp_path / "out")
+    for name in ("face", "thpad-motion"):
+        for file in ("config.json", "model.safetensors"):
+            there = tmp_path / "out" / "weights" / "compact" / name / file
+            assert there.read_bytes() == (lent.SHIPPED / name / file).read_bytes()
+
+
+def test_only_one_split_and_a_few_others(packed: Path, tmp_path: Path) -> None:
+    unpack(packed, tmp_path / "out", only="dev", most=1)
+    manifest = Manifest.load(tmp_path / "out")
+    assert [i.key for i in manifest.items] == ["ann", "cid"]
+    assert [p.key for p in portraits(manifest)] == ["face5", "face6", "face0"]
+
+
+def test_sound_without_pyav_is_the_same(packed: Path, tmp_path: Path) -> None:
+    pytest.importorskip("soundfile")
+    unpack(packed, tmp_path / "out")
+    manifest = Manifest.load(tmp_path / "out")
+    other = samples_without_av(manifest.speech_path(manifest.items[0]).with_suffix(".ogg"))
+    known = np.load(manifest.speech_path(manifest.items[0]))["audio"]
+    count = min(len(other), len(known))
+    assert abs(len(other) - len(known)) <= 320
+    assert np.corrcoef(other[:count], known[:count])[0, 1] > 0.999
+
+
+def test_no_pack_is_told_in_a_line(tmp_path: Path) -> None:
+    (tmp_path / "x.pack").write_text("nothing")
+    with pytest.raises(InvalidOption, match="is no pack"):
+        unpack(tmp_path / "x.pack", tmp_path / "out")
+
+
+def test_dev_people_are_whole_people_with_few_clips() -> None:
+    items = [
+        Item(key=f"{p}{k}", file="", corpus="c", speaker=str(p), split="train")
+        for p in range(80)
+        for k in range(3)
+    ]
+    items += [Item(key=f"s{k}", file="", corpus="c", speaker="much", split="train") for k in range(200)]
+    people = dev_people(items)
+    assert 4 <= len(people) <= 20
+    assert "cmuch" not in people
+    assert people == dev_people(items[::-1])
+
+
+@given(
+    arrays.arrays(np.int32, st.tuples(st.integers(1, 5), st.integers(1, 4), st.integers(1, 3))),
+    arrays.arrays(np.float32, st.integers(1, 9), elements=st.floats(-5, 5, width=32)),
+)
+@settings(max_examples=30, deadline=None)
+def test_packed_arrays_come_back(a: np.ndarray, b: np.ndarray) -> None:
+    found = unpacked_arrays(packed_arrays({"a": a, "b": b}))
+    assert found["a"].dtype == a.dtype
+    np.testing.assert_array_equal(found["a"], a)
+    np.testing.assert_array_equal(found["b"], b)
+
+
+@pytest.mark.parametrize("scale", [0.3, 1.0, 4.0])
+def test_meshes_are_kept_to_a_step(prepared: Path, scale: float) -> None:
+    manifest = Manifest.load(prepared)
+    points = manifest.track(manifest.items[0]).points * scale
+    found = MeshCodec.of(points).encode(points)
+    back = MeshCodec.of(points).decode(unpacked_arrays(packed_arrays(found)))
+    assert np.abs(back - points).max() < 0.75 * STEP * face_unit(points[0]) * 1.3
+
+
+# -- drawing and preparing side by side ------------------------------------------------------------
+
+
+def test_workers_draw_the_same_every_time() -> None:
+    def draw(generator: np.random.Generator) -> dict[str, Any]:
+        return {"x": generator.normal(size=3), "y": [generator.integers(9, size=2)]}
+
+    def first(count: int) -> list[Any]:
+        batches = drawn(draw, np.random.default_rng(0), workers=2)
+        return [to_device(next(batches), "cpu") for _ in range(count)]
+
+    one, two = first(5), first(5)
+    assert all(
+        (a["x"] == b["x"]).all() and (a["y"][0] == b["y"][0]).all() for a, b in zip(one, two, strict=True)
+    )
+    assert len({float(batch["x"][0]) for batch in one}) == 5
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_side_by_side_keeps_the_order(workers: int) -> None:
+    found = list(side_by_side(lambda k: (k, np.full(2, k)), range(7), workers))
+    assert [k for k, _ in found] == list(range(7))
+    assert all((values == k).all() for k, values in found)

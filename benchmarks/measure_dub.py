@@ -190,7 +190,7 @@ def _jobs(
 
     from talkface.performance.lip_track import LipTrack
     from talkface.systems.g4g.geometry import Retargeter
-    from talkface.systems.g4g.renderer import Job
+    from talkface.systems.g4g.renderer import FaceEdit
 
     retarget, track = Retargeter(pipe.face, neutral, 25), LipTrack(iter(lips))
     for frame, sightings in followed:
@@ -198,7 +198,7 @@ def _jobs(
         if sighting := sightings.get(0):
             moved = retarget(sighting.points[None], wanted.beta_mouth[None], np.ones(1, np.float32))
             rotation = Rotation.from_matrix(moved.pose.rotation[0]).as_rotvec().astype(np.float32)
-            yield Job(frame.image, sighting.points, moved.points[0], rotation, wanted, frame.time)
+            yield FaceEdit(frame.image, sighting.points, moved.points[0], rotation, wanted, frame.time)
 
 
 def _write(held: "list[Frame]", source: "SourceVideo", speech: str, path: Path) -> None:

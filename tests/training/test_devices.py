@@ -17,7 +17,7 @@ from talkface.face.draw import MAP_CHANNELS
 from talkface.nn.adversarial import PatchDiscriminator
 from talkface.performance.model import DiffusionPrior
 from talkface.rendering.refiner import Refiner
-from talkface.systems.g4g.experts import MOUTH_PIXELS, SyncExpert
+from talkface.systems.g4g.experts import SYNC_CROP_PIXELS, SyncExpert
 from talkface.systems.imagineid.ccf import MaskBlendingAdapter, SpatialConditionalAdapter
 from talkface.systems.tccp.model import MVControlNet
 from talkface.training import Task
@@ -69,7 +69,7 @@ def expert() -> tuple[Task, Any]:
     config, model = ExpertTrainConfig(clips=3, stretch=24), SyncExpert.debug()
     content, level, beta = np.zeros((60, 16), np.float16), np.zeros(60, np.float32), np.zeros((30, 28))
     clip = TalkingClip(crops=None, content=[content], level=[level], beta_mouth=beta, item=None)
-    frames = torch.zeros(60, 3, MOUTH_PIXELS, MOUTH_PIXELS, dtype=torch.uint8, device=ELSEWHERE)
+    frames = torch.zeros(60, 3, SYNC_CROP_PIXELS, SYNC_CROP_PIXELS, dtype=torch.uint8, device=ELSEWHERE)
     mouths = Mouths(frames, torch.tensor([0, 30, 60]).to(ELSEWHERE))
     data = {"clips": [clip] * 2, "mouths": mouths, "weights": np.full(2, 0.5)}
     task = bare(ExpertTask, config, {"expert": model}, expert=model, **data)

@@ -29,7 +29,7 @@ from talkface.face.model import FaceFit, FaceModel, estimate_pose
 from talkface.face.motion import FaceMotion
 from talkface.face.warp import move_ring, resample, resample_tensor, with_ring
 from talkface.media.prefetch import prefetched
-from talkface.rendering.mouth import hang_plate, plate_corners, show_plate
+from talkface.rendering.mouth_plate import mouth_plate, plate_corners, draw_plate
 from talkface.rendering.refiner import Refined, Refiner, motion_code
 
 _REACH = 0.45  # radians towards which a head turns, away from the camera
@@ -114,7 +114,7 @@ class PortraitRenderer:
         self._tone = _single_tone(self._references[MOUTH.code])
         corners = self._scale * (self._corners @ self._rotation.T) + self._translation
         mean_mouth = refiner.mean_mouth.cpu().numpy()
-        self._plate = hang_plate(self.image, points, corners, mean_mouth, self._finer)
+        self._plate = mouth_plate(self.image, points, corners, mean_mouth, self._finer)
 
     def _to_tensor(self, crops: list[np.ndarray]) -> Tensor:
         stacked = torch.from_numpy(np.stack(crops)).to(self.device)
@@ -253,7 +253,7 @@ class PortraitRenderer:
             maps = mesh_maps(self.warp, field, self.resting, goal)
             crop = cut(drawn.image, matrix, part.pixels)
             if part.code == MOUTH.code:
-                crop = show_plate(crop, self._plate, transform(plate, matrix), maps[3])
+                crop = draw_plate(crop, self._plate, transform(plate, matrix), maps[3])
             drawn.matrices.append(matrix)
             drawn.crops.append(crop)
             drawn.maps.append(maps)

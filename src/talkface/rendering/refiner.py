@@ -19,7 +19,7 @@ from talkface.face.crop import MOUTH, PARTS
 from talkface.face.draw import MAP_CHANNELS
 from talkface.hub import build_pretrained
 from talkface.nn.blocks import Stage, pixel_shuffle
-from talkface.rendering.mouth import HEIGHT, WIDTH
+from talkface.rendering.mouth_plate import PLATE_HEIGHT, PLATE_WIDTH
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +95,7 @@ class Refiner(nn.Module):
         super().__init__()
         self.config = config
         self.mean_mouth: Tensor  # of the training people, relative to their skin's colour
-        self.register_buffer("mean_mouth", torch.full((HEIGHT, WIDTH, 3), 0.5))
+        self.register_buffer("mean_mouth", torch.full((PLATE_HEIGHT, PLATE_WIDTH, 3), 0.5))
         small, upwards = config.widths[0], config.widths[::-1]
         self.identity = IdentityEncoder(config.identity)
         self.code = nn.Sequential(

@@ -27,16 +27,16 @@ from talkface.media.video import Frame
 from talkface.nn.threads import shared_cores
 from talkface.performance.config import SPEECH_WINDOW
 from talkface.performance.lip_track import LipTrack
-from talkface.performance.lips import Spoken
+from talkface.performance.lips import SpokenLips
 from talkface.systems.g4g.bank import Album, gather
 from talkface.systems.g4g.config import PAPER, GeneratorConfig
-from talkface.systems.g4g.drawing import PIXELS, hidden_region
-from talkface.systems.g4g.experts import MOUTH_PIXELS, SyncExpert, SyncExpertConfig
+from talkface.systems.g4g.drawing import MOUTH_CROP_PIXELS, hidden_region
+from talkface.systems.g4g.experts import SYNC_CROP_PIXELS, SyncExpert, SyncExpertConfig
 from talkface.systems.g4g.geometry import MouthRange, Retargeter, mesh_code, mouth_shape
 from talkface.systems.g4g.losses import diagonal_alignment, multi_scale, pairwise_alignment, retrieval
-from talkface.systems.g4g.model import Drawn, Generator, Inputs
+from talkface.systems.g4g.model import GeneratorOutput, Generator, GeneratorInputs
 from talkface.systems.g4g.references import Chooser, spread
-from talkface.systems.g4g.renderer import Job, MouthRenderer
+from talkface.systems.g4g.renderer import FaceEdit, MouthRenderer
 from talkface.training import TrainerConfig, overfit_one_batch
 from talkface.training.datasets.looks import draw_looks, places, with_looks
 from talkface.training.run import load_recipe
@@ -51,7 +51,7 @@ def face() -> FaceModel:
     return FaceModel.from_pretrained()
 
 
-def inputs(config: GeneratorConfig, batch: int = 2, seed: int = 0) -> Inputs:
+def inputs(config: GeneratorConfig, batch: int = 2, seed: int = 0) -> GeneratorInputs:
     """Random inputs; the middle of the crop is hidden."""
     random = torch.Generator().manual_seed(seed)
     side, half, count = config.pixels, config.pixels // 2, config.references
@@ -61,7 +61,7 @@ def inputs(config: GeneratorConfig, batch: int = 2, seed: int = 0) -> Inputs:
 
     hidden = torch.zeros(batch, 1, side, side)
     hidden[..., side // 3 : -side // 3, side // 4 : -side // 4] = 1.0
-    return Inputs(
+    return GeneratorInputs(
         context=rand(batch, 3, side, side),
         hidden=hidden,
         maps=rand(batch, config.maps, half, half),
@@ -74,7 +74,7 @@ def inputs(config: GeneratorConfig, batch: int = 2, seed: int = 0) -> Inputs:
     )
 
 
-def total(drawn: Drawn, given: Inputs) -> Tensor:
+def total(drawn: GeneratorOutput, given: GeneratorInputs) -> Tensor:
     """A loss of everything that is drawn."""
     parts = [drawn.picture(given.seeds, given.context), *drawn.scales, drawn.visual, drawn.audio]
     return sum((part.square().mean() for part in parts), torch.zeros(()))
@@ -89,11 +89,11 @@ def test_what_is_drawn_has_its_shapes_and_ranges() -> None:
     given = inputs(generator.config, 3)
     with torch.no_grad():
         drawn = generator(given)
-    assert drawn.weights.shape == (3, 2, PIXELS, PIXELS)
-    assert drawn.residual.shape == drawn.color.shape == (3, 3, PIXELS, PIXELS)
-    assert drawn.mask.shape == drawn.alpha.shape == (3, 1, PIXELS, PIXELS)
+    assert drawn.weights.shape == (3, 2, MOUTH_CROP_PIXELS, MOUTH_CROP_PIXELS)
+    assert drawn.residual.shape == drawn.color.shape == (3, 3, MOUTH_CROP_PIXELS, MOUTH_CROP_PIXELS)
+    assert drawn.mask.shape == drawn.alpha.shape == (3, 1, MOUTH_CROP_PIXELS, MOUTH_CROP_PIXELS)
     assert [tuple(scale.shape) for scale in drawn.scales] == [(3, 3, 16, 16), (3, 3, 32, 32)]
-    torch.testing.assert_close(drawn.weights.sum(1), torch.ones(3, PIXELS, PIXELS))
+    torch.testing.assert_close(drawn.weights.sum(1), torch.ones(3, MOUTH_CROP_PIXELS, MOUTH_CROP_PIXELS))
     for part in (drawn.weights, drawn.mask, drawn.alpha, *drawn.scales):
         assert 0 <= part.min() <= part.max() <= 1
     assert (drawn.alpha[given.hidden == 0] == 0).all()
@@ -165,7 +165,7 @@ def test_expert_embeds_windows_of_five_frames(visual: str) -> None:
     torch.manual_seed(0)
     config = SyncExpertConfig(visual=visual, content=16, widths=(8, 8, 8, 8), audio=16, embedding=16)
     expert = SyncExpert(config).eval()
-    mouths = torch.rand(2, 9, 3, MOUTH_PIXELS, MOUTH_PIXELS)
+    mouths = torch.rand(2, 9, 3, SYNC_CROP_PIXELS, SYNC_CROP_PIXELS)
     with torch.no_grad():
         video = expert.embed_video(mouths)
         audio = expert.embed_audio(torch.randn(2, 18, 16), -torch.rand(2, 18))
@@ -454,7 +454,7 @@ def test_what_is_hidden_lies_around_the_lips(face: FaceModel) -> None:
     hidden = hidden_region(goal)
     lips = goal[tp.LIPS_OUTER, :2].round().astype(int)
     assert hidden[lips[:, 1], lips[:, 0]].min() > 0.95
-    border = np.ones((PIXELS, PIXELS), bool)
+    border = np.ones((MOUTH_CROP_PIXELS, MOUTH_CROP_PIXELS), bool)
     border[2:-2, 2:-2] = False
     assert not hidden[border].any()
 
@@ -468,10 +468,10 @@ CONTENT = torch.randn(2 * LENGTH, 8, generator=torch.Generator().manual_seed(2))
 LEVEL = -30 * torch.rand(2 * LENGTH, generator=torch.Generator().manual_seed(3))
 
 
-def stretches(step: int = 100) -> Iterator[Spoken]:
+def stretches(step: int = 100) -> Iterator[SpokenLips]:
     for start in range(0, LENGTH, step):
         own, double = slice(start, start + step), slice(2 * start, 2 * (start + step))
-        yield Spoken(BETA[own], GATE[own], torch.zeros(0), CONTENT[double], LEVEL[double])
+        yield SpokenLips(BETA[own], GATE[own], torch.zeros(0), CONTENT[double], LEVEL[double])
 
 
 @settings(max_examples=40, deadline=None)
@@ -509,7 +509,7 @@ def test_the_mouth_is_closed_when_the_speech_is_over() -> None:
 
 
 def test_little_is_held_however_far_one_goes() -> None:
-    def endless() -> Iterator[Spoken]:
+    def endless() -> Iterator[SpokenLips]:
         while True:
             yield from stretches()
 
@@ -627,7 +627,7 @@ def test_looks_are_what_opencv_makes(half: bool, picture: Image.Image) -> None:
     given = {name: torch.from_numpy(value) for name, value in looks.items()}
     with torch.autocast("cpu", torch.bfloat16, enabled=half):
         made = with_looks(torch.from_numpy(mouths).movedim(-1, 2), given)
-    assert made.shape == (count, length, 3, MOUTH_PIXELS, MOUTH_PIXELS)
+    assert made.shape == (count, length, 3, SYNC_CROP_PIXELS, SYNC_CROP_PIXELS)
     for k in range(count):
         for frame in range(length):
             moved = opencv_look(mouths[k, frame], scale[k], turn[k], shift[k], bool(mirror[k]))
@@ -641,7 +641,7 @@ def test_only_noisy_mouths_are_noisy() -> None:
     looks = {"place": places(np.ones(3), np.zeros(3), np.zeros((3, 2)), np.zeros(3, bool))}
     looks |= {"gain": np.ones((3, 3), np.float32), "lift": np.zeros(3, np.float32)}
     looks |= {"noisy": np.array([0, 2]), "noise": np.array([2, 5], np.float32)}
-    grey = torch.full((3, 2, 3, MOUTH_PIXELS, MOUTH_PIXELS), 128, dtype=torch.uint8)
+    grey = torch.full((3, 2, 3, SYNC_CROP_PIXELS, SYNC_CROP_PIXELS), 128, dtype=torch.uint8)
     made = 255 * with_looks(grey, {name: torch.from_numpy(value) for name, value in looks.items()})
     np.testing.assert_allclose(made.std((1, 2, 3, 4)), [2, 0, 5], atol=0.05)
     np.testing.assert_allclose(made.mean((1, 2, 3, 4)), 128, atol=0.1)
@@ -684,8 +684,8 @@ def test_paper_preset_trains_and_draws_by_the_same_code(
     )
     before, image = talking_frames[20], talking_frames[20].copy()
     points = FaceTracker().track_image(image)[0].points
-    wanted = LipTrack(iter([Spoken(np.zeros((9, 28), "f4"), np.ones(9, "f4"), *speech(9))])).at(0.1)
-    renderer.draw([renderer.cut(Job(image, points, points, np.zeros(3, np.float32), wanted, 0.8))])
+    wanted = LipTrack(iter([SpokenLips(np.zeros((9, 28), "f4"), np.ones(9, "f4"), *speech(9))])).at(0.1)
+    renderer.draw([renderer.cut(FaceEdit(image, points, points, np.zeros(3, np.float32), wanted, 0.8))])
     assert (image != before).any()
     low = int(points[tp.FOREHEAD, 1])
     np.testing.assert_array_equal(image[:low], before[:low])

@@ -14,7 +14,7 @@ from talkface.face.people import Sighting
 from talkface.media.video import Frame
 from talkface.performance.lip_track import LipTrack
 from talkface.systems.g4g.geometry import MouthRange, Retargeter
-from talkface.systems.g4g.renderer import Job, MouthRenderer
+from talkface.systems.g4g.renderer import FaceEdit, MouthRenderer
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +58,7 @@ class Actor:
     _last: float = -math.inf  # when the person was seen last
     _facing: float = 0.0  # 1 for a face turned to the camera, 0 for one that is turned away
 
-    def job(self, frame: Frame, sighting: Sighting | None) -> Job | None:
+    def job(self, frame: Frame, sighting: Sighting | None) -> FaceEdit | None:
         """What is to be drawn in the next frame, or None where it stays as it is."""
         wanted = self.lips.at(frame.time)
         if sighting is None:
@@ -80,7 +80,7 @@ class Actor:
         if strength == 0.0:
             return None
         rotation = Rotation.from_matrix(moved.pose.rotation[0]).as_rotvec().astype(np.float32)
-        return Job(
+        return FaceEdit(
             frame.image, sighting.points, moved.points[0], rotation, wanted, frame.origin, strength, keep
         )
 

@@ -11,7 +11,7 @@ from talkface.face.occlusion import OcclusionNet, uncovered
 from talkface.face.people import Person
 from talkface.face.warp import with_ring
 from talkface.media.video import Frame
-from talkface.systems.g4g.drawing import PIXELS, Reference, mouth_matrix
+from talkface.systems.g4g.drawing import MOUTH_CROP_PIXELS, Reference, mouth_matrix
 from talkface.systems.g4g.geometry import mouth_shape
 from talkface.systems.g4g.references import features, spread
 from talkface.systems.g4g.renderer import Bank
@@ -53,7 +53,7 @@ def gather(
     person: Person,
     face: FaceModel,
     occlusion: OcclusionNet,
-    pixels: int = PIXELS,
+    pixels: int = MOUTH_CROP_PIXELS,
     count: int = KEPT,
 ) -> Bank:
     """The reference frames of a person: mouths as different as the video shows, in as many poses.

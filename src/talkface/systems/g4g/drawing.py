@@ -10,7 +10,7 @@ from talkface.face.draw import mesh_maps
 from talkface.face.masks import around_lips
 from talkface.face.warp import MeshWarp
 
-PIXELS = MOUTH.pixels
+MOUTH_CROP_PIXELS = MOUTH.pixels
 _MARGIN = 0.075  # inter-ocular distances around the lips that are hidden whole; as many fade
 _GREY = 127.5
 _GAIN = (0.6, 1.6)  # of a reference's light
@@ -25,7 +25,7 @@ class Reference:
 
 
 @dataclass(frozen=True)
-class Prepared:
+class FrameInputs:
     """One frame's inputs, channels last where they are pictures.
 
     Attributes:
@@ -45,7 +45,7 @@ class Prepared:
     gains: np.ndarray
 
 
-def mouth_matrix(points: np.ndarray, pixels: int = PIXELS) -> np.ndarray:
+def mouth_matrix(points: np.ndarray, pixels: int = MOUTH_CROP_PIXELS) -> np.ndarray:
     """Affine map (2, 3) from picture to the mouth crop of a mesh (478 or more, 3), ``pixels`` a side."""
     finer = pixels / MOUTH.pixels
     matrix = part_matrix(points, MOUTH) * finer
@@ -53,7 +53,7 @@ def mouth_matrix(points: np.ndarray, pixels: int = PIXELS) -> np.ndarray:
     return matrix
 
 
-def hidden_region(goal: np.ndarray, pixels: int = PIXELS) -> np.ndarray:
+def hidden_region(goal: np.ndarray, pixels: int = MOUTH_CROP_PIXELS) -> np.ndarray:
     """Soft mask (P, P) of what the generator draws, for a mesh (V, 3) in crop pixels; 0 at the border."""
     mask = around_lips(goal, (pixels, pixels), _MARGIN * pixels / MOUTH.side)
     edge = np.minimum(np.arange(pixels), np.arange(pixels)[::-1]) / (pixels / 16)
@@ -68,7 +68,7 @@ def prepare(
     references: list[Reference],
     seeded: bool = True,
     covered: np.ndarray | None = None,
-) -> Prepared:
+) -> FrameInputs:
     """Everything a frame is drawn from.
 
     Args:
@@ -100,7 +100,7 @@ def prepare(
         gains.append(gain)
     assert maps is not None
     context = masked(crop, hidden)
-    return Prepared(context, hidden, maps, np.stack(grids), np.stack(seeds), np.stack(gains))
+    return FrameInputs(context, hidden, maps, np.stack(grids), np.stack(seeds), np.stack(gains))
 
 
 def masked(crop: np.ndarray, hidden: np.ndarray) -> np.ndarray:

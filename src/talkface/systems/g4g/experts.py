@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from talkface.hub import build_pretrained
 
-WINDOW = 5  # frames
-MOUTH_PIXELS = 96
+SYNC_WINDOW = 5  # frames
+SYNC_CROP_PIXELS = 96
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +57,7 @@ def _picture_network(channels: int, widths: tuple[int, ...], out: int, dropout: 
         layers.append(nn.Conv2d(before, width, 3, stride=2, padding=1))
         layers += [_Residual(width), nn.SiLU()] if depth > 1 else [nn.SiLU()]  # cheap where maps are large
         before = width
-    side = MOUTH_PIXELS // 2 // 2 ** len(widths)
+    side = SYNC_CROP_PIXELS // 2 // 2 ** len(widths)
     layers += [nn.Flatten(), nn.Dropout(dropout), nn.Linear(before * side * side, out)]
     return nn.Sequential(*layers)
 
@@ -69,13 +69,13 @@ class SyncExpert(nn.Module):
         super().__init__()
         self.config = config
         stacked = config.visual == "stacked"
-        frames, out = (WINDOW, config.embedding) if stacked else (1, config.audio)
+        frames, out = (SYNC_WINDOW, config.embedding) if stacked else (1, config.audio)
         self.picture = _picture_network(3 * frames, config.widths, out, config.dropout)
         self.over_time: nn.Module = nn.Identity()
         if not stacked:
             self.over_time = nn.Sequential(
                 nn.SiLU(),
-                nn.Conv1d(out, config.audio, WINDOW),
+                nn.Conv1d(out, config.audio, SYNC_WINDOW),
                 nn.SiLU(),
                 nn.Conv1d(config.audio, config.embedding, 1),
             )
@@ -89,14 +89,14 @@ class SyncExpert(nn.Module):
             nn.SiLU(),
             nn.Conv1d(width, width, 4, stride=2, padding=1),  # to 25 Hz
             nn.SiLU(),
-            nn.Conv1d(width, width, WINDOW),
+            nn.Conv1d(width, width, SYNC_WINDOW),
             nn.SiLU(),
             nn.Dropout(config.dropout),
             nn.Conv1d(width, config.embedding, 1),
         )
         self.scale = nn.Parameter(torch.tensor(0.0))  # log of what turns distances into logits
-        self.mouth_of_video = nn.Linear(config.embedding, WINDOW * config.beta_mouth)
-        self.mouth_of_speech = nn.Linear(config.embedding, WINDOW * config.beta_mouth)
+        self.mouth_of_video = nn.Linear(config.embedding, SYNC_WINDOW * config.beta_mouth)
+        self.mouth_of_speech = nn.Linear(config.embedding, SYNC_WINDOW * config.beta_mouth)
 
     @classmethod
     def debug(cls) -> "SyncExpert":
@@ -125,7 +125,7 @@ class SyncExpert(nn.Module):
         batch, length = mouths.shape[:2]
         pixels = mouths * 2 - 1
         if self.config.visual == "stacked":
-            windows = pixels.unfold(1, WINDOW, every).movedim(-1, 2)  # (B, N, 5, 3, H, W)
+            windows = pixels.unfold(1, SYNC_WINDOW, every).movedim(-1, 2)  # (B, N, 5, 3, H, W)
             embedded = self.picture(windows.flatten(2, 3).flatten(0, 1))
             return embedded.unflatten(0, (batch, windows.shape[1]))
         frames = self.picture(pixels.flatten(0, 1)).unflatten(0, (batch, length))
@@ -141,7 +141,7 @@ class SyncExpert(nn.Module):
             if isinstance(layer, nn.SiLU):
                 seen.append(x)
         if not stacked:
-            x = self.over_time(x.unflatten(0, (-1, WINDOW)).transpose(1, 2))[..., 0]
+            x = self.over_time(x.unflatten(0, (-1, SYNC_WINDOW)).transpose(1, 2))[..., 0]
         return x, seen
 
     def embed_audio(self, content: Tensor, level: Tensor) -> Tensor:
@@ -154,4 +154,4 @@ class SyncExpert(nn.Module):
         return -self.scale.exp() * torch.cdist(video, audio).square() / video.shape[1]
 
 
-__all__ = ["MOUTH_PIXELS", "WINDOW", "SyncExpert", "SyncExpertConfig"]
+__all__ = ["SYNC_CROP_PIXELS", "SYNC_WINDOW", "SyncExpert", "SyncExpertConfig"]

@@ -22,7 +22,7 @@ from talkface.systems.g4g.config import GeneratorConfig
 
 
 @dataclass(frozen=True)
-class Inputs:
+class GeneratorInputs:
     """What the generator draws a batch of mouths from.
 
     Attributes:
@@ -49,7 +49,7 @@ class Inputs:
 
 
 @dataclass(frozen=True)
-class Drawn:
+class GeneratorOutput:
     """What the generator says about a batch of mouths.
 
     ``picture = alpha * ((1 - mask) (sum_r weights_r seeds_r + residual) + mask color) + (1 - alpha) context``
@@ -306,7 +306,7 @@ class Generator(nn.Module):
         code = self.reference_code.expand(len(references), -1)
         return self.reference(references * 2 - 1, None, code)
 
-    def forward(self, inputs: Inputs, remembered: list[Tensor] | None = None) -> Drawn:
+    def forward(self, inputs: GeneratorInputs, remembered: list[Tensor] | None = None) -> GeneratorOutput:
         """Draw a batch; ``remembered`` (B, R, C, H, W at every scale) spares encoding the references."""
         f_a = self.speech(inputs.content, inputs.level)
         pyramid, f_m = self.see(inputs.context, inputs.hidden, inputs.maps, inputs.mesh)
@@ -327,7 +327,7 @@ class Generator(nn.Module):
         return self._finish(h, shares, inputs, scales, (self.embed_face(pyramid), self.embed_speech(f_a)))
 
     def _deform(
-        self, pyramid: list[Tensor], remembered: list[Tensor], inputs: Inputs, code: Tensor
+        self, pyramid: list[Tensor], remembered: list[Tensor], inputs: GeneratorInputs, code: Tensor
     ) -> tuple[list[Tensor], Tensor]:
         """Reference features at every scale, in place and mixed; logits of the shares at the finest."""
         deformed: list[Tensor] = []
@@ -349,14 +349,19 @@ class Generator(nn.Module):
         assert shares is not None
         return deformed, shares
 
-    def _masks(self, inputs: Inputs, size: tuple[int, int]) -> Tensor:
+    def _masks(self, inputs: GeneratorInputs, size: tuple[int, int]) -> Tensor:
         """Multi-scale masks (B, 2, h, w): what is hidden and the inside of the mouth."""
         inside = F.adaptive_avg_pool2d(inputs.maps[:, 3:4], size)
         return torch.cat([F.adaptive_avg_pool2d(inputs.hidden, size), inside], 1)
 
     def _finish(
-        self, h: Tensor, shares: Tensor, inputs: Inputs, scales: list[Tensor], embedded: tuple[Tensor, Tensor]
-    ) -> Drawn:
+        self,
+        h: Tensor,
+        shares: Tensor,
+        inputs: GeneratorInputs,
+        scales: list[Tensor],
+        embedded: tuple[Tensor, Tensor],
+    ) -> GeneratorOutput:
         count = self.config.references
         out = pixel_shuffle(self.head(F.silu(h)), 2)
         logits, residual, color, mask = out.split([count, 3, 3, 1], 1)
@@ -367,7 +372,7 @@ class Generator(nn.Module):
             mouth = (1 - mask) * ((weights[:, :, None] * inputs.seeds).sum(1) + residual) + mask * color
             tone = self.fusion(mouth, inputs.context, inputs.hidden)
             residual, color = residual + tone, color + tone
-        return Drawn(weights, residual, color, mask, inputs.hidden, scales, *embedded)
+        return GeneratorOutput(weights, residual, color, mask, inputs.hidden, scales, *embedded)
 
 
 def _resized(maps: Tensor, size: tuple[int, int]) -> Tensor:

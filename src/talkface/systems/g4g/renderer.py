@@ -17,10 +17,10 @@ from talkface.face.masks import lower_face_mask, lower_face_outline
 from talkface.face.model import FaceModel
 from talkface.face.warp import MeshWarp, move_ring, resample, with_ring
 from talkface.nn.threads import shared_cores
-from talkface.performance.lip_track import Wanted
-from talkface.systems.g4g.drawing import Prepared, Reference, mouth_matrix, prepare
+from talkface.performance.lip_track import LipTarget
+from talkface.systems.g4g.drawing import FrameInputs, Reference, mouth_matrix, prepare
 from talkface.systems.g4g.geometry import mesh_code, mouth_shape
-from talkface.systems.g4g.model import Drawn, Generator, Inputs
+from talkface.systems.g4g.model import GeneratorOutput, Generator, GeneratorInputs
 from talkface.systems.g4g.references import Chooser, features
 
 _CELLS_PER_UNIT = 48  # grid cells of the warp per inter-ocular distance
@@ -47,7 +47,7 @@ class Bank:
 
 
 @dataclass
-class Job:
+class FaceEdit:
     """One face in one frame: where it is, where it is to be, and what is said.
 
     Attributes:
@@ -65,22 +65,22 @@ class Job:
     points: np.ndarray
     goal: np.ndarray
     rotation: np.ndarray
-    wanted: Wanted
+    wanted: LipTarget
     time: float
     strength: float = 1.0
     keep: np.ndarray | None = None
 
 
 @dataclass
-class Cut:
+class PreparedEdit:
     """A job with what the generator is given for it."""
 
-    job: Job
+    job: FaceEdit
     matrix: np.ndarray
     crop: np.ndarray
     goal: np.ndarray
     chosen: list[int]
-    prepared: Prepared
+    prepared: FrameInputs
 
 
 class MouthRenderer:
@@ -106,7 +106,7 @@ class MouthRenderer:
             self._crops = self._tensor(_planes(crops.astype(np.float32) / 255))
             self._remembered = self.generator.remember(self._crops)
 
-    def draw(self, cuts: Sequence[Cut]) -> None:
+    def draw(self, cuts: Sequence[PreparedEdit]) -> None:
         """Draw the mouths of some frames for which :meth:`cut` was called, in place."""
         with torch.inference_mode(), shared_cores():
             inputs, remembered = self._batch(cuts)
@@ -116,7 +116,7 @@ class MouthRenderer:
 
     # -- before the generator --------------------------------------------------------------------
 
-    def cut(self, job: Job) -> Cut:
+    def cut(self, job: FaceEdit) -> PreparedEdit:
         """Move the jaw of a frame, in place, and cut out what the generator needs; frame after frame."""
         resting = with_ring(job.points)
         moved = move_ring(resting, resting, job.goal)
@@ -129,9 +129,9 @@ class MouthRenderer:
         references = [self.bank.references[k] for k in chosen]
         covered = cut(job.keep, matrix, self.pixels) if job.keep is not None else None
         prepared = prepare(self.warp, crop, goal, references, self.generator.config.seeded, covered)
-        return Cut(job, matrix, crop, goal, chosen, prepared)
+        return PreparedEdit(job, matrix, crop, goal, chosen, prepared)
 
-    def _move_jaw(self, job: Job, resting: np.ndarray, moved: np.ndarray) -> None:
+    def _move_jaw(self, job: FaceEdit, resting: np.ndarray, moved: np.ndarray) -> None:
         """Warp the lower face of the frame itself, in place; nothing else changes."""
         height, width = job.image.shape[:2]
         outline = lower_face_outline(job.points)
@@ -161,7 +161,7 @@ class MouthRenderer:
         blended = region + alpha * (warped.astype(np.float32) - region)
         region[:] = (blended + 0.5).astype(np.uint8)
 
-    def _batch(self, cuts: Sequence[Cut]) -> tuple[Inputs, list[Tensor]]:
+    def _batch(self, cuts: Sequence[PreparedEdit]) -> tuple[GeneratorInputs, list[Tensor]]:
         prepared = [piece.prepared for piece in cuts]
         wanted = [piece.job.wanted for piece in cuts]
         rotations = np.stack([piece.job.rotation for piece in cuts])
@@ -177,8 +177,8 @@ class MouthRenderer:
         }
         chosen = torch.tensor([piece.chosen for piece in cuts], device=self.device)
         tensors = {name: self._tensor(array) for name, array in arrays.items()}
-        inputs = Inputs(**tensors, references=self._crops[chosen])
-        assert {f.name for f in fields(Inputs)} == tensors.keys() | {"references"}
+        inputs = GeneratorInputs(**tensors, references=self._crops[chosen])
+        assert {f.name for f in fields(GeneratorInputs)} == tensors.keys() | {"references"}
         return inputs, [features_[chosen] for features_ in self._remembered]
 
     def _tensor(self, array: np.ndarray) -> Tensor:
@@ -186,7 +186,7 @@ class MouthRenderer:
 
     # -- after it --------------------------------------------------------------------------------
 
-    def _paste(self, piece: Cut, drawn: Drawn, index: int) -> None:
+    def _paste(self, piece: PreparedEdit, drawn: GeneratorOutput, index: int) -> None:
         """Put a mouth together at the frame's own resolution, in place."""
         spot = _Spot.of(piece.prepared.hidden, piece.matrix, piece.job.image.shape)
         if spot is None:
@@ -205,7 +205,7 @@ class MouthRenderer:
         np.clip(blended, 0, 255, out=blended)
         region[:] = (blended + 0.5).astype(np.uint8)
 
-    def _seed(self, piece: Cut, spot: "_Spot", place: int) -> np.ndarray:
+    def _seed(self, piece: PreparedEdit, spot: "_Spot", place: int) -> np.ndarray:
         """A reference in place, from its own picture at full resolution, (h, w, 3) float32 in [0, 1]."""
         index, pixels = piece.chosen[place], self.pixels
         crop = (piece.prepared.grids[place] + 1) * (pixels / 2) - 0.5

@@ -11,7 +11,7 @@ from talkface.face.crop import cut, transform
 from talkface.face.model import FaceModel, estimate_pose
 from talkface.face.warp import move_ring, with_ring
 from talkface.performance.config import SPEECH_WINDOW
-from talkface.systems.g4g.drawing import Prepared, Reference, mouth_matrix
+from talkface.systems.g4g.drawing import FrameInputs, Reference, mouth_matrix
 from talkface.systems.g4g.geometry import mesh_code, mouth_shape
 from talkface.systems.g4g.references import features, spread
 from talkface.training.datasets.talking import TalkingClip
@@ -92,8 +92,8 @@ def planes(picture: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(np.moveaxis(picture, -1, -3))
 
 
-def inputs(prepared: Prepared) -> dict[str, np.ndarray]:
-    """What is prepared for one frame, as rows of a batch of the model's ``Inputs``."""
+def inputs(prepared: FrameInputs) -> dict[str, np.ndarray]:
+    """What is prepared for one frame, as rows of a batch of the model's ``GeneratorInputs``."""
     return {
         "context": planes(prepared.context),
         "hidden": prepared.hidden[None],

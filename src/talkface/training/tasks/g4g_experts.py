@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from talkface.data.prepare import Manifest
 from talkface.face.model import FaceModel
 from talkface.hub import save_pretrained
-from talkface.systems.g4g.experts import MOUTH_PIXELS, WINDOW, SyncExpert, SyncExpertConfig
+from talkface.systems.g4g.experts import SYNC_CROP_PIXELS, SYNC_WINDOW, SyncExpert, SyncExpertConfig
 from talkface.training import Task
 from talkface.training.datasets.looks import draw_looks, with_looks
 from talkface.training.datasets.talking import TalkingClip, read_talking, speaker_weights
@@ -61,9 +61,11 @@ class Mouths:
     def of(cls, clips: list[TalkingClip], device: torch.device) -> "Mouths":
         """Cut them out of the clips' frames."""
         first = np.cumsum([0, *map(len, clips)])
-        frames = torch.empty(int(first[-1]), 3, MOUTH_PIXELS, MOUTH_PIXELS, dtype=torch.uint8, device=device)
+        frames = torch.empty(
+            int(first[-1]), 3, SYNC_CROP_PIXELS, SYNC_CROP_PIXELS, dtype=torch.uint8, device=device
+        )
         for clip, start in zip(clips, first, strict=False):
-            cut = torch.from_numpy(clip.mouths(MOUTH_PIXELS))
+            cut = torch.from_numpy(clip.mouths(SYNC_CROP_PIXELS))
             frames[start : start + len(clip)] = cut.movedim(-1, 1).to(device)
         return cls(frames, torch.from_numpy(first).to(device))
 
@@ -136,7 +138,7 @@ class ExpertTask(Task):
         content = content + self.config.feature_noise * torch.randn_like(content)
         video = self.expert.embed_video(mouths, every).flatten(0, 1)
         audio = self.expert.embed_audio(content, batch["level"])[:, ::every].flatten(0, 1)
-        beta = batch["beta"].unfold(1, WINDOW, every).transpose(2, 3).flatten(2).flatten(0, 1)
+        beta = batch["beta"].unfold(1, SYNC_WINDOW, every).transpose(2, 3).flatten(2).flatten(0, 1)
         near = too_near(batch["clip"], batch["start"], len(video) // len(batch["clip"]), every)
         logits = self.expert.logits(video, audio).masked_fill(near, -1e4)
         target = torch.arange(len(logits), device=self.device)
@@ -164,8 +166,8 @@ class ExpertTask(Task):
     def _embed(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """Embeddings of a held-out clip: of its windows of mouths and of its sound, (T - 4, C) each."""
         clip, mouths, parts = self.held_out[index], self.held_out_mouths.clip(index), []
-        for start in range(0, len(mouths) - WINDOW + 1, 32):  # pieces: a window is five pictures
-            piece = mouths[None, start : start + 32 + WINDOW - 1].float() / 255
+        for start in range(0, len(mouths) - SYNC_WINDOW + 1, 32):  # pieces: a window is five pictures
+            piece = mouths[None, start : start + 32 + SYNC_WINDOW - 1].float() / 255
             parts.append(self.expert.embed_video(piece)[0])
         content = torch.from_numpy(clip.content[0]).float()[None].to(self.device)
         level = torch.from_numpy(clip.level[0]).float()[None].to(self.device)

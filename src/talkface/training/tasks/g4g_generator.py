@@ -25,9 +25,9 @@ from talkface.nn.picture import gradient_loss, weighted_l1
 from talkface.performance.config import SPEECH_WINDOW
 from talkface.systems.g4g.config import GeneratorConfig
 from talkface.systems.g4g.drawing import hidden_region, masked, prepare
-from talkface.systems.g4g.experts import MOUTH_PIXELS, SyncExpert
+from talkface.systems.g4g.experts import SYNC_CROP_PIXELS, SyncExpert
 from talkface.systems.g4g.losses import diagonal_alignment, multi_scale, pairwise_alignment, retrieval
-from talkface.systems.g4g.model import Drawn, Generator, Inputs
+from talkface.systems.g4g.model import GeneratorOutput, Generator, GeneratorInputs
 from talkface.systems.g4g.references import Chooser
 from talkface.training import OptimizerSpec, Task
 from talkface.training.datasets.mouths import Look, MouthMaker, inputs, planes, stack
@@ -220,11 +220,11 @@ class GeneratorTask(AlignmentTask):
 
     # -- losses ----------------------------------------------------------------------------------
 
-    def _draw(self, batch: dict[str, Tensor], noise: float = 0.0) -> tuple[Tensor, Drawn, Tensor]:
+    def _draw(self, batch: dict[str, Tensor], noise: float = 0.0) -> tuple[Tensor, GeneratorOutput, Tensor]:
         """Finished crops, all that was drawn, and the loss weight."""
-        given = {f.name: batch[f.name] for f in fields(Inputs)}
+        given = {f.name: batch[f.name] for f in fields(GeneratorInputs)}
         given["content"] = given["content"] + noise * torch.randn_like(given["content"])
-        drawn = self.generator(Inputs(**given))
+        drawn = self.generator(GeneratorInputs(**given))
         picture = drawn.picture(batch["seeds"], batch["around"])
         inner = F.max_pool2d(batch["maps"][:, 3:4], 7, 1, 3)
         inner = F.interpolate(inner, scale_factor=2.0, mode="bilinear")
@@ -263,7 +263,7 @@ class GeneratorTask(AlignmentTask):
     def _expert_losses(self, fake: Tensor, target: Tensor, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """The frozen expert's distance from the sound, and between what it sees in drawn and real mouths."""
         mouths = [
-            F.interpolate(p, size=(MOUTH_PIXELS,) * 2, mode="bilinear", antialias=True)
+            F.interpolate(p, size=(SYNC_CROP_PIXELS,) * 2, mode="bilinear", antialias=True)
             for p in (fake, target)
         ]
         drawn, real = (m.unflatten(0, (-1, SPEECH_WINDOW)) for m in mouths)

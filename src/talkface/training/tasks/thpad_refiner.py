@@ -24,7 +24,14 @@ from talkface.hub import save_pretrained
 from talkface.nn.adversarial import PatchDiscriminator, feature_matching, hinge_discriminator, hinge_generator
 from talkface.nn.marks import state_mark
 from talkface.nn.picture import gradient_loss, weighted_l1
-from talkface.rendering.mouth import MeanMouth, hang_plate, look_inside, plate_corners, show_plate, skin_tone
+from talkface.rendering.mouth_plate import (
+    MeanMouth,
+    mouth_plate,
+    visible_mouth,
+    plate_corners,
+    draw_plate,
+    skin_tone,
+)
 from talkface.rendering.refiner import Refiner, RefinerConfig, motion_code
 from talkface.training import OptimizerSpec, Task
 from talkface.training.draws import to_device
@@ -51,7 +58,7 @@ class RefinerTrainConfig:
 
 
 def mean_mouth(clips: list[CropClip]) -> np.ndarray:
-    """The mean mouth (HEIGHT, WIDTH, 3) of the people in ``clips``, relative to their skin's colour."""
+    """The mean mouth (PLATE_HEIGHT, PLATE_WIDTH, 3) of the people in ``clips``, relative to their skin's colour."""
     people: dict[str, MeanMouth] = {}
     for clip in clips:
         person = people.setdefault(clip.speaker, MeanMouth.empty())
@@ -59,7 +66,7 @@ def mean_mouth(clips: list[CropClip]) -> np.ndarray:
         for k in np.flatnonzero(tp.aperture(clip.points) > 0.05):
             image = clip.image(int(k))
             corners = poses.scale[k] * anchors @ poses.rotation[k].T + poses.translation[k]
-            person.add(*look_inside(image, clip.points[k], corners), skin_tone(image, clip.points[k]))
+            person.add(*visible_mouth(image, clip.points[k], corners), skin_tone(image, clip.points[k]))
     together = MeanMouth.empty()
     for person in people.values():
         together.merge(person)
@@ -83,7 +90,7 @@ class PairMaker:
 
     Args:
         warp: of the face model.
-        mean_mouth: (HEIGHT, WIDTH, 3) what is guessed of mouths that the portrait does not show.
+        mean_mouth: (PLATE_HEIGHT, PLATE_WIDTH, 3) what is guessed of mouths that the portrait does not show.
     """
 
     def __init__(self, warp: MeshWarp, mean_mouth: np.ndarray) -> None:
@@ -109,8 +116,8 @@ class PairMaker:
             here, there = (
                 poses.scale[k] * anchors @ poses.rotation[k].T + poses.translation[k] for k in (0, 1)
             )
-            plate = hang_plate(image, points_source, here, self.mean_mouth, fineness(part.pixels))
-            warped = show_plate(warped, plate, transform(there, matrix), maps[3])
+            plate = mouth_plate(image, points_source, here, self.mean_mouth, fineness(part.pixels))
+            warped = draw_plate(warped, plate, transform(there, matrix), maps[3])
         reference = cut(image, part_matrix(points_source, part), part.pixels)
         truth = cut(clip.image(target), matrix, part.pixels)
         motion = clip.fit.motion[target : target + 1]

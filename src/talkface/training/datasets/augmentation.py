@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from talkface.systems.g4g.experts import MOUTH_PIXELS
+from talkface.systems.g4g.experts import SYNC_CROP_PIXELS
 
 
 def draw_looks(count: int, generator: np.random.Generator) -> dict[str, np.ndarray]:
@@ -42,7 +42,7 @@ def places(scale: np.ndarray, turn: np.ndarray, shift: np.ndarray, mirror: np.nd
     """
     cosine, sine = np.cos(turn) / scale, np.sin(turn) / scale
     back = np.array([[cosine, sine], [-sine, cosine]]).transpose(2, 0, 1)
-    moved = -back @ (shift[:, :, None] * 2 / (MOUTH_PIXELS - 1))
+    moved = -back @ (shift[:, :, None] * 2 / (SYNC_CROP_PIXELS - 1))
     back[:, :, 0] *= np.where(mirror, -1, 1)[:, None]
     return np.concatenate([back, moved], 2).astype(np.float32)
 
@@ -52,7 +52,7 @@ def with_looks(mouths: Tensor, looks: dict[str, Tensor]) -> Tensor:
 
     ``looks`` is what :func:`draw_looks` drew, on the device of the mouths.
     """
-    line = torch.linspace(-1, 1, MOUTH_PIXELS, device=mouths.device)
+    line = torch.linspace(-1, 1, SYNC_CROP_PIXELS, device=mouths.device)
     place = looks["place"][:, None, None]  # no product of matrices, whose half precision misplaces pixels
     grid = place[..., 0] * line[:, None] + place[..., 1] * line[:, None, None] + place[..., 2]
     planes = mouths.flatten(1, 2).float()  # one grid for all frames and colours

@@ -17,12 +17,12 @@ import numpy as np
 from talkface.face import topology as tp
 from talkface.face.crop import MOUTH
 
-HEIGHT, WIDTH = 64, 96  # pixels of a plate, as dense as the mouth's usual crop
+PLATE_HEIGHT, PLATE_WIDTH = 64, 96  # pixels of a plate, as dense as the mouth's usual crop
 _DENSITY = MOUTH.pixels / MOUTH.side  # pixels per canonical unit
 _ABOVE = 0.14  # canonical units from the plate's top to the line where the lips meet
 _BEHIND = 0.05  # and from the lips back to the teeth
 _SKIN = np.array([50, 280, 205, 425, 187, 411, 36, 266])  # vertices on the cheeks
-_CORNERS = np.array([[0, 0], [WIDTH, 0], [0, HEIGHT]], np.float32)
+_CORNERS = np.array([[0, 0], [PLATE_WIDTH, 0], [0, PLATE_HEIGHT]], np.float32)
 _SHOWS = 0.02  # opening over inter-ocular distance from which a picture shows something of the mouth
 
 
@@ -33,14 +33,14 @@ def plate_corners(neutral: np.ndarray) -> np.ndarray:
         neutral: (478, 3) the person's canonical mesh with the mouth closed.
     """
     middle = neutral[tp.LIPS_INNER].mean(0)
-    start = middle + np.array([-WIDTH / 2 / _DENSITY, -_ABOVE, _BEHIND])
+    start = middle + np.array([-PLATE_WIDTH / 2 / _DENSITY, -_ABOVE, _BEHIND])
     return (start + np.pad(_CORNERS / _DENSITY, ((0, 0), (0, 1)))).astype(np.float32)
 
 
 def plate_matrix(corners: np.ndarray, finer: int = 1) -> np.ndarray:
     """Affine map (2, 3) from plate pixels to the picture in which its ``corners`` (3, 2 or 3) are.
 
-    ``finer`` is how many times the plate's HEIGHT and WIDTH are taken.
+    ``finer`` is how many times the plate's PLATE_HEIGHT and PLATE_WIDTH are taken.
     """
     return cv2.getAffineTransform(finer * _CORNERS, np.ascontiguousarray(corners[:, :2], np.float32))
 
@@ -52,7 +52,7 @@ def skin_tone(image: np.ndarray, points: np.ndarray) -> np.ndarray:
     return np.maximum(8.0, image[y, x].astype(np.float32).mean(0))
 
 
-def look_inside(
+def visible_mouth(
     image: np.ndarray, points: np.ndarray, corners: np.ndarray, finer: int = 1
 ) -> tuple[np.ndarray, np.ndarray]:
     """What a picture shows of the inside of a mouth, on its plate.
@@ -65,9 +65,9 @@ def look_inside(
 
     Returns:
         The picture on the plate (h, w, 3) float32, 0 to 255, and a soft mask (h, w, 1) of where that is
-        inside the lips; h and w are ``finer`` times HEIGHT and WIDTH.
+        inside the lips; h and w are ``finer`` times PLATE_HEIGHT and PLATE_WIDTH.
     """
-    matrix, height, width = plate_matrix(corners, finer), finer * HEIGHT, finer * WIDTH
+    matrix, height, width = plate_matrix(corners, finer), finer * PLATE_HEIGHT, finer * PLATE_WIDTH
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     seen = cv2.warpAffine(image, matrix, (width, height), flags=flags, borderMode=cv2.BORDER_REPLICATE)
     mask = np.zeros((height, width), np.float32)
@@ -90,10 +90,10 @@ class MeanMouth:
     @classmethod
     def empty(cls) -> "MeanMouth":
         """Nothing gathered yet."""
-        return cls(np.zeros((HEIGHT, WIDTH, 3)), np.zeros((HEIGHT, WIDTH, 1)))
+        return cls(np.zeros((PLATE_HEIGHT, PLATE_WIDTH, 3)), np.zeros((PLATE_HEIGHT, PLATE_WIDTH, 1)))
 
     def add(self, seen: np.ndarray, mask: np.ndarray, tone: np.ndarray) -> None:
-        """Add what :func:`look_inside` gave and the picture's :func:`skin_tone`."""
+        """Add what :func:`visible_mouth` gave and the picture's :func:`skin_tone`."""
         self.total += seen / tone * mask
         self.weight += mask
 
@@ -104,7 +104,7 @@ class MeanMouth:
         self.weight += share * person.weight
 
     def mean(self) -> np.ndarray:
-        """(HEIGHT, WIDTH, 3) float32; where nobody's mouth was seen, the nearest that was."""
+        """(PLATE_HEIGHT, PLATE_WIDTH, 3) float32; where nobody's mouth was seen, the nearest that was."""
         known = (self.weight > 0.05 * self.weight.max()).astype(np.uint8)[..., 0]
         mean = self.total / np.maximum(self.weight, 1e-6)
         _, nearest = cv2.distanceTransformWithLabels(
@@ -115,19 +115,19 @@ class MeanMouth:
         return np.where(known[..., None] == 1, mean, lookup[nearest]).astype(np.float32)
 
 
-def hang_plate(
+def mouth_plate(
     image: np.ndarray, points: np.ndarray, corners: np.ndarray, mean_mouth: np.ndarray, finer: int = 1
 ) -> np.ndarray:
-    """The plate (finer HEIGHT, finer WIDTH, 3) uint8 of a portrait.
+    """The plate (finer PLATE_HEIGHT, finer PLATE_WIDTH, 3) uint8 of a portrait.
 
     Args:
         image: (H, W, 3) uint8.
         points: (478, 3) its mesh, pixels.
         corners: (3, 3) of the plate in the picture.
-        mean_mouth: (HEIGHT, WIDTH, 3) relative to the skin's colour.
+        mean_mouth: (PLATE_HEIGHT, PLATE_WIDTH, 3) relative to the skin's colour.
         finer: how many times as fine as usual the plate is.
     """
-    seen, mask = look_inside(image, points, corners, finer)
+    seen, mask = visible_mouth(image, points, corners, finer)
     guess = _enlarged(mean_mouth, finer) * skin_tone(image, points)
     return np.clip(mask * seen + (1 - mask) * guess + 0.5, 0, 255).astype(np.uint8)
 
@@ -142,12 +142,12 @@ def _enlarged(mean_mouth: np.ndarray, finer: int) -> np.ndarray:
     )
 
 
-def show_plate(crop: np.ndarray, plate: np.ndarray, corners: np.ndarray, inside: np.ndarray) -> np.ndarray:
+def draw_plate(crop: np.ndarray, plate: np.ndarray, corners: np.ndarray, inside: np.ndarray) -> np.ndarray:
     """Draw a plate between the lips of a crop.
 
     Args:
         crop: (P, P, 3) uint8.
-        plate: (h, w, 3) uint8 from :func:`hang_plate`.
+        plate: (h, w, 3) uint8 from :func:`mouth_plate`.
         corners: (3, 3) of the plate in the crop.
         inside: (h, w) float32, 1 inside the lips.
 
@@ -155,7 +155,7 @@ def show_plate(crop: np.ndarray, plate: np.ndarray, corners: np.ndarray, inside:
         (P, P, 3) uint8.
     """
     size = crop.shape[1], crop.shape[0]
-    matrix = plate_matrix(corners, len(plate) // HEIGHT)
+    matrix = plate_matrix(corners, len(plate) // PLATE_HEIGHT)
     drawn = cv2.warpAffine(plate, matrix, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     alpha = cv2.resize(inside, size, interpolation=cv2.INTER_LINEAR)[..., None]
     return (crop * (1 - alpha) + drawn * alpha + 0.5).astype(np.uint8)

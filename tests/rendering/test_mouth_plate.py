@@ -11,12 +11,12 @@ from talkface.rendering.mouth_plate import (
     PLATE_HEIGHT,
     PLATE_WIDTH,
     MeanMouth,
+    draw_plate,
     mouth_plate,
-    visible_mouth,
     plate_corners,
     plate_matrix,
-    draw_plate,
     skin_tone,
+    visible_mouth,
 )
 
 SCALE, PLACE = 100.0, np.array([128.0, 90.0, 0.0], np.float32)

@@ -1,1 +1,1 @@
-"""Speech to FaceMotion: lips from the audio, head, brows and gaze from a diffusion prior, blinks from a clock."""
+"""Speech to FaceMotion: lips from the audio, head and gaze from a diffusion prior, blinks from a clock."""

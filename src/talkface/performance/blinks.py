@@ -10,7 +10,7 @@ import math
 import numpy as np
 import torch
 
-#: Openness of the lids over one blink at 25 fps, 1 open and 0 closed: the training clips' median, made to close.
+#: Openness of the lids over one blink at 25 fps, 1 open and 0 closed: the clips' median, made to close fully.
 COURSE = np.array([0.94, 0.42, 0.0, 0.22, 0.64, 0.79, 0.85, 0.89, 0.93])
 #: Log-normal intervals between blinks, seconds: about 17 a minute, as people blink while they talk.
 MEDIAN_INTERVAL, SPREAD = 3.2, 0.5

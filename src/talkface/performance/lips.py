@@ -132,6 +132,6 @@ def speech_gate(probability: np.ndarray, level: np.ndarray) -> np.ndarray:
 
 
 def _widened(active: np.ndarray, before: int, after: int) -> np.ndarray:
-    """Whether (T,) one of the next ``before`` or the last ``after`` frames, or the frame itself, is active."""
+    """True (T,) from ``before`` frames before an active frame to ``after`` frames behind it."""
     near: np.ndarray = np.convolve(active, np.ones(before + after + 1), "full") > 0
     return near[before : before + len(active)]

@@ -146,7 +146,7 @@ class MotionModel(nn.Module):
         return self.mlp_cl(around), self.mlp_ol(frame)
 
     def non_lip_code(self, f_ol: Tensor) -> Tensor:
-        """f_nl^v (B, T, non_lip), normalised to zero mean and unit variance: what the prior learns to draw."""
+        """f_nl^v (B, T, non_lip), of zero mean and unit variance: what the prior learns to draw."""
         code: Tensor = self.mlp_nl(f_ol)
         return (code - self.code_mean) / self.code_scale
 

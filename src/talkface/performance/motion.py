@@ -1,8 +1,8 @@
 """Speech to FaceMotion, as a stream of any length.
 
-The lips follow from the audio alone. Head pose, brows and gaze are drawn from the diffusion prior, blinks from
-:class:`~talkface.performance.blinks.BlinkClock`. The prior draws one stretch after the other; each begins with
-the last frames of the one before, given clean.
+The lips follow from the audio alone. Head pose, brows and gaze are drawn from the diffusion prior, blinks
+from :class:`~talkface.performance.blinks.BlinkClock`. The prior draws one stretch after the other; each
+begins with the last frames of the one before, given clean.
 """
 
 from collections.abc import Iterable, Iterator
@@ -26,14 +26,14 @@ HEAD_GAIN, GAZE_GAIN = 2.1, 1.2
 """What the prior's head rotation and translation, and its gaze, are multiplied by.
 
 A prior trained with a squared error draws calmer heads than people have: without these gains the variance of
-rotation is a sixth of that of training clips in the wild, the variance of gaze over a third. Gains of 2.0 and 1.2
-brought both to about half; the head's was set to 2.1 by hand when the portrait's warp changed.
+rotation is a sixth of that of training clips in the wild, the variance of gaze over a third. Gains of 2.0 and
+1.2 brought both to about half; the head's was set to 2.1 by hand when the portrait's warp changed.
 """
 HEAD_SMOOTHING = 1.5
 """Standard deviation, in frames at 25 fps, of the Gaussian that smooths the head's pose over time.
 
-The prior's output trembles from frame to frame; 0.06 s remove that and leave nods and turns as they are. Set by
-hand. Lips, lids and gaze are not smoothed.
+The prior's output trembles from frame to frame; 0.06 s remove that and leave nods and turns as they are. Set
+by hand. Lips, lids and gaze are not smoothed.
 """
 MOST_ROTATION, MOST_TRANSLATION, MOST_SCALING, MOST_GAZE = 0.3, 0.3, 0.15, 0.08
 """Limits of the motion, approached softly: rotation in radians, translation and gaze in inter-ocular
@@ -132,7 +132,7 @@ class SpeechToMotion:
         steps: int,
         guidance: float,
     ) -> Tensor:
-        """f_nl (T, non_lip) of a stretch with audio code f_a (T, audio); it continues the prefix, codes and f_a."""
+        """f_nl (T, non_lip) of a stretch with f_a (T, audio); it continues the prefix, a pair of both."""
         width = self.model.config.non_lip
         known_codes, known_audio = prefix or (self._at_rest(), f_a[:1].expand(_REST, -1))
         audio = torch.cat([known_audio, f_a])[None]
@@ -143,7 +143,7 @@ class SpeechToMotion:
         return sample(self.prior, audio, known, codes, noise, steps, guidance)[0, len(known_codes) :]
 
     def _at_rest(self) -> Tensor:
-        """f_nl of the portrait's own pose and expression, (_REST, non_lip): every performance begins there."""
+        """f_nl (_REST, non_lip) of the portrait's own pose and expression, where a performance begins."""
         config = self.model.config
         still = torch.zeros(1, _REST, config.motion, device=self.device)
         lips = torch.zeros(1, _REST, config.beta_mouth, device=self.device)
@@ -228,7 +228,7 @@ def resample_stream(motions: Iterable[FaceMotion], fps: float, count: int) -> It
 
 
 def exactly(motions: Iterator[FaceMotion], count: int, made: list[FaceMotion]) -> Iterator[FaceMotion]:
-    """Cut a stream of motion to ``count`` frames, or hold its last one; append what is yielded to ``made``."""
+    """Cut a stream of motion to ``count`` frames, or hold its last frame; ``made`` gets what is yielded."""
     done = 0
     last: FaceMotion | None = None
     for motion in motions:

@@ -9,7 +9,7 @@ from talkface.performance.model import DiffusionPrior
 
 
 def signal_level(step: Tensor, diffusion_steps: int) -> Tensor:
-    """Cosine schedule: the share of signal (alpha-bar) at steps (B,) of ``diffusion_steps``, from 1 down to 0."""
+    """Cosine schedule: share of signal (alpha-bar) at steps (B,) of ``diffusion_steps``, 1 down to 0."""
 
     def curve(t: Tensor) -> Tensor:
         return torch.cos((t / diffusion_steps + 0.008) / 1.008 * math.pi / 2).square()

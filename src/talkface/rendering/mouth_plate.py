@@ -1,12 +1,12 @@
 """The mouth plate: a small picture of the inside of the mouth, fixed to the skull as the upper teeth are.
 
-Warped lips hold no teeth. The plate lies behind them in the refiner's input: it shows what the portrait shows of
-its own mouth and, where that is nothing, the mean mouth of the training people in the portrait's light. It moves
-with the head and not with the lips; the refiner draws the mouth from it.
+Warped lips hold no teeth. The plate lies behind them in the refiner's input: it shows what the portrait shows
+of its own mouth and, where that is nothing, the mean mouth of the training people in the portrait's light. It
+moves with the head and not with the lips; the refiner draws the mouth from it.
 
-The mean mouth always has the resolution of the usual crop: a mean of people is blurred anyway, and a refiner's
-weights hold it in one shape. The plate of a refiner with larger crops has their resolution, so that the
-portrait's own teeth stay sharp.
+The mean mouth always has the resolution of the usual crop: a mean of people is blurred anyway, and a
+refiner's weights hold it in one shape. The plate of a refiner with larger crops has their resolution, so that
+the portrait's own teeth stay sharp.
 """
 
 from dataclasses import dataclass
@@ -70,8 +70,8 @@ def visible_mouth(
         finer: resolution of the plate relative to the usual one.
 
     Returns:
-        The picture resampled to the plate (h, w, 3) float32, 0 to 255, and a soft mask (h, w, 1), 1 inside the
-        lips; h and w are ``finer`` times PLATE_HEIGHT and PLATE_WIDTH.
+        The picture resampled to the plate (h, w, 3) float32, 0 to 255, and a soft mask (h, w, 1), 1 inside
+        the lips; h and w are ``finer`` times PLATE_HEIGHT and PLATE_WIDTH.
     """
     matrix, height, width = plate_matrix(corners, finer), finer * PLATE_HEIGHT, finer * PLATE_WIDTH
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
@@ -115,7 +115,7 @@ class MeanMouth:
         self.weight += share * person.weight
 
     def mean(self) -> np.ndarray:
-        """The mean (PLATE_HEIGHT, PLATE_WIDTH, 3) float32; pixels nobody showed take the nearest that was seen."""
+        """The mean (PLATE_HEIGHT, PLATE_WIDTH, 3) float32; unseen pixels take the nearest that was seen."""
         known = (self.weight > 0.05 * self.weight.max()).astype(np.uint8)[..., 0]
         mean = self.total / np.maximum(self.weight, 1e-6)
         _, nearest = cv2.distanceTransformWithLabels(
@@ -144,7 +144,7 @@ def mouth_plate(
 
 
 def _enlarged(mean_mouth: np.ndarray, finer: int) -> np.ndarray:
-    """The mean mouth (h, w, 3) at ``finer`` times its resolution; the centres of the first pixels coincide."""
+    """The mean mouth (h, w, 3) at ``finer`` times its resolution; first pixels' centres coincide."""
     if finer == 1:
         return mean_mouth
     height, width = mean_mouth.shape[:2]

@@ -31,7 +31,7 @@ from talkface.face.model import FaceFit, FaceModel, estimate_pose
 from talkface.face.motion import FaceMotion
 from talkface.face.warp import move_ring, resample, resample_tensor, with_ring
 from talkface.media.prefetch import prefetched
-from talkface.rendering.mouth_plate import mouth_plate, plate_corners, draw_plate
+from talkface.rendering.mouth_plate import draw_plate, mouth_plate, plate_corners
 from talkface.rendering.refiner import Refined, Refiner, motion_code
 
 _MOST_TURNED = 0.45  # radians from the camera that a head approaches and never reaches
@@ -45,8 +45,8 @@ class Drawn:
     Attributes:
         image: (H, W, 3) uint8.
         moved: (VERTICES, 3) its mesh with ring, pixels.
-        crops, maps, matrices: of each part: warped crop (P, P, 3) uint8, mesh maps (MAP_CHANNELS, P/2, P/2), and
-            affine map (2, 3) from frame to crop.
+        crops, maps, matrices: of each part: warped crop (P, P, 3) uint8, mesh maps (MAP_CHANNELS, P/2, P/2),
+            and affine map (2, 3) from frame to crop.
         code: (51,) motion code.
     """
 
@@ -111,7 +111,7 @@ class PortraitRenderer:
 
     @torch.inference_mode()
     def _prepare_references(self, refiner: Refiner, points: np.ndarray) -> None:
-        """What the refiner is told of the portrait: crops of its parts, their identity codes, the mouth plate."""
+        """The refiner's fixed inputs: the portrait's crops, their identity codes, the mouth plate."""
         self._parts = parts(refiner.config.pixels)  # a part's code is its index
         self._finer = fineness(refiner.config.pixels)
         density = refiner.config.pixels / (MOUTH.side * face_unit(points))
@@ -150,7 +150,7 @@ class PortraitRenderer:
         return posed.astype(np.float32)
 
     def _within_reach(self, rotvec: np.ndarray) -> np.ndarray:
-        """Rotations (T, 3), smaller the more the portrait is turned already: what it hides cannot be shown."""
+        """Rotations (T, 3), less the more the portrait itself is turned: what it hides cannot be shown."""
         own, limit = Rotation.from_matrix(self._rotation).as_rotvec(), _MOST_TURNED
         reached: np.ndarray = limit * np.tanh((own + rotvec) / limit) - limit * np.tanh(own / limit)
         return reached.astype(np.float32)
@@ -247,7 +247,7 @@ class PortraitRenderer:
         return Drawn(image, moved, [], [], [], code)
 
     def _cut_parts(self, drawn: Drawn, plate: np.ndarray) -> None:
-        """Add each part's crop, mesh maps and matrix to a frame; ``plate`` (3, 3) are the mouth plate's corners."""
+        """Add each part's crop, mesh maps and matrix to a frame; ``plate`` (3, 3): the plate's corners."""
         for part in self._parts:
             matrix = part_matrix(drawn.moved, part)
             goal = transform(drawn.moved, matrix)
@@ -317,7 +317,7 @@ def _toned(refined: Refined, slope: Tensor, offset: Tensor) -> Refined:
 
 
 def _layer(refined: Refined, warped: Tensor, maps: Tensor, finer: int) -> Tensor:
-    """Layers (B, 4, H, W) to paste: colour to add, 0 to 255, and how much of the picture it replaces, 0 to 1."""
+    """Layers (B, 4, H, W) to paste: colour to add, 0 to 255, and the share of the picture it replaces."""
     between = torch.nn.functional.interpolate(maps[:, 3:4], scale_factor=2.0, mode="bilinear")
     plate = (1 - refined.mask) * between  # between the lips the crop shows the plate, the frame does not
     add = (1 - refined.mask) * refined.residual + refined.mask * refined.color + plate * warped

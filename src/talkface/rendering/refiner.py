@@ -1,9 +1,9 @@
 """The Refiner, second half of TH-PAD's generator G: draws what warping cannot.
 
-MeshWarp moves the portrait's own pixels. The Refiner adds the inside of the mouth, teeth, eyelids and shading in
-small aligned crops of the mouth and the eyes. It is a U-Net modulated by the identity code f_id and the motion
-codes, as the paper modulates its generator (Sec. 3.3); the split into warp and refiner is ours. It has no
-normalisation layers, which would take half of the time of a step on a CPU.
+MeshWarp moves the portrait's own pixels. The Refiner adds the inside of the mouth, teeth, eyelids and shading
+in small aligned crops of the mouth and the eyes. It is a U-Net modulated by the identity code f_id and the
+motion codes, as the paper modulates its generator (Sec. 3.3); the split into warp and refiner is ours. It has
+no normalisation layers, which would take half of the time of a step on a CPU.
 """
 
 from dataclasses import dataclass
@@ -30,8 +30,8 @@ class RefinerConfig:
         motion: size of the code from :func:`motion_code`.
         identity: size of f_id.
         code: size of the code that modulates the blocks.
-        widths, blocks: channels and residual blocks of each scale, from fine to coarse; each scale has half the
-            side of the one before.
+        widths, blocks: channels and residual blocks of each scale, from fine to coarse; each scale has half
+            the side of the one before.
         pixels: side of the mouth's crop; the eyes' is half of it (:func:`talkface.face.crop.parts`).
     """
 
@@ -186,7 +186,8 @@ def motion_code(
     """The motion code (T, 51) that modulates the refiner: f_l and f_nl as coefficients of about unit size.
 
     Args:
-        beta_mouth, beta_upper: (T, 28) and (T, 16) expression coefficients.
+        beta_mouth: (T, 28) expression coefficients of the mouth.
+        beta_upper: (T, 16) those of the upper face.
         gaze: (T, 4) iris displacement, inter-ocular distances.
         rotation: (T, 3) rotation vector of the head, radians, not relative to the portrait.
     """

@@ -2,11 +2,11 @@
 
 import json
 import tracemalloc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Never
+from typing import Any
 
 import numpy as np
 import pytest
@@ -34,11 +34,11 @@ from talkface.systems.g4g.drawing import MOUTH_CROP_PIXELS, hidden_region
 from talkface.systems.g4g.experts import SYNC_CROP_PIXELS, SyncExpert, SyncExpertConfig
 from talkface.systems.g4g.geometry import MouthRange, Retargeter, mesh_code, mouth_shape
 from talkface.systems.g4g.losses import diagonal_alignment, multi_scale, pairwise_alignment, retrieval
-from talkface.systems.g4g.model import GeneratorOutput, Generator, GeneratorInputs
+from talkface.systems.g4g.model import Generator, GeneratorInputs, GeneratorOutput
 from talkface.systems.g4g.references import Chooser, spread
 from talkface.systems.g4g.renderer import FaceEdit, MouthRenderer
 from talkface.training import TrainerConfig, overfit_one_batch
-from talkface.training.datasets.looks import draw_looks, places, with_looks
+from talkface.training.datasets.augmentation import draw_looks, places, with_looks
 from talkface.training.run import load_recipe
 from talkface.training.tasks.g4g_experts import ExpertTask, ExpertTrainConfig, offset_accuracy, too_near
 from talkface.training.tasks.g4g_generator import AlignmentTask, GeneratorTask, GeneratorTrainConfig
@@ -169,7 +169,7 @@ def test_expert_embeds_windows_of_five_frames(visual: str) -> None:
     with torch.no_grad():
         video = expert.embed_video(mouths)
         audio = expert.embed_audio(torch.randn(2, 18, 16), -torch.rand(2, 18))
-        looked, seen = expert.look(mouths[:, 2:7])
+        looked, seen = expert.embed_with_features(mouths[:, 2:7])
         apart = expert.embed_video(mouths, 2)
     assert video.shape == audio.shape == (2, 5, 16)
     torch.testing.assert_close(looked, video[:, 2])
@@ -222,7 +222,7 @@ def embeddings(count: int, seed: int = 0) -> Tensor:
 
 
 @pytest.mark.parametrize("align", [diagonal_alignment, pairwise_alignment])
-def test_alignment_prefers_what_belongs_together(align) -> None:
+def test_alignment_prefers_what_belongs_together(align: Callable[..., Tensor]) -> None:
     torch.manual_seed(0)
     x, temperature = embeddings(24), torch.tensor(2.3)
     clip, frame = torch.arange(24) // 6, torch.arange(24) % 6 * 5
@@ -384,7 +384,7 @@ def test_a_retargeter_forgets_at_a_cut(face: FaceModel) -> None:
 def test_mouth_range_has_limits(openings: list[float]) -> None:
     seen = MouthRange.seen(np.array(openings))
     assert 0.65 <= seen.gain <= 1.35
-    assert seen.limit >= max(0.12, max(openings))
+    assert seen.limit >= max(0.12, *openings)
 
 
 def test_mouth_range_of_the_still_is_usual_and_grows_with_liveliness() -> None:
@@ -435,7 +435,7 @@ def test_lower_face_mask_is_zero_outside_its_outline(turn: float, x: float, y: f
     assert not mask[eyes[inside, 1], eyes[inside, 0]].any()
 
 
-def test_threads_come_back_from_where_cores_are_shared() -> Never:
+def test_threads_come_back_from_where_cores_are_shared() -> None:
     before = torch.get_num_threads()
     with shared_cores(stages=1000):
         assert torch.get_num_threads() == 1
@@ -540,7 +540,7 @@ SMALL = replace(TINY, content=512)
 QUICK = TrainerConfig(max_steps=60, lr=3e-3, warmup_steps=2, device="cpu")
 
 
-def generator_config(expert: Path, model: GeneratorConfig = SMALL, **others) -> GeneratorTrainConfig:
+def generator_config(expert: Path, model: GeneratorConfig = SMALL, **others: Any) -> GeneratorTrainConfig:
     return GeneratorTrainConfig(
         model=model, smallest_unit=0.0, aligned_clips=2, expert=str(expert), stretches=1, bank=4, **others
     )
@@ -684,8 +684,9 @@ def test_paper_preset_trains_and_draws_by_the_same_code(
     )
     before, image = talking_frames[20], talking_frames[20].copy()
     points = FaceTracker().track_image(image)[0].points
-    wanted = LipTrack(iter([SpokenLips(np.zeros((9, 28), "f4"), np.ones(9, "f4"), *speech(9))])).at(0.1)
-    renderer.draw([renderer.cut(FaceEdit(image, points, points, np.zeros(3, np.float32), wanted, 0.8))])
+    target = LipTrack(iter([SpokenLips(np.zeros((9, 28), "f4"), np.ones(9, "f4"), *speech(9))])).at(0.1)
+    edit = FaceEdit(image, points, points, np.zeros(3, np.float32), target, 0.8)
+    renderer.draw([renderer.prepare(edit)])
     assert (image != before).any()
     low = int(points[tp.FOREHEAD, 1])
     np.testing.assert_array_equal(image[:low], before[:low])

@@ -18,7 +18,7 @@ from talkface.performance.blinks import BlinkClock
 from talkface.performance.config import PriorConfig
 from talkface.performance.lips import speech_gate
 from talkface.performance.model import DiffusionPrior, MotionModel
-from talkface.performance.motion import SpeechToMotion, Style, smoothed, resample_stream
+from talkface.performance.motion import SpeechToMotion, Style, resample_stream, smoothed
 from talkface.performance.sampler import sample, signal_level
 from talkface.rendering.portrait import PortraitRenderer, paste
 from talkface.rendering.refiner import Refiner

@@ -256,8 +256,8 @@ def _cut(
     for frame, sightings in followed:
         batch.frames.append(frame)
         for number, actor in actors.items():
-            if job := actor.job(frame, sightings.get(number)):
-                batch.cuts.setdefault(number, []).append(actor.renderer.cut(job))
+            if edit := actor.edit(frame, sightings.get(number)):
+                batch.cuts.setdefault(number, []).append(actor.renderer.prepare(edit))
         if len(batch.frames) == _BATCH:
             yield batch
             batch = _Batch()

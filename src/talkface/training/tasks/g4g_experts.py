@@ -15,7 +15,7 @@ from talkface.face.model import FaceModel
 from talkface.hub import save_pretrained
 from talkface.systems.g4g.experts import SYNC_CROP_PIXELS, SYNC_WINDOW, SyncExpert, SyncExpertConfig
 from talkface.training import Task
-from talkface.training.datasets.looks import draw_looks, with_looks
+from talkface.training.datasets.augmentation import draw_looks, with_looks
 from talkface.training.datasets.talking import TalkingClip, read_talking, speaker_weights
 
 logger = logging.getLogger(__name__)

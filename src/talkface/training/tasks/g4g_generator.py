@@ -27,7 +27,7 @@ from talkface.systems.g4g.config import GeneratorConfig
 from talkface.systems.g4g.drawing import hidden_region, masked, prepare
 from talkface.systems.g4g.experts import SYNC_CROP_PIXELS, SyncExpert
 from talkface.systems.g4g.losses import diagonal_alignment, multi_scale, pairwise_alignment, retrieval
-from talkface.systems.g4g.model import GeneratorOutput, Generator, GeneratorInputs
+from talkface.systems.g4g.model import Generator, GeneratorInputs, GeneratorOutput
 from talkface.systems.g4g.references import Chooser
 from talkface.training import OptimizerSpec, Task
 from talkface.training.datasets.mouths import Look, MouthMaker, inputs, planes, stack
@@ -269,9 +269,9 @@ class GeneratorTask(AlignmentTask):
         drawn, real = (m.unflatten(0, (-1, SPEECH_WINDOW)) for m in mouths)
         middle = slice(SPEECH_WINDOW // 2, None, SPEECH_WINDOW)  # its speech is the stretch's
         audio = self.expert.embed_audio(batch["content"][middle], batch["level"][middle])[:, 0]
-        video, features_drawn = self.expert.look(drawn)
+        video, features_drawn = self.expert.embed_with_features(drawn)
         with torch.no_grad():
-            _, features_real = self.expert.look(real)
+            _, features_real = self.expert.embed_with_features(real)
         apart = [
             F.l1_loss(a, b) / (b.abs().mean() + 1e-3)
             for a, b in zip(features_drawn, features_real, strict=True)

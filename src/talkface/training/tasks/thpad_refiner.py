@@ -26,11 +26,11 @@ from talkface.nn.marks import state_mark
 from talkface.nn.picture import gradient_loss, weighted_l1
 from talkface.rendering.mouth_plate import (
     MeanMouth,
-    mouth_plate,
-    visible_mouth,
-    plate_corners,
     draw_plate,
+    mouth_plate,
+    plate_corners,
     skin_tone,
+    visible_mouth,
 )
 from talkface.rendering.refiner import Refiner, RefinerConfig, motion_code
 from talkface.training import OptimizerSpec, Task
@@ -58,7 +58,7 @@ class RefinerTrainConfig:
 
 
 def mean_mouth(clips: list[CropClip]) -> np.ndarray:
-    """The mean mouth (PLATE_HEIGHT, PLATE_WIDTH, 3) of the people in ``clips``, relative to their skin's colour."""
+    """The mean mouth of the people in ``clips``, relative to the colour of their skin."""
     people: dict[str, MeanMouth] = {}
     for clip in clips:
         person = people.setdefault(clip.speaker, MeanMouth.empty())

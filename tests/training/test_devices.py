@@ -24,10 +24,10 @@ from talkface.training import Task
 from talkface.training.datasets.talking import TalkingClip
 from talkface.training.draws import to_device
 from talkface.training.tasks.diffusion_ldm import DiffusionTask, DiffusionTrainConfig
-from talkface.training.tasks.g4g_experts import ExpertTask, ExpertTrainConfig, Mouths
+from talkface.training.tasks.g4g_experts import ExpertTask, ExpertTrainConfig, MouthStore
 from talkface.training.tasks.imagineid_ccf import CcfTrainConfig, MbaTask, ScaTask
 from talkface.training.tasks.tccp_video import VideoTask, VideoTrainConfig
-from talkface.training.tasks.thpad_motion import PriorTask, PriorTrainConfig
+from talkface.training.tasks.thpad_prior import PriorTask, PriorTrainConfig
 from talkface.training.tasks.thpad_refiner import RefinerTask, RefinerTrainConfig
 
 ELSEWHERE = torch.device("meta")
@@ -70,7 +70,7 @@ def expert() -> tuple[Task, Any]:
     content, level, beta = np.zeros((60, 16), np.float16), np.zeros(60, np.float32), np.zeros((30, 28))
     clip = TalkingClip(crops=None, content=[content], level=[level], beta_mouth=beta, item=None)
     frames = torch.zeros(60, 3, SYNC_CROP_PIXELS, SYNC_CROP_PIXELS, dtype=torch.uint8, device=ELSEWHERE)
-    mouths = Mouths(frames, torch.tensor([0, 30, 60]).to(ELSEWHERE))
+    mouths = MouthStore(frames, torch.tensor([0, 30, 60]).to(ELSEWHERE))
     data = {"clips": [clip] * 2, "mouths": mouths, "weights": np.full(2, 0.5)}
     task = bare(ExpertTask, config, {"expert": model}, expert=model, **data)
     return task, task.draw(np.random.default_rng(0))

@@ -41,7 +41,8 @@ class ResidualMLP(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (..., widths[0]) to (..., widths[-1])."""
         linear: Tensor = self.skip(x)
-        return linear + self.body(x)
+        change: Tensor = self.body(x)
+        return linear + change
 
 
 class AudioEncoder(nn.Module):

@@ -34,7 +34,8 @@ def plate_corners(neutral: np.ndarray) -> np.ndarray:
     """
     middle = neutral[tp.LIPS_INNER].mean(0)
     start = middle + np.array([-PLATE_WIDTH / 2 / _DENSITY, -_ABOVE, _BEHIND])
-    return (start + np.pad(_CORNERS / _DENSITY, ((0, 0), (0, 1)))).astype(np.float32)
+    corners: np.ndarray = start + np.pad(_CORNERS / _DENSITY, ((0, 0), (0, 1)))
+    return corners.astype(np.float32)
 
 
 def plate_matrix(corners: np.ndarray, finer: int = 1) -> np.ndarray:
@@ -140,7 +141,8 @@ def mouth_plate(
     """
     seen, mask = visible_mouth(image, points, corners, finer)
     guess = _enlarged(mean_mouth, finer) * skin_tone(image, points)
-    return np.clip(mask * seen + (1 - mask) * guess + 0.5, 0, 255).astype(np.uint8)
+    plate: np.ndarray = np.clip(mask * seen + (1 - mask) * guess + 0.5, 0, 255)
+    return plate.astype(np.uint8)
 
 
 def _enlarged(mean_mouth: np.ndarray, finer: int) -> np.ndarray:

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -38,10 +37,11 @@ from talkface.systems.g4g.model import Generator, GeneratorInputs, GeneratorOutp
 from talkface.systems.g4g.references import Chooser, spread
 from talkface.systems.g4g.renderer import FaceEdit, MouthRenderer
 from talkface.training import TrainerConfig, overfit_one_batch
-from talkface.training.datasets.augmentation import draw_looks, places, with_looks
+from talkface.training.datasets.augmentation import augment_mouths, draw_augmentation, sampling_matrices
 from talkface.training.run import load_recipe
+from talkface.training.tasks.g4g_alignment import AlignmentTask, GeneratorTrainConfig
 from talkface.training.tasks.g4g_experts import ExpertTask, ExpertTrainConfig, offset_accuracy, too_near
-from talkface.training.tasks.g4g_generator import AlignmentTask, GeneratorTask, GeneratorTrainConfig
+from talkface.training.tasks.g4g_generator import GeneratorTask
 
 TINY = GeneratorConfig(content=16, code=16, embedding=16, widths=(8, 16, 16))
 
@@ -540,7 +540,7 @@ SMALL = replace(TINY, content=512)
 QUICK = TrainerConfig(max_steps=60, lr=3e-3, warmup_steps=2, device="cpu")
 
 
-def generator_config(expert: Path, model: GeneratorConfig = SMALL, **others: Any) -> GeneratorTrainConfig:
+def generator_config(expert: Path, model: GeneratorConfig = SMALL, **others: float) -> GeneratorTrainConfig:
     return GeneratorTrainConfig(
         model=model, smallest_unit=0.0, aligned_clips=2, expert=str(expert), stretches=1, bank=4, **others
     )
@@ -602,7 +602,9 @@ def test_expert_overfits_one_batch(visual: str, prepared_clips: Path, tmp_path: 
     assert 0 <= task.validate()["val_accuracy"] <= 1
 
 
-def opencv_look(mouth: np.ndarray, scale: float, turn: float, shift: np.ndarray, mirror: bool) -> np.ndarray:
+def augmented_by_opencv(
+    mouth: np.ndarray, scale: float, turn: float, shift: np.ndarray, mirror: bool
+) -> np.ndarray:
     """A mouth (H, W, 3) uint8 scaled, turned, moved and then mirrored, by OpenCV."""
     import cv2
 
@@ -614,7 +616,7 @@ def opencv_look(mouth: np.ndarray, scale: float, turn: float, shift: np.ndarray,
 
 
 @pytest.mark.parametrize("half", [False, True])
-def test_looks_are_what_opencv_makes(half: bool, picture: Image.Image) -> None:
+def test_augmented_mouths_are_what_opencv_makes(half: bool, picture: Image.Image) -> None:
     """To within a grey level on average, of mouths with edges and skin; half precision misplaces nothing."""
     generator = np.random.default_rng(0)
     count, length = 6, 2
@@ -622,27 +624,27 @@ def test_looks_are_what_opencv_makes(half: bool, picture: Image.Image) -> None:
     mouths = np.array([[whole[k : k + 96, 80:176] for k in (120, 110)]] * count)
     scale, turn = np.linspace(0.9, 1.1, count), np.linspace(-0.15, 0.15, count)
     shift, mirror = generator.uniform(-5, 5, (count, 2)), np.arange(count) % 2 == 0
-    looks = draw_looks(count, generator) | {"place": places(scale, turn, shift, mirror)}
-    looks |= {"noise": np.zeros_like(looks["noise"])}
-    given = {name: torch.from_numpy(value) for name, value in looks.items()}
+    drawn = draw_augmentation(count, generator) | {"place": sampling_matrices(scale, turn, shift, mirror)}
+    drawn |= {"noise": np.zeros_like(drawn["noise"])}
+    given = {name: torch.from_numpy(value) for name, value in drawn.items()}
     with torch.autocast("cpu", torch.bfloat16, enabled=half):
-        made = with_looks(torch.from_numpy(mouths).movedim(-1, 2), given)
+        made = augment_mouths(torch.from_numpy(mouths).movedim(-1, 2), given)
     assert made.shape == (count, length, 3, SYNC_CROP_PIXELS, SYNC_CROP_PIXELS)
     for k in range(count):
         for frame in range(length):
-            moved = opencv_look(mouths[k, frame], scale[k], turn[k], shift[k], bool(mirror[k]))
-            wanted = np.clip(moved * looks["gain"][k] + looks["lift"][k], 0, 255)
+            moved = augmented_by_opencv(mouths[k, frame], scale[k], turn[k], shift[k], bool(mirror[k]))
+            wanted = np.clip(moved * drawn["gain"][k] + drawn["lift"][k], 0, 255)
             apart = np.abs(255 * made[k, frame].movedim(0, -1).numpy() - wanted)
             assert apart.mean() < 0.7
             assert np.quantile(apart, 0.99) < 3
 
 
 def test_only_noisy_mouths_are_noisy() -> None:
-    looks = {"place": places(np.ones(3), np.zeros(3), np.zeros((3, 2)), np.zeros(3, bool))}
-    looks |= {"gain": np.ones((3, 3), np.float32), "lift": np.zeros(3, np.float32)}
-    looks |= {"noisy": np.array([0, 2]), "noise": np.array([2, 5], np.float32)}
+    drawn = {"place": sampling_matrices(np.ones(3), np.zeros(3), np.zeros((3, 2)), np.zeros(3, bool))}
+    drawn |= {"gain": np.ones((3, 3), np.float32), "lift": np.zeros(3, np.float32)}
+    drawn |= {"noisy": np.array([0, 2]), "noise": np.array([2, 5], np.float32)}
     grey = torch.full((3, 2, 3, SYNC_CROP_PIXELS, SYNC_CROP_PIXELS), 128, dtype=torch.uint8)
-    made = 255 * with_looks(grey, {name: torch.from_numpy(value) for name, value in looks.items()})
+    made = 255 * augment_mouths(grey, {name: torch.from_numpy(value) for name, value in drawn.items()})
     np.testing.assert_allclose(made.std((1, 2, 3, 4)), [2, 0, 5], atol=0.05)
     np.testing.assert_allclose(made.mean((1, 2, 3, 4)), 128, atol=0.1)
 

@@ -26,13 +26,8 @@ from talkface.speech.features import ContentEncoder, FeatureStream
 from talkface.systems.thpad import losses
 from talkface.training import TrainerConfig, overfit_one_batch
 from talkface.training.tasks.thpad_lips import LipsTask, LipsTrainConfig
-from talkface.training.tasks.thpad_motion import (
-    MotionTrainConfig,
-    PriorTask,
-    PriorTrainConfig,
-    best_lag_correlation,
-    editing_mask,
-)
+from talkface.training.tasks.thpad_motion import MotionTrainConfig, best_lag_correlation
+from talkface.training.tasks.thpad_prior import PriorTask, PriorTrainConfig, editing_mask
 from talkface.training.tasks.thpad_sync import fractional_lag
 
 

@@ -11,7 +11,7 @@ from talkface.face import topology as tp
 from talkface.face.model import FaceModel
 from talkface.face.occlusion import OcclusionFinder, keep_mask
 from talkface.face.people import Sighting
-from talkface.media.video import Frame
+from talkface.media.decode import Frame
 from talkface.performance.lip_track import LipTrack
 from talkface.systems.g4g.geometry import MouthRange, Retargeter
 from talkface.systems.g4g.renderer import FaceEdit, MouthRenderer

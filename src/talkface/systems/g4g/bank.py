@@ -10,7 +10,7 @@ from talkface.face.model import FaceModel, estimate_pose
 from talkface.face.occlusion import OcclusionNet, uncovered
 from talkface.face.people import Person
 from talkface.face.warp import with_ring
-from talkface.media.video import Frame
+from talkface.media.decode import Frame
 from talkface.systems.g4g.drawing import MOUTH_CROP_PIXELS, Reference, mouth_matrix
 from talkface.systems.g4g.geometry import mouth_shape
 from talkface.systems.g4g.references import features, spread

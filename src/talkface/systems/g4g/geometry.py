@@ -64,7 +64,9 @@ class MouthRange:
         if opening <= free:
             return fitted
         room = self.limit - free
-        return fitted * ((free + room * np.tanh((opening - free) / room)) / opening)
+        compressed = free + room * np.tanh((opening - free) / room)
+        limited: np.ndarray = fitted * (compressed / opening)
+        return limited
 
 
 @dataclass(frozen=True)

@@ -231,12 +231,10 @@ class MouthRenderer:
         stride = np.sqrt(abs(np.linalg.det(matrix[:, :2]) * np.linalg.det(spot.matrix[:, :2])))
         picture, scale = self._picture(index, max(1, round(float(stride))))
         there = (there + 0.5) * scale - 0.5
-        border, nothing = (
-            cv2.BORDER_REPLICATE,
-            cast(Any, None),
-        )  # OpenCV's stubs do not know of the second map
-        seed: np.ndarray = cv2.remap(picture, there, nothing, cv2.INTER_CUBIC, borderMode=border)
-        return seed * (prepared.inputs.gains[place] / 255)
+        no_map, border = cast(Any, None), cv2.BORDER_REPLICATE  # OpenCV's stubs ask for two maps
+        seed: np.ndarray = cv2.remap(picture, there, no_map, cv2.INTER_CUBIC, borderMode=border)
+        seed = seed * (prepared.inputs.gains[place] / 255)
+        return seed
 
     def _picture(self, index: int, shrink: int) -> tuple[np.ndarray, np.ndarray]:
         """A reference's picture, reduced ``shrink`` times by area against aliasing, and the scale (2,)."""

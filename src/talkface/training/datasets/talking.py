@@ -1,4 +1,4 @@
-"""Talking clips for G4G's trainings: aligned faces, speech features and mouth coefficients on one clock."""
+"""Talking clips for G4G's trainings: aligned faces, speech features and mouth coefficients at 25 fps."""
 
 import logging
 import zlib
@@ -12,7 +12,7 @@ from talkface.data.prepare import Item, Manifest
 from talkface.data.side_by_side import side_by_side
 from talkface.face.crop import MOUTH, cut, part_matrix
 from talkface.face.model import FaceModel
-from talkface.training.datasets.clips import ClipReader, Example
+from talkface.training.datasets.clips import ClipReader, Example, speaker_weights
 
 logger = logging.getLogger(__name__)
 
@@ -22,11 +22,11 @@ class TalkingClip:
     """A clip at 25 fps.
 
     Attributes:
-        crops: the aligned frames, T of them.
-        content: variants (2T, C) float16 of the content features: of the clean sound first, then augmented.
-        level: variants (2T,) of the level in dB below the loudest.
-        beta_mouth: (T, M).
-        item: where it comes from.
+        crops: T aligned frames.
+        content: content features (2T, C) float16, first of the clean sound, then of augmented variants.
+        level: the same variants' level (2T,), dB relative to the loudest sound.
+        beta_mouth: (T, M) mouth coefficients.
+        item: the clip.
     """
 
     crops: CropClip
@@ -39,7 +39,7 @@ class TalkingClip:
         return len(self.beta_mouth)
 
     def mouths(self, pixels: int) -> np.ndarray:
-        """Aligned mouth crops (T, pixels, pixels, 3) uint8."""
+        """Aligned mouth crops (T, pixels, pixels, 3) uint8 for the sync experts."""
         images = np.empty((len(self), pixels, pixels, 3), np.uint8)
         for k in range(len(self)):
             matrix = part_matrix(self.crops.points[k], MOUTH) * (pixels / MOUTH.pixels)
@@ -76,9 +76,9 @@ def read_talking(
         variants: how often the sound is encoded: the first time as it is, then augmented.
         smallest_unit: least inter-ocular distance in pixels.
         shortest: least number of frames.
-        most_of_one: at most so many clips of a speaker; 0 for all.
-        limit: at most so many clips in all; 0 for all.
-        seed: draws the augmentation.
+        most_of_one: greatest number of clips of a speaker; 0 for all.
+        limit: greatest number of clips; 0 for all.
+        seed: of the augmentation.
     """
     reader, generator = ClipReader(Manifest.load(data), model), np.random.default_rng(seed)
     items = [item for item in reader.items(split) if half in ("all", half_of(item))]
@@ -106,6 +106,7 @@ def read_talking(
 
 
 def _talking(manifest: Manifest, model: FaceModel, examples: list[Example]) -> TalkingClip:
+    """The clip whose variants ``examples`` are, with the aligned frames at their times."""
     crops, first = crop_clip(manifest, examples[0].item, model), examples[0]
     places = np.searchsorted(crops.times, first.times - 0.5 / crops.fit.motion.fps)
     chosen = np.clip(places, 0, max(0, len(crops) - 1))
@@ -114,10 +115,6 @@ def _talking(manifest: Manifest, model: FaceModel, examples: list[Example]) -> T
     return TalkingClip(part, content, level, first.beta_mouth, first.item)
 
 
-def speaker_weights(clips: list[TalkingClip], power: float) -> np.ndarray:
-    """How often each clip is drawn: at ``power`` 0 by its length, at 1 all speakers alike, (N,) sums to 1."""
-    total: dict[str, int] = {}
-    for clip in clips:
-        total[clip.crops.speaker] = total.get(clip.crops.speaker, 0) + len(clip)
-    weight = np.array([len(c) / total[c.crops.speaker] ** power for c in clips])
-    return weight / weight.sum()
+def clip_weights(clips: list[TalkingClip], power: float) -> np.ndarray:
+    """Probability with which each clip is drawn, (N,); see :func:`speaker_weights`."""
+    return speaker_weights([clip.crops.speaker for clip in clips], [len(clip) for clip in clips], power)

@@ -7,7 +7,7 @@ same moment are embedded close to each other. The generator's training starts fr
 import logging
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -68,15 +68,14 @@ class GeneratorTrainConfig:
 _ALIGNMENTS = {"diagonal": diagonal_alignment, "pairwise": pairwise_alignment}
 
 
-class AlignmentTask(Task):
+class AlignmentTask(Task[GeneratorTrainConfig]):
     """Contrast of masked faces, aligned with their mesh, and speech."""
 
-    Config: ClassVar[type] = GeneratorTrainConfig
     metric, mode = "val_retrieval", "max"
-    config: GeneratorTrainConfig
 
-    def __init__(self, config: GeneratorTrainConfig, data: Path, seed: int = 0, device: str = "cpu") -> None:
-        super().__init__(config, data, seed, device)
+    def prepare(self, data: Path, seed: int) -> None:
+        """Read the clips and build the generator."""
+        config = self.config
         self.face = FaceModel.from_pretrained()
         self.make = MouthMaker(self.face, config.model.pixels)
         self.align = _ALIGNMENTS[config.alignment]

@@ -77,15 +77,14 @@ class MouthStore:
         return self.frames[int(self.first[index]) : int(self.first[index + 1])]
 
 
-class ExpertTask(Task):
+class ExpertTask(Task[ExpertTrainConfig]):
     """Contrast of mouths and speech; windows of the same clip three or more frames apart are negatives."""
 
-    Config = ExpertTrainConfig
     metric, mode = "val_accuracy", "max"
-    config: ExpertTrainConfig
 
-    def __init__(self, config: ExpertTrainConfig, data: Path, seed: int = 0, device: str = "cpu") -> None:
-        super().__init__(config, data, seed, device)
+    def prepare(self, data: Path, seed: int) -> None:
+        """Read the clips and build the expert."""
+        config = self.config
         face = FaceModel.from_pretrained()
         length = config.stretch + 2
         args: dict[str, Any] = {

@@ -29,7 +29,7 @@ from talkface.training.datasets.talking import TalkingClip
 from talkface.training.draws import to_device
 from talkface.training.patch_gan import discriminator_loss, generator_losses, zero_loss
 from talkface.training.samples import in_columns
-from talkface.training.tasks.g4g_alignment import AlignmentTask, GeneratorTrainConfig
+from talkface.training.tasks.g4g_alignment import AlignmentTask
 
 
 class GeneratorTask(AlignmentTask):
@@ -37,9 +37,10 @@ class GeneratorTask(AlignmentTask):
 
     metric, mode = "val_quality", "max"
 
-    def __init__(self, config: GeneratorTrainConfig, data: Path, seed: int = 0, device: str = "cpu") -> None:
-        super().__init__(config, data, seed, device)
-        self.expert = SyncExpert.from_pretrained(config.expert).to(self.device).requires_grad_(False)
+    def prepare(self, data: Path, seed: int) -> None:
+        """Load the expert besides, build the discriminator and draw the held-out stretches."""
+        super().prepare(data, seed)
+        self.expert = SyncExpert.from_pretrained(self.config.expert).to(self.device).requires_grad_(False)
         self.discriminator = PatchDiscriminator(MAP_CHANNELS).to(self.device)
         self.modules = {"generator": self.generator, "discriminator": self.discriminator}
         self.described = [self.make.describe(clip) for clip in self.clips]

@@ -2,7 +2,6 @@
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import ClassVar
 
 import numpy as np
 import torch
@@ -59,22 +58,21 @@ def best_lag_correlation(predicted: np.ndarray, real: np.ndarray, lags: int = 1)
 def marks_of(reader: ClipReader) -> dict[str, str]:
     """The marks of what a motion model is trained over: the face model and the content encoder.
 
-    Features of no encoder of ours have their name in place of a mark.
+    Where the features are not our encoder's, their name stands in place of its mark.
     """
     encoder = reader.stream.encoder if reader.stream is not None else None
     speech = reader.features if encoder is None else weights_mark(encoder)
     return {"face": state_mark(reader.model.state()), "speech": speech}
 
 
-class MotionTask(Task):
+class MotionTask(Task[MotionTrainConfig]):
     """Lips from audio, non-lip codes from video, contrast of lips and audio, orthogonality of the rest."""
 
-    Config: ClassVar[type] = MotionTrainConfig
     metric, mode = "val_aperture_r", "max"
-    config: MotionTrainConfig
 
-    def __init__(self, config: MotionTrainConfig, data: Path, seed: int = 0, device: str = "cpu") -> None:
-        super().__init__(config, data, seed, device)
+    def prepare(self, data: Path, seed: int) -> None:
+        """Read the clips and build the motion model."""
+        config = self.config
         self.face = FaceModel.from_pretrained(config.face_model)
         reader = ClipReader(self.manifest, self.face, config.features, config.encoder)
         generator = np.random.default_rng(seed)

@@ -69,15 +69,14 @@ def editing_mask(frames: int, generator: np.random.Generator) -> np.ndarray:
     return known
 
 
-class PriorTask(Task):
+class PriorTask(Task[PriorTrainConfig]):
     """P_a2nl: x0 prediction with velocity loss, editing masks and dropped conditions (paper, Sec. 3.4)."""
 
-    Config = PriorTrainConfig
     metric, mode = "val_loss", "min"
-    config: PriorTrainConfig
 
-    def __init__(self, config: PriorTrainConfig, data: Path, seed: int = 0, device: str = "cpu") -> None:
-        super().__init__(config, data, seed, device)
+    def prepare(self, data: Path, seed: int) -> None:
+        """Encode the clips by the frozen motion model and build the prior."""
+        config = self.config
         face = FaceModel.from_pretrained(config.motion.face_model)
         reader = ClipReader(self.manifest, face, config.motion.features, config.motion.encoder)
         check_built_on(config.motion_model, marks_of(reader))

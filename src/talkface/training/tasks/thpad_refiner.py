@@ -139,15 +139,14 @@ class PairMaker:
         return Pair(unit_planes(warped), unit_planes(reference), maps, code, unit_planes(truth), part.code)
 
 
-class RefinerTask(Task):
+class RefinerTask(Task[RefinerTrainConfig]):
     """Reconstruction + multi-scale gradients + PatchGAN with feature matching."""
 
-    Config = RefinerTrainConfig
     metric, mode = "val_quality", "max"
-    config: RefinerTrainConfig
 
-    def __init__(self, config: RefinerTrainConfig, data: Path, seed: int = 0, device: str = "cpu") -> None:
-        super().__init__(config, data, seed, device)
+    def prepare(self, data: Path, seed: int) -> None:
+        """Cut the clips, take their mean mouth and build refiner and discriminator."""
+        config = self.config
         self.mouth, *self.eyes = parts(config.model.pixels)
         self.finer = fineness(config.model.pixels)
         self.model = FaceModel.from_pretrained(config.face_model)

@@ -132,15 +132,15 @@ class Refiner(nn.Module):
         nn.init.zeros_(self.head.get_parameter("bias"))
 
     @classmethod
-    def from_pretrained(cls, name_or_path: str = "thpad-refiner") -> "Refiner":
-        """Load the shipped model, or one from a directory or hub id."""
-        return build_pretrained(cls, RefinerConfig, name_or_path)
-
-    @classmethod
     def debug(cls, pixels: int = MOUTH.pixels) -> "Refiner":
         """A tiny random network for tests."""
         widths, blocks = (8, 16, 16), (1, 1, 1)
         return cls(RefinerConfig(identity=8, code=16, widths=widths, blocks=blocks, pixels=pixels)).eval()
+
+    @classmethod
+    def from_pretrained(cls, name_or_path: str = "thpad-refiner") -> "Refiner":
+        """Load the shipped model, or one from a directory or hub id."""
+        return build_pretrained(cls, RefinerConfig, name_or_path)
 
     def forward(
         self,

@@ -11,34 +11,34 @@ class GeneratorConfig:
 
     Attributes:
         pixels: side of the mouth crop.
-        widths: channels at 1/2, 1/4, ... of the crop's side.
         content: content features per 20 ms.
-        mesh: size of the mesh code (:func:`~talkface.systems.g4g.geometry.mesh_code`).
-        maps: channels of the mesh maps (:func:`~talkface.face.draw.mesh_maps`).
         code: size of the codes that modulate.
         embedding: size of the space in which faces and speech are aligned.
-        intra_modal: modulate the masked face by the mesh (off: an ablation).
+        widths: channels at 1/2, 1/4, ... of the crop's side.
         references: reference frames per frame.
         reach: how far the adaptive spatial transform may move a feature, as a share of the crop's side.
         scales: at how many of the coarser scales the adaptive spatial transform finds its own flow.
         choosing: factor on the logits of the references' shares outside of training. Above 1 the best
             reference dominates; a mean of several would be blurred.
+        maps: channels of the mesh maps (:func:`~talkface.face.draw.mesh_maps`).
+        mesh: size of the mesh code (:func:`~talkface.systems.g4g.geometry.mesh_code`).
+        intra_modal: modulate the masked face by the mesh (off: an ablation).
         seeded: MeshWarp puts the references in place first (off: an ablation).
         fusion: channels of the fusion network (0: none, an ablation; the mask alone blends).
     """
 
     pixels: int = 128
-    widths: tuple[int, ...] = (24, 48, 64)
     content: int = 512
-    mesh: int = 31
-    maps: int = MAP_CHANNELS
     code: int = 128
     embedding: int = 128
-    intra_modal: bool = True
+    widths: tuple[int, ...] = (24, 48, 64)
     references: int = 2
     reach: float = 0.06
     scales: int = 2
     choosing: float = 3.0
+    maps: int = MAP_CHANNELS
+    mesh: int = 31
+    intra_modal: bool = True
     seeded: bool = True
     fusion: int = 16
 

@@ -28,36 +28,20 @@ class SyncExpertConfig:
         visual: "stacked" (the five frames are channels of one picture) or "recurrent" (a picture network on
             every frame, then a convolution over time).
         content: content features per 20 ms.
+        embedding: size of the embeddings.
         widths: channels of the picture network at each halving.
         audio: channels of the speech network.
-        embedding: size of the embeddings.
         dropout: in both networks.
         beta_mouth: expression coefficients of the mouth, which both sides must also predict in training.
     """
 
     visual: str = "stacked"
     content: int = 512
+    embedding: int = 256
     widths: tuple[int, int, int, int] = (48, 96, 160, 256)
     audio: int = 256
-    embedding: int = 256
     dropout: float = 0.1
     beta_mouth: int = 28
-
-
-class _Residual(nn.Module):
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.body = nn.Sequential(
-            nn.SiLU(),
-            nn.Conv2d(width, width, 3, padding=1),
-            nn.SiLU(),
-            nn.Conv2d(width, width, 3, padding=1),
-        )
-        nn.init.normal_(self.body[-1].get_parameter("weight"), std=1e-2)
-
-    def forward(self, x: Tensor) -> Tensor:
-        change: Tensor = self.body(x)
-        return x + change
 
 
 def _picture_network(channels: int, widths: tuple[int, ...], out: int, dropout: float) -> nn.Sequential:
@@ -71,6 +55,24 @@ def _picture_network(channels: int, widths: tuple[int, ...], out: int, dropout: 
     side = SYNC_CROP_PIXELS // 2 // 2 ** len(widths)
     layers += [nn.Flatten(), nn.Dropout(dropout), nn.Linear(before * side * side, out)]
     return nn.Sequential(*layers)
+
+
+class _Residual(nn.Module):
+    """Two convolutions, added to their input (B, width, H, W)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.SiLU(),
+            nn.Conv2d(width, width, 3, padding=1),
+            nn.SiLU(),
+            nn.Conv2d(width, width, 3, padding=1),
+        )
+        nn.init.normal_(self.body[-1].get_parameter("weight"), std=1e-2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        change: Tensor = self.body(x)
+        return x + change
 
 
 class SyncExpert(nn.Module):

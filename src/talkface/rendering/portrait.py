@@ -48,6 +48,7 @@ class Drawn:
         crops, maps, matrices: of each part: warped crop (P, P, 3) uint8, mesh maps (MAP_CHANNELS, P/2, P/2),
             and affine map (2, 3) from frame to crop.
         code: (51,) motion code.
+        wanted: False for a skipped frame that is drawn all the same, with its batch.
     """
 
     image: np.ndarray
@@ -222,7 +223,9 @@ class PortraitRenderer:
                     for k, frame in zip(part, drawn, strict=True):
                         self._cut_parts(frame, plates[k])
                 for frame in drawn[: max(0, past - start)]:
-                    frame.wanted = False  # drawn with its batch, whose size tells in the last bits
+                    frame.wanted = (
+                        False  # drawn all the same: the batch's size changes the last bits of the others
+                    )
                 yield drawn
 
     def _absolute_rotation(self, motion: FaceMotion) -> np.ndarray:

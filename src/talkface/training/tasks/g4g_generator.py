@@ -43,7 +43,6 @@ class GeneratorTask(AlignmentTask):
         self.expert = SyncExpert.from_pretrained(self.config.expert).to(self.device).requires_grad_(False)
         self.discriminator = PatchDiscriminator(MAP_CHANNELS).to(self.device)
         self.modules = {"generator": self.generator, "discriminator": self.discriminator}
-        self.described = [self.make.describe(clip) for clip in self.clips]
         generator = np.random.default_rng(seed)
         chosen = self.held_out[:: max(1, len(self.held_out) // 24)]
         self.fixed = [self._stretch(clip, k, len(clip) // 3, generator, 0) for k, clip in enumerate(chosen)]

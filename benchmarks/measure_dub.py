@@ -186,7 +186,6 @@ def _edits(
 ) -> "Iterator[FaceEdit]":
     """What the renderer is asked for, as the pipeline does it."""
     import numpy as np
-    from scipy.spatial.transform import Rotation
 
     from talkface.performance.lip_track import LipTrack
     from talkface.systems.g4g.geometry import Retargeter
@@ -197,7 +196,7 @@ def _edits(
         target = track.at(frame.time)
         if sighting := sightings.get(0):
             moved = retarget(sighting.points[None], target.beta_mouth[None], np.ones(1, np.float32))
-            rotation = Rotation.from_matrix(moved.pose.rotation[0]).as_rotvec().astype(np.float32)
+            rotation = moved.pose.rotation_vectors[0]
             yield FaceEdit(frame.image, sighting.points, moved.points[0], rotation, target, frame.time)
 
 

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from conftest import write_looks
 from talkface.data.attributes import HEADS, AttributeHeads
 from talkface.data.faces import Portrait, held_out, portraits, weights
-from talkface.data.prepare import Item, Manifest
+from talkface.data.manifest import Item, Manifest
 from talkface.diffusion import captions
 from talkface.diffusion.autoencoder import FACTOR, FaceAutoencoder
 from talkface.diffusion.base import Base, exposed
@@ -231,12 +231,13 @@ def prepared(talking: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         "sharp1.png\tours\tsharp1\treal\t0.2\tdev",
         "sharp2.png\tours\tsharp0\treal\t0.2\tdev",
         "sharp3.png\tours\tcut off\treal\t-0.05\tdev",
-        "sharp4.png\tsdfd\tmasked\tgenerated\t0.2\ttrain",
+        "sharp4.png\tmasks\tmasked\tgenerated\t0.2\ttrain",
     ]
     for number in range(5):
         cv2.imwrite(str(root / f"sharp{number}.png"), frames[10 * number + 5][:, :, ::-1])
     columns = "file\tsource\tperson\tkind\troom\tsplit\n"
     (root / "faces2.tsv").write_text(columns + "\n".join(sharper) + "\n")
+    (root / "sources.tsv").write_text("source\tusable\nours\t1\nmasks\t0\n")
     Manifest(folder, root, items).save()
     write_looks(folder)
     return folder

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from talkface.face.coefficients import MOUTH_COEFFICIENTS, POSE_AND_GAZE, UPPER_COEFFICIENTS
+
 FRAME_RATE = 25
 """Frames per second of everything that is drawn from speech."""
 SPEECH_WINDOW = 5
@@ -31,14 +33,14 @@ class MotionConfig:
     lip: int = 64
     hidden: int = 256
     non_lip: int = 32
-    beta_mouth: int = 28
-    beta_upper: int = 16
+    beta_mouth: int = MOUTH_COEFFICIENTS
+    beta_upper: int = UPPER_COEFFICIENTS
     members: int = 3
 
     @property
     def motion(self) -> int:
         """Non-lip coefficients per frame: upper face, rotation, translation, scale, gaze."""
-        return self.beta_upper + 3 + 2 + 1 + 4
+        return self.beta_upper + POSE_AND_GAZE
 
 
 @dataclass(frozen=True, kw_only=True)

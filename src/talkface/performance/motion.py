@@ -14,7 +14,7 @@ from scipy.ndimage import gaussian_filter1d
 from torch import Tensor
 
 from talkface.face.model import FaceModel
-from talkface.face.motion import FaceMotion
+from talkface.face.motion import FaceMotion, split_deviations
 from talkface.performance.blinks import BlinkClock
 from talkface.performance.config import FRAME_RATE
 from talkface.performance.lips import LipPath, SpeechToLips
@@ -152,18 +152,17 @@ class SpeechToMotion:
 
     def _perform(self, lips: np.ndarray, non_lip: np.ndarray, style: Style, clock: BlinkClock) -> FaceMotion:
         """FaceMotion from beta_mouth (T, M) and the decoder's output (T, motion), scaled and with blinks."""
-        upper = self.model.config.beta_upper
-        edges = np.cumsum([upper, 3, 2, 1])
-        beta_upper, rotation, translation, scale, gaze = np.split(non_lip, edges, axis=1)
+        parts = split_deviations(non_lip)
+        beta_upper = parts["beta_upper"]
         openness = 1 + style.expression * (self.eyes.openness(beta_upper) - 1)
         openness = clock(self.eyes.complete(openness))
         return FaceMotion(
             beta_mouth=style.lips * lips,
             beta_upper=self.eyes.with_openness(beta_upper, openness, style.expression),
-            rotation=_soft_limit(style.pose * HEAD_GAIN * rotation, MOST_ROTATION),
-            translation=_soft_limit(style.pose * HEAD_GAIN * translation, MOST_TRANSLATION),
-            scale=1 + _soft_limit(style.pose * scale, MOST_SCALING),
-            gaze=_soft_limit(style.gaze * GAZE_GAIN * gaze, MOST_GAZE),
+            rotation=_soft_limit(style.pose * HEAD_GAIN * parts["rotation"], MOST_ROTATION),
+            translation=_soft_limit(style.pose * HEAD_GAIN * parts["translation"], MOST_TRANSLATION),
+            scale=1 + _soft_limit(style.pose * parts["scale"], MOST_SCALING),
+            gaze=_soft_limit(style.gaze * GAZE_GAIN * parts["gaze"], MOST_GAZE),
             fps=float(FRAME_RATE),
         )
 

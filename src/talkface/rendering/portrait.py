@@ -134,16 +134,17 @@ class PortraitRenderer:
     def meshes(self, motion: FaceMotion) -> tuple[np.ndarray, np.ndarray]:
         """Rigid and deformed meshes with rings, (T, V, 3) pixels each.
 
-        The motion's rotation is relative to the portrait's own.
+        The motion is relative to the portrait's own pose and gaze.
         """
-        shape = self.fit.neutral + self.face.expression(self._on_portrait(motion))
+        shape = self.fit.neutral + self.face.expression(self._relative_to_camera(motion))
         _close_lids(shape, self.fit.neutral, self._eyelids.openness(motion.beta_upper))
         _close_overlaps(shape)
         return self._posed(self._canonical[None], motion), self._posed(shape, motion)
 
     def _posed(self, shape: np.ndarray, motion: FaceMotion) -> np.ndarray:
         """Canonical points (T or 1, V, 3) in each frame's pose, (T, V, 3) pixels."""
-        rotation = Rotation.from_rotvec(self._within_reach(motion.rotation)).as_matrix() @ self._rotation
+        within = replace(motion, rotation=self._within_reach(motion.rotation))
+        rotation = within.rotation_matrices() @ self._rotation
         scale = (self._scale * motion.scale)[:, :, None]
         offset = np.repeat(self._translation[None], len(motion), 0)
         offset[:, :2] += motion.translation * self._scale
@@ -156,9 +157,10 @@ class PortraitRenderer:
         reached: np.ndarray = limit * np.tanh((own + rotvec) / limit) - limit * np.tanh(own / limit)
         return reached.astype(np.float32)
 
-    def _on_portrait(self, motion: FaceMotion) -> FaceMotion:
-        """The motion with its gaze relative to the camera instead of to the portrait's gaze."""
-        return replace(motion, gaze=motion.gaze + self.fit.motion.gaze)
+    def _relative_to_camera(self, motion: FaceMotion) -> FaceMotion:
+        """The portrait's motion, within its reach, from a face that faces the camera and looks ahead."""
+        within = replace(motion, rotation=self._within_reach(motion.rotation))
+        return within.relative_to_camera(self._rotation, self.fit.motion.gaze)
 
     # -- drawing ---------------------------------------------------------------------------------
 
@@ -185,7 +187,7 @@ class PortraitRenderer:
 
         Args:
             meshes: (T, 478, 3) in pixels of a picture as large as the portrait.
-            motion: of these meshes; rotation and gaze are absolute, not relative to the portrait's.
+            motion: of these meshes, relative to a face that faces the camera and looks ahead.
 
         Returns:
             T pictures (H, W, 3) uint8.
@@ -207,12 +209,8 @@ class PortraitRenderer:
             if past >= len(motion):
                 continue
             rigid, target = self.meshes(motion)
-            codes = motion_code(
-                motion.beta_mouth,
-                motion.beta_upper,
-                motion.gaze + self.fit.motion.gaze,
-                self._absolute_rotation(motion),
-            )
+            shown = self._relative_to_camera(motion)
+            codes = motion_code(shown.beta_mouth, shown.beta_upper, shown.gaze, shown.rotation)
             plates = self._posed(self._corners[None], motion) if self._refiner is not None else None
             for start in range(0, len(motion), batch):
                 part = range(start, min(start + batch, len(motion)))
@@ -227,12 +225,6 @@ class PortraitRenderer:
                         False  # drawn all the same: the batch's size changes the last bits of the others
                     )
                 yield drawn
-
-    def _absolute_rotation(self, motion: FaceMotion) -> np.ndarray:
-        """Rotation vectors (T, 3) relative to the camera."""
-        turn = Rotation.from_rotvec(self._within_reach(motion.rotation))
-        rotvec: np.ndarray = (turn * Rotation.from_matrix(self._rotation)).as_rotvec()
-        return rotvec.astype(np.float32)
 
     def _draw(self, rigid: np.ndarray, target: np.ndarray, code: np.ndarray) -> Drawn:
         """The portrait warped to a ``target`` mesh (478, 3); ``rigid`` (VERTICES, 3) places the ring."""

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from talkface.errors import InvalidOption
+from talkface.face.coefficients import GAZE, MOUTH_COEFFICIENTS, ROTATION, UPPER_COEFFICIENTS
 from talkface.face.crop import MOUTH, PARTS
 from talkface.face.draw import MAP_CHANNELS
 from talkface.hub import build_pretrained
@@ -35,7 +36,7 @@ class RefinerConfig:
         pixels: side of the mouth's crop; the eyes' is half of it (:func:`talkface.face.crop.parts`).
     """
 
-    motion: int = 51
+    motion: int = MOUTH_COEFFICIENTS + UPPER_COEFFICIENTS + GAZE + ROTATION
     identity: int = 64
     code: int = 128
     widths: tuple[int, ...] = (32, 64, 128)

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from talkface.data.prepare import Item, Manifest, list_items
+from talkface.data.manifest import Item, Manifest
+from talkface.data.prepare import list_items
 from talkface.errors import UnreadableMedia
 from talkface.evaluation.figures import sync
 from talkface.evaluation.figures.performance import RATE, track_file
@@ -55,7 +56,7 @@ class Library:
         """
         if item.key not in self._clips:
             track = self._track(item)
-            self._clips[item.key] = Clip(item.key, group_of(item), self.manifest.file(item), track)
+            self._clips[item.key] = Clip(item.key, item.group, self.manifest.file(item), track)
         return self._clips[item.key]
 
     def _track(self, item: Item) -> FaceTrack:
@@ -91,13 +92,6 @@ def _manifest(data: Path) -> Manifest:
     if not data.is_dir():
         raise UnreadableMedia(f"{data} is not a folder of videos, nor one that `talkface prepare` wrote")
     return Manifest(data / "prepared", data, list_items(data))
-
-
-def group_of(item: Item) -> str:
-    """GRID's many-sentence speaker, its other speakers, and everybody else."""
-    if item.corpus != "GRID":
-        return "wild"
-    return "grid_s1" if item.speaker == "s1" else "grid_other"
 
 
 def same_names(real: Path, generated: Path) -> list[tuple[Path, Path]]:

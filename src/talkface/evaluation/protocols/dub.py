@@ -11,11 +11,11 @@ from typing import Any, Literal
 
 import numpy as np
 
-from talkface.data.prepare import Item, Manifest
+from talkface.data.manifest import Item, Manifest
 from talkface.errors import InvalidOption, NoFaceFound, TalkfaceError
 from talkface.evaluation import report
 from talkface.evaluation.judges.expert import experts
-from talkface.evaluation.protocols.clips import Clip, Library, group_of, talking_items
+from talkface.evaluation.protocols.clips import Clip, Library, talking_items
 from talkface.evaluation.protocols.pair import PairScorer
 from talkface.face.model import FaceModel, estimate_pose
 from talkface.face.people.cast import head_angles
@@ -123,8 +123,8 @@ def other_speech(items: Iterable[Item], seed: int = SEED) -> list[tuple[Item, It
         are left out.
     """
     items, partner = list(items), dict[str, Item]()
-    for group in sorted({group_of(item) for item in items}):
-        members = sorted((item for item in items if group_of(item) == group), key=lambda item: item.key)
+    for group in sorted({item.group for item in items}):
+        members = sorted((item for item in items if item.group == group), key=lambda item: item.key)
         members = [members[k] for k in np.random.default_rng(seed).permutation(len(members))]
         counts = Counter(item.speaker for item in members)
         # With clips ordered by speaker, as many places on as anybody has clips there is somebody else.

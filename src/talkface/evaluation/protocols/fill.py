@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from talkface.data.prepare import Item
+from talkface.data.manifest import Item
 from talkface.errors import TalkfaceError
 from talkface.evaluation import report
 from talkface.evaluation.figures import picture

@@ -13,17 +13,17 @@ from typing import Any
 import numpy as np
 import torch
 
-from talkface.data.attributes import FaceRes, Look, looks
+from talkface.data.attributes import FaceDescription, FaceRes, portrait_descriptions
 from talkface.data.faces import Portrait, held_out, portraits
+from talkface.data.manifest import Item, Manifest
 from talkface.data.pairs import VoiceAndFace, strangers, voices_with_faces
-from talkface.data.prepare import Item, Manifest
 from talkface.diffusion.captions import age_group
 from talkface.errors import TalkfaceError
 from talkface.evaluation import report
 from talkface.evaluation.figures import picture, sync
 from talkface.evaluation.figures.motion import kernel_distance
 from talkface.evaluation.figures.performance import RATE, Performance, perform, track_file
-from talkface.evaluation.protocols.clips import frames_at, group_of
+from talkface.evaluation.protocols.clips import frames_at
 from talkface.face.model import FaceModel, estimate_pose
 from talkface.face.tracker import FaceTrack
 from talkface.systems.imagineid.config import EMOTIONS
@@ -37,6 +37,7 @@ logger = logging.getLogger(__name__)
 _SEEDS = 2  # portraits of each voice
 _ACTORS = 160  # recordings of acted moods
 _TRIPLES = 8  # of recordings that are exchanged
+_IN_THE_WILD = "wild"  # the group of clips that they are from, where there is one
 _LEAST_LOOKS = 30  # pictures of each kind for a kernel distance
 
 
@@ -63,9 +64,9 @@ class _Subject:
 
     pair: VoiceAndFace
     speaker: Speaker
-    look: Look
+    look: FaceDescription
     imagined: list[Imagined]
-    looks: list[Look]
+    looks: list[FaceDescription]
 
 
 def judge_voices(
@@ -73,7 +74,7 @@ def judge_voices(
 ) -> Voices:
     """Imagine portraits for voices of held-out people, one recording each; compare them with the people."""
     album, look = portraits(manifest), FaceRes()
-    known = looks(manifest, album)
+    known = portrait_descriptions(manifest, album)
     pairs = list({pair.person: pair for pair in strangers(list(voices_with_faces(manifest)))}.values())
     pairs = pairs if not limit else pairs[:: max(1, len(pairs) // limit)][:limit]
     subjects = []
@@ -103,7 +104,7 @@ def _imagine(
     pipeline: ImagineIdPipeline,
     manifest: Manifest,
     pair: VoiceAndFace,
-    known: dict[str, Look],
+    known: dict[str, FaceDescription],
     look: FaceRes,
     seed: int,
     wish: Wish,
@@ -214,7 +215,7 @@ def _between(name: str, faces: np.ndarray) -> dict[str, float]:
 
 
 def _copies(
-    subjects: list[_Subject], train: list[Portrait], known: dict[str, Look], voices: Voices
+    subjects: list[_Subject], train: list[Portrait], known: dict[str, FaceDescription], voices: Voices
 ) -> dict[str, Any]:
     """How like the most similar training picture is, by FaceRes's features; for real strangers likewise."""
     features = np.stack([known[portrait.key].features for portrait in train]).astype(np.float32)
@@ -296,11 +297,11 @@ def judge_swaps(
         seed: of the first person.
         options: of the pipeline.
     """
-    wild = [item for item in items if group_of(item) == "wild"] or items
+    wild = [item for item in items if item.group == _IN_THE_WILD] or items
     moods = [manifest.file(item) for item in _acted(manifest) if item.split == "val"]
     rows = []
     for number, own in enumerate(wild[:: max(1, len(wild) // _TRIPLES)][:_TRIPLES]):
-        others = [item for item in wild if item.corpus + item.speaker != own.corpus + own.speaker]
+        others = [item for item in wild if item.person != own.person]
         if not others:
             continue
         other = manifest.file(others[(7 * number) % len(others)])

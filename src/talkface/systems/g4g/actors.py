@@ -5,7 +5,6 @@ import math
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.spatial.transform import Rotation
 
 from talkface.face import topology as tp
 from talkface.face.model import FaceModel
@@ -85,7 +84,7 @@ class Actor:
         )
         if strength == 0.0:
             return None
-        rotation = Rotation.from_matrix(moved.pose.rotation[0]).as_rotvec().astype(np.float32)
+        rotation = moved.pose.rotation_vectors[0]
         return FaceEdit(
             frame.image, sighting.points, moved.points[0], rotation, target, frame.origin, strength, keep
         )

@@ -2,7 +2,6 @@
 
 import cv2
 import numpy as np
-from scipy.spatial.transform import Rotation
 
 from talkface.face.crop import cut, transform
 from talkface.face.masks import lower_face_outline
@@ -76,7 +75,7 @@ def gather(
         count: at most so many frames.
     """
     pose = estimate_pose(person.points, person.neutral)
-    rotation = Rotation.from_matrix(pose.rotation).as_rotvec().astype(np.float32)
+    rotation = pose.rotation_vectors
     beta = face.project_mouth(pose.invert(person.points) - person.neutral)
     described = features(mouth_shape(face, beta), rotation)
     facing = np.flatnonzero(np.abs(rotation[:, 1]) < max(_TURNED, np.abs(rotation[:, 1]).min() + 1e-3))

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from talkface.face.coefficients import MOUTH_COEFFICIENTS, ROTATION
 from talkface.face.draw import MAP_CHANNELS
 
 
@@ -37,7 +38,7 @@ class GeneratorConfig:
     scales: int = 2
     choosing: float = 3.0
     maps: int = MAP_CHANNELS
-    mesh: int = 31
+    mesh: int = MOUTH_COEFFICIENTS + ROTATION
     intra_modal: bool = True
     seeded: bool = True
     fusion: int = 16

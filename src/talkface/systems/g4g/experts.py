@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from talkface.face.coefficients import MOUTH_COEFFICIENTS
 from talkface.hub import build_pretrained
 
 SYNC_WINDOW = 5
@@ -41,7 +42,7 @@ class SyncExpertConfig:
     widths: tuple[int, int, int, int] = (48, 96, 160, 256)
     audio: int = 256
     dropout: float = 0.1
-    beta_mouth: int = 28
+    beta_mouth: int = MOUTH_COEFFICIENTS
 
 
 def _picture_network(channels: int, widths: tuple[int, ...], out: int, dropout: float) -> nn.Sequential:

@@ -30,10 +30,9 @@ def context_view(image: np.ndarray, outline: np.ndarray, matrix: np.ndarray) -> 
 
 def pose_in_view(pose: Pose, matrix: np.ndarray) -> np.ndarray:
     """A pose in a frame (one of it) as stage 1 gives it, (6,) float32."""
-    vector = Rotation.from_matrix(pose.rotation[0]).as_rotvec()
     place = (matrix[:, :2] @ pose.translation[0, :2] + matrix[:, 2] + 0.5) / SEEN - 0.5
     size = np.log(pose.scale[0] * matrix[0, 0] / SEEN)
-    return np.concatenate([vector, place, [size]]).astype(np.float32)
+    return np.concatenate([pose.rotation_vectors[0], place, [size]]).astype(np.float32)
 
 
 def pose_in_frame(given: np.ndarray, matrix: np.ndarray) -> Pose:

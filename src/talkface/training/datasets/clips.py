@@ -11,10 +11,9 @@ import torch
 from scipy.signal import resample_poly
 from torch import Tensor
 
-from talkface.data.prepare import Item, Manifest, Voice
+from talkface.data.manifest import Item, Manifest, Voice
 from talkface.data.side_by_side import side_by_side
 from talkface.face.model import FaceModel
-from talkface.face.motion import FaceMotion
 from talkface.performance.config import FRAME_RATE
 from talkface.speech.features import ContentEncoder, FeatureStream
 from talkface.training.tasks.speech_student import augment
@@ -47,13 +46,6 @@ class Example:
     found: np.ndarray
     times: np.ndarray
     item: Item
-
-
-def non_lip(motion: FaceMotion) -> np.ndarray:
-    """Non-lip coefficients (T, 26) as deviations from the clip's median: upper face, pose, gaze."""
-    parts = [motion.beta_upper, motion.rotation, motion.translation, motion.scale, motion.gaze]
-    stacked = np.concatenate(parts, 1)
-    return (stacked - np.median(stacked, 0)).astype(np.float32)
 
 
 class ClipReader:
@@ -111,7 +103,7 @@ class ClipReader:
             content[part],
             level[part],
             motion.beta_mouth,
-            non_lip(motion),
+            motion.deviations(),
             track.found[seen],
             times[:length],
             item,

@@ -8,12 +8,13 @@ All frames of a clip are seen through the same window, so that what is around th
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
+from functools import partial
 
 import numpy as np
 import torch
 
 from talkface.data.arrays import kept_arrays
-from talkface.data.prepare import Item, Manifest, Track
+from talkface.data.manifest import Item, Manifest, Track
 from talkface.data.side_by_side import side_by_side
 from talkface.diffusion.autoencoder import FaceAutoencoder
 from talkface.diffusion.stable import StableAutoencoder
@@ -85,13 +86,12 @@ class Footage:
         # Footage with other columns is other footage: what an older version kept is not read.
         kind = marked(" ".join(field.name for field in fields(cls)))
         path = manifest.directory / f"footage-{split}-{frames}-{seed}-{pixels}-{mark}-{kind}.npz"
-        return kept_arrays(
-            cls, path, lambda: _collect(manifest, split, face, autoencoder, frames, seed, pixels)
-        )
+        make = partial(_collect, manifest, split, face, autoencoder, frames, seed, pixels)
+        return kept_arrays(cls, path, make)
 
 
 @dataclass(frozen=True)
-class _Window:
+class _ClipFrames:
     """Some frames of a clip through one window: images by their numbers, and all meshes (T, 478, 3)."""
 
     images: dict[int, np.ndarray]
@@ -112,7 +112,7 @@ def _collect(
     columns: dict[str, list[np.ndarray]] = {field.name: [] for field in fields(Footage)}
     usable = [i for i in manifest.items if i.has_video and i.usable]
     chosen = manifest.apart(item for item in usable if item.split == split)
-    speakers = [item.corpus + item.speaker for item in chosen]
+    speakers = [item.person for item in chosen]
 
     def rows_of(number: int) -> list[tuple[np.ndarray, ...]]:
         generator = np.random.default_rng([seed, number])
@@ -160,30 +160,25 @@ def _rows(
     targets = generator.choice(usable, min(frames, len(usable)), replace=False)
     references = generator.choice(usable, len(targets))
     wanted = {int(k) for k in (*targets, *(targets - 1), *references)}
-    window = _look(manifest, item, track, wanted, face)
+    seen = _windowed(manifest, item, track, wanted, face)
     for target, reference in zip(targets.tolist(), references.tolist(), strict=True):
-        if {target, target - 1, reference} <= window.images.keys():
+        if {target, target - 1, reference} <= seen.images.keys():
+            shown = seen.images[reference], seen.points[reference]
             moved, moved_before = (
-                move_portrait(
-                    window.images[reference],
-                    window.points[reference],
-                    window.points[number],
-                    window.neutral,
-                    warp,
-                )
+                move_portrait(*shown, seen.points[number], seen.neutral, warp)
                 for number in (target, target - 1)
             )
             yield (
-                window.images[target],
+                seen.images[target],
                 moved,
-                window.images[target - 1],
+                seen.images[target - 1],
                 moved_before,
-                window.points[target],
-                window.points[target - 1],
+                seen.points[target],
+                seen.points[target - 1],
             )
 
 
-def _look(manifest: Manifest, item: Item, track: Track, wanted: set[int], face: FaceModel) -> _Window:
+def _windowed(manifest: Manifest, item: Item, track: Track, wanted: set[int], face: FaceModel) -> _ClipFrames:
     """Cut the wanted frames through a window that suits the median face."""
     points = track.points
     neutral = face.fit(points[:: max(1, len(points) // 50)]).neutral
@@ -192,4 +187,4 @@ def _look(manifest: Manifest, item: Item, track: Track, wanted: set[int], face: 
     for index, image in manifest.frames(item, number):
         matrix = portrait_matrix(np.median(points, 0), image.shape[1::-1])
         images[number[index]] = cut(image, matrix, PIXELS)
-    return _Window(images, np.stack([transform(one, matrix) for one in points]), neutral)
+    return _ClipFrames(images, np.stack([transform(one, matrix) for one in points]), neutral)

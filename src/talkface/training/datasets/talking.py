@@ -2,13 +2,14 @@
 
 import logging
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from talkface.data.crops import CropClip, crop_clip
-from talkface.data.prepare import Item, Manifest
+from talkface.data.manifest import Item, Manifest
 from talkface.data.side_by_side import side_by_side
 from talkface.face.crop import MOUTH, cut, part_matrix
 from talkface.face.model import FaceModel
@@ -47,9 +48,9 @@ class TalkingClip:
         return images
 
 
-def half_of(item: Item) -> str:
-    """ "a" or "b": speakers are on one side; of the one with hundreds of clips, each clip is."""
-    name = item.key if (item.corpus, item.speaker) == ("GRID", "s1") else item.corpus + item.speaker
+def half_of(item: Item, by_clip: Sequence[str] = ()) -> str:
+    """ "a" or "b": speakers are on one side; of those who fit a pattern ``by_clip``, each clip is."""
+    name = item.key if item.look_up(dict.fromkeys(by_clip, True), False) else item.person
     return "ab"[zlib.crc32(name.encode()) % 2]
 
 
@@ -59,6 +60,7 @@ def read_talking(
     model: FaceModel,
     *,
     half: str = "all",
+    by_clip: Sequence[str] = (),
     variants: int = 1,
     smallest_unit: float = 0.0,
     shortest: int = 25,
@@ -73,6 +75,7 @@ def read_talking(
         split: "train" or "val".
         model: the 3DMM.
         half: "a" or "b" for the clips of one expert only.
+        by_clip: patterns (:mod:`talkface.data.groups`) of speakers with so many clips that each is in a half.
         variants: how often the sound is encoded: the first time as it is, then augmented.
         smallest_unit: least inter-ocular distance in pixels.
         shortest: least number of frames.
@@ -81,7 +84,7 @@ def read_talking(
         seed: of the augmentation.
     """
     reader, generator = ClipReader(Manifest.load(data), model), np.random.default_rng(seed)
-    items = [item for item in reader.items(split) if half in ("all", half_of(item))]
+    items = [item for item in reader.items(split) if half in ("all", half_of(item, by_clip))]
     clips: list[TalkingClip] = []
     counts: dict[str, int] = {}
 
@@ -91,7 +94,7 @@ def read_talking(
 
     rows = list(zip(items, generator.spawn(len(items)), strict=True))
     for clip, found in side_by_side(read, rows):
-        name = clip.item.corpus + clip.item.speaker
+        name = clip.item.person
         if most_of_one and counts.get(name, 0) >= most_of_one:
             continue
         if len(clip) < shortest or clip.crops.unit < smallest_unit or found < 0.9:

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from talkface.data.faces import Portrait, held_out, portraits, weights
-from talkface.data.prepare import Manifest
+from talkface.data.manifest import Manifest
 from talkface.diffusion.autoencoder import FaceAutoencoder, divergence
 from talkface.diffusion.config import AutoencoderConfig
 from talkface.hub import save_pretrained

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from talkface.data.attributes import described
+from talkface.data.attributes import portrait_attributes
 from talkface.data.faces import CLEAR, Portrait, held_out, portraits, weights
-from talkface.data.prepare import Manifest
+from talkface.data.manifest import Manifest
 from talkface.diffusion.autoencoder import FaceAutoencoder
 from talkface.diffusion.captions import Attributes, caption, tokenize
 from talkface.diffusion.config import DiffusionConfig
@@ -71,7 +71,7 @@ class DiffusionTask(Task):
         self.config, self.device = config, torch.device(device)
         manifest = Manifest.load(data)
         album = portraits(manifest)
-        known = described(manifest, album)
+        known = portrait_attributes(manifest, album)
         self.autoencoder = FaceAutoencoder.from_pretrained(config.autoencoder).to(self.device)
         face = FaceModel.from_pretrained(config.face_model)
         self.warp = face.mesh_warp()

@@ -63,6 +63,7 @@ class GeneratorTrainConfig:
     judged_every: int = 2  # steps per update of the discriminator
     adversarial: float = 0.1
     matching: float = 0.5
+    groups: dict[str, str] = field(default_factory=dict)  # by which validation is summed up, by patterns
 
 
 _ALIGNMENTS = {"diagonal": diagonal_alignment, "pairwise": pairwise_alignment}
@@ -140,7 +141,7 @@ class AlignmentTask(Task[GeneratorTrainConfig]):
         for clip in self.held_out:
             frames = np.linspace(2, len(clip) - 3, 24).round().astype(int)
             batch = to_device(stacked([self._face(clip, 0, int(f)) for f in frames]), self.device)
-            group = "grid" if clip.item.corpus == "GRID" else "wild"
+            group = clip.item.look_up(self.config.groups, clip.item.group)
             found = retrieval(*self._embed(batch)).mean()
             scores.setdefault(f"val_retrieval_{group}", []).append(float(found))
         every = [v for values in scores.values() for v in values]

@@ -34,6 +34,8 @@ class ExpertTrainConfig:
 
     model: SyncExpertConfig = field(default_factory=SyncExpertConfig)
     half: str = "a"  # of the clips; or "b", or "all"
+    by_clip: tuple[str, ...] = ()  # speakers (patterns) with so many clips that each of these is in a half
+    groups: dict[str, str] = field(default_factory=dict)  # by which validation is summed up, by patterns
     clips: int = 12  # per batch
     stretch: int = 48  # frames of each
     every: int = 3  # frames from the start of one window to that of the next
@@ -89,6 +91,7 @@ class ExpertTask(Task[ExpertTrainConfig]):
         length = config.stretch + 2
         args: dict[str, Any] = {
             "half": config.half,
+            "by_clip": config.by_clip,
             "variants": 2,
             "shortest": length,
             "limit": config.max_clips,
@@ -157,7 +160,7 @@ class ExpertTask(Task[ExpertTrainConfig]):
         """Share of held-out windows, and of clips, whose offset is found within a frame among +-REACH."""
         scores: dict[str, list[float]] = {}
         for index, clip in enumerate(self.held_out):
-            group = "wild" if clip.item.corpus != "GRID" else "grid"
+            group = clip.item.look_up(self.config.groups, clip.item.group)
             windows, whole = offset_accuracy(*self._embed(index))
             scores.setdefault(f"val_accuracy_{group}", []).append(windows)
             scores.setdefault(f"val_clip_accuracy_{group}", []).append(whole)

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from talkface.data.attributes import described, looks
+from talkface.data.attributes import portrait_attributes, portrait_descriptions
 from talkface.data.faces import held_out, portraits, weights
-from talkface.data.prepare import Manifest
+from talkface.data.manifest import Manifest
 from talkface.diffusion.base import Base
 from talkface.diffusion.captions import Attributes, caption
 from talkface.face.draw import draw_mesh
@@ -154,8 +154,8 @@ class TiaTask(CcfTask):
     def prepare(self, seed: int) -> None:
         """Latents, captions and semantic embeddings of portraits."""
         whole = portraits(self.manifest)
-        seen, album = looks(self.manifest, whole), clear_ones(whole, self.face)
-        known = described(self.manifest, album)
+        seen, album = portrait_descriptions(self.manifest, whole), clear_ones(whole, self.face)
+        known = portrait_attributes(self.manifest, album)
         train = [portrait for portrait in album if portrait.split == "train"]
         strangers = held_out(album, self.config.held_out)
         pad = self.pad = Pad.from_pretrained(self.config.pad).to(self.device).requires_grad_(False)

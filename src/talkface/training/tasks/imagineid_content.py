@@ -49,7 +49,7 @@ class ContentTask(PadTask):
         self.heard = {item.key: heard(self.manifest, item, self.stream) for item in items}
         self.clips_of: dict[str, list[str]] = {}
         for item in reader.items("train"):
-            self.clips_of.setdefault(item.corpus + item.speaker, []).append(item.key)
+            self.clips_of.setdefault(item.person, []).append(item.key)
         counts: dict[str, int] = {}
         for clip in self.clips:
             counts[clip.item.speaker] = counts.get(clip.item.speaker, 0) + len(clip.motion)
@@ -76,7 +76,7 @@ class ContentTask(PadTask):
 
         With a code of its own, a clip could be learnt by heart.
         """
-        keys = self.clips_of[clip.item.corpus + clip.item.speaker]
+        keys = self.clips_of[clip.item.person]
         whole = self.heard[keys[generator.integers(len(keys))]]
         return looped(whole, int(generator.integers(len(whole))), 3 * RATE // 4 * 4)
 
@@ -120,13 +120,7 @@ class ContentTask(PadTask):
             if real.std() < 0.01:
                 continue
             lips = self._lips(clip).cpu().numpy()
-            group = (
-                "wild"
-                if clip.item.corpus != "GRID"
-                else "grid_s1"
-                if clip.item.speaker == "s1"
-                else "grid_other"
-            )
+            group = clip.item.look_up(self.config.groups, clip.item.group)
             scores.setdefault(group, []).append(best_lag_correlation(lips @ readout, real[: len(lips)])[0])
         metrics = {f"val_aperture_r_{group}": float(np.mean(values)) for group, values in scores.items()}
         return {"val_aperture_r": float(np.mean(list(metrics.values()))), **metrics}

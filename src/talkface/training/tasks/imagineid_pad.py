@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from talkface.data.prepare import Manifest
+from talkface.data.manifest import Manifest
 from talkface.face.model import FaceModel
 from talkface.hub import load_pretrained, save_pretrained
 from talkface.speech.features import ContentEncoder as SpeechEncoder
@@ -40,6 +40,8 @@ class PadTrainConfig:
         gain: what the second stage's lips are multiplied by: means of guesses are calmer than people.
         left_out: every so many training speakers, the second stage is not shown one; the gain is measured on
             these. 0 for none.
+        groups: by which the second stage's validation is summed up, by patterns
+            (:mod:`talkface.data.groups`).
     """
 
     model: PadConfig = field(default_factory=PadConfig)
@@ -53,6 +55,7 @@ class PadTrainConfig:
     variants: int = 3
     gain: float = 1.0
     left_out: int = 0
+    groups: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from talkface.data.prepare import Manifest
+from talkface.data.manifest import Manifest
 from talkface.face import topology as tp
 from talkface.face.model import FaceModel
 from talkface.hub import save_pretrained

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from talkface.data.prepare import Item
 from talkface.face.model import FaceModel
 from talkface.hub import save_pretrained
 from talkface.nn.marks import state_mark, weights_mark
@@ -42,6 +41,7 @@ class MotionTrainConfig:
     orthogonal: float = 0.05
     feature_noise: float = 0.1
     speaker_power: float = 0.5  # 0: clips are drawn by their length, 1: speakers alike
+    groups: dict[str, str] = field(default_factory=dict)  # by which validation is summed up, by patterns
 
 
 def best_lag_correlation(predicted: np.ndarray, real: np.ndarray, lags: int = 1) -> tuple[float, int]:
@@ -137,26 +137,26 @@ class MotionTask(Task[MotionTrainConfig]):
     def validate(self) -> dict[str, float]:
         """Correlation of opening with the real one (best lag within one frame), by group of speakers."""
         scores: dict[str, list[float]] = {}
-        ratios, readout = [], self.lip_loss.readout.cpu().numpy()
+        widths: dict[str, list[float]] = {}
+        ratios: dict[str, list[float]] = {}
+        readout = self.lip_loss.readout.cpu().numpy()
         for example in self.held_out:
             predicted, real = predict(self.model, example) @ readout, example.beta_mouth @ readout
             if real[:, 0].std() < 0.01:
                 continue
-            group = _group(example.item)
+            group = example.item.look_up(self.config.groups, example.item.group)
             scores.setdefault(group, []).append(best_lag_correlation(predicted[:, 0], real[:, 0])[0])
-            scores.setdefault(group + "_width", []).append(
-                best_lag_correlation(predicted[:, 1], real[:, 1])[0]
-            )
-            if group == "wild":
-                ratios.append(predicted[:, 0].std() / real[:, 0].std())
+            widths.setdefault(group, []).append(best_lag_correlation(predicted[:, 1], real[:, 1])[0])
+            ratios.setdefault(group, []).append(predicted[:, 0].std() / real[:, 0].std())
         metrics = {f"val_aperture_r_{group}": float(np.mean(values)) for group, values in scores.items()}
-        metrics["val_aperture_r"] = float(
-            np.mean([np.mean(v) for g, v in scores.items() if not g.endswith("_width")])
-        )
-        return metrics | {
-            "val_opening_ratio_wild": float(np.median(ratios)),
-            "val_motion_error": self._motion_error(),
+        metrics["val_aperture_r"] = float(np.mean(list(metrics.values())))
+        metrics |= {
+            f"val_aperture_r_{group}_width": float(np.mean(values)) for group, values in widths.items()
         }
+        metrics |= {
+            f"val_opening_ratio_{group}": float(np.median(values)) for group, values in ratios.items()
+        }
+        return metrics | {"val_motion_error": self._motion_error()}
 
     @torch.no_grad()
     def _motion_error(self) -> float:
@@ -198,9 +198,3 @@ def predict(model: MotionModel, example: Example) -> np.ndarray:
     content = torch.from_numpy(example.content).float()[None].to(device)
     lips, _ = model.speak(content, torch.from_numpy(example.level)[None].to(device))
     return lips[0].cpu().numpy()
-
-
-def _group(item: Item) -> str:
-    if item.corpus != "GRID":
-        return "wild"
-    return "grid_s1" if item.speaker == "s1" else "grid_other"

@@ -43,6 +43,7 @@ class PriorTrainConfig:
         batch: windows of a batch.
         velocity: lambda_v, weight of the velocity loss.
         condition_dropout: share of windows whose audio is hidden, for classifier-free guidance.
+        shares: how often clips that fit patterns (:mod:`talkface.data.groups`) are drawn, relative to others.
     """
 
     model: PriorConfig = field(default_factory=PriorConfig)
@@ -51,6 +52,7 @@ class PriorTrainConfig:
     batch: int = 24
     velocity: float = 3.0
     condition_dropout: float = 0.1
+    shares: dict[str, float] = field(default_factory=dict)
 
 
 def editing_mask(frames: int, generator: np.random.Generator) -> np.ndarray:
@@ -83,7 +85,7 @@ class PriorTask(Task[PriorTrainConfig]):
         self.motion = MotionModel.from_pretrained(config.motion_model).to(self.device)
         examples = read_variants(reader, config.motion.variants, np.random.default_rng(seed), _SHORTEST)
         self.weights = speaker_weights(*speakers_and_lengths(examples), _SPEAKER_POWER) * np.array(
-            [0.4 if e.item.corpus == "GRID" else 1.0 for e in examples]
+            [e.item.look_up(config.shares, 1.0) for e in examples]
         )
         self.weights /= self.weights.sum()
         self.examples = [self._encode(e) for e in examples]

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from talkface.data.crops import FACE, CropClip, crop_clip
-from talkface.data.prepare import Item, Manifest
+from talkface.data.manifest import Item, Manifest
 from talkface.data.side_by_side import side_by_side
 from talkface.face import topology as tp
 from talkface.face.crop import MOUTH, Part, fineness, parts
@@ -40,6 +40,7 @@ class RefinerTrainConfig:
     model: RefinerConfig = field(default_factory=RefinerConfig)
     face_model: str = "face"
     frames_per_clip: int = 60
+    frames_of: dict[str, int] = field(default_factory=dict)  # the same for clips that fit patterns
     smallest_unit: float = 64.0  # inter-ocular pixels; smaller faces would teach blur
     mouths: int = 8  # per batch
     eyes: int = 8
@@ -90,8 +91,7 @@ class RefinerTask(Task[RefinerTrainConfig]):
         track = manifest.track(item)
         if np.median(tp.inter_ocular(track.points)) < self.config.smallest_unit or len(track.points) < 25:
             return None
-        few = item.corpus == "GRID"  # 294 clips of nine people
-        count = frames or (12 if few else self.config.frames_per_clip)
+        count = frames or item.look_up(self.config.frames_of, self.config.frames_per_clip)
         clip = crop_clip(manifest, item, self.model, self.finer * FACE.pixels)
         return clip.only(np.linspace(0, len(clip) - 1, min(count, len(clip))).astype(int))
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from talkface.data.prepare import Manifest
+from talkface.data.manifest import Manifest
 from talkface.face.model import FaceModel
 from talkface.nn.marks import check_built_on
 from talkface.performance.lip_shape import lip_readout

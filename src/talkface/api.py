@@ -50,7 +50,7 @@ def animate(
         pose: Strength of head motion; 0 holds the head still, 1 is natural.
         blink: Rate of blinks; 0 is none, 1 is natural.
         gaze: Strength of eye movements; 0 looks ahead, 1 is natural.
-        expression: Strength of brows and cheeks; 0 is none, 1 is natural.
+        expression: Strength of brows, forehead and eyelids; 0 is none, 1 is natural.
         lips: Strength of lip motion; 1 is natural.
         still: Keep head and gaze still; lips and blinks go on.
         face: Which face, by size; 0 is the largest.
@@ -189,7 +189,8 @@ def fill(
         face: Which face, by size and time on screen, for ``mask="auto"``; 0 is the main one.
         margin: How much larger than the face's oval the automatic mask is.
         sync_mode: What happens where video and speech differ in length; as for :func:`dub`.
-        landmarks: Landmarks to draw, written by ``Filling.landmarks.to_json`` and edited.
+        landmarks: Landmarks to draw: a JSON file that ``save_landmarks`` (on the command line ``--landmarks-out``)
+            wrote, as it is or edited.
         takes: How many; they have seeds ``seed``, ``seed + 1``, ...
         seed: Draws other blinks and gaze, and another texture.
         steps: Steps in which frames are drawn, 1 to 100.

@@ -16,9 +16,11 @@ from pathlib import Path
 import pytest
 
 from talkface.cli import main
+from talkface.training.run import load_recipe
 
 ROOT = Path(__file__).parents[2]
-PAGES = [*ROOT.glob("README.md"), *sorted((ROOT / "docs").glob("*.md"))]
+FRONT = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")
+PAGES = [*(ROOT / name for name in FRONT), *sorted((ROOT / "docs").rglob("*.md"))]
 # A fenced block of a language that is run, with the remark before it that it is not.
 BLOCK = re.compile(
     r"(?P<skip><!-- not run: [^>]+ -->\s*)?^```(?P<language>bash|python)\n(?P<code>.*?)^```",
@@ -41,7 +43,7 @@ class Block:
     code: str
 
     def __str__(self) -> str:
-        return f"{self.page.name}:{self.line}"
+        return f"{self.page.relative_to(ROOT)}:{self.line}"
 
     def commands(self) -> list[list[str]] | None:
         """The arguments of every ``talkface`` of a block that is nothing else; None if it needs a shell."""
@@ -120,8 +122,46 @@ def test_what_needs_a_shell_is_known(code: str, commands: list[list[str]] | None
     assert Block(ROOT / "README.md", 1, "bash", code).commands() == commands
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def anchors(page: Path) -> set[str]:
+    """What a link may name in a page: its headings, written as GitHub writes them in an address."""
+    prose = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+    headings = re.findall(r"^#+ (.+)$", prose, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_to_files_of_the_project_lead_somewhere(page: Path) -> None:
-    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text()):
-        if "://" not in target:
-            assert (page.parent / target).exists(), f"{page.name} links to {target}"
+    for target, anchor in re.findall(r"\]\(([^)#]*)(?:#([^)]*))?\)", page.read_text()):
+        if "://" in target:
+            continue
+        file = page.parent / target if target else page
+        assert file.exists(), f"{page.name} links to {target}"
+        assert not anchor or anchor in anchors(file), f"{page.name} links to {target}#{anchor}"
+
+
+def trainings(page: Path) -> list[tuple[str, tuple[str, ...]]]:
+    """Recipe and overrides of every training that a page names and that takes too long to be run here."""
+    found = []
+    for code in re.findall(r"^```bash\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE):
+        for line in code.replace("\\\n", " ").splitlines():
+            words = shlex.split(line, comments=True)
+            if words[:2] == ["talkface", "train"] and "$" not in line and "newpaper" not in line:
+                overrides = (words[k + 1] for k, word in enumerate(words) if word == "--set")
+                found.append((words[2], tuple(overrides)))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("recipe", "overrides"), sorted({one for page in PAGES for one in trainings(page)}), ids=str
+)
+def test_trainings_name_recipes_and_settings_that_exist(recipe: str, overrides: tuple[str, ...]) -> None:
+    load_recipe(ROOT / recipe, overrides)
+
+
+def test_the_picture_of_the_house_shows_every_room() -> None:
+    package = ROOT / "src/talkface"
+    rooms = {path.stem for path in package.iterdir() if path.is_dir() or path.suffix == ".py"}
+    rooms -= {"__init__", "__main__", "__pycache__", "_version", "examples", "py", "weights"}
+    picture = (ROOT / "docs/architecture.md").read_text().split("```")[1]
+    shown = set(re.findall(r"│ (\w+)", picture))
+    assert rooms - {"api"} == shown - {"api"}

@@ -79,10 +79,10 @@ class PriorTask(Task[PriorTrainConfig]):
     def prepare(self, data: Path, seed: int) -> None:
         """Encode the clips by the frozen motion model and build the prior."""
         config = self.config
+        self.motion = MotionModel.from_pretrained(config.motion_model).to(self.device)
         face = FaceModel.from_pretrained(config.motion.face_model)
         reader = ClipReader(self.manifest, face, config.motion.features, config.motion.encoder)
         check_built_on(config.motion_model, marks_of(reader))
-        self.motion = MotionModel.from_pretrained(config.motion_model).to(self.device)
         examples = read_variants(reader, config.motion.variants, np.random.default_rng(seed), _SHORTEST)
         self.weights = speaker_weights(*speakers_and_lengths(examples), _SPEAKER_POWER) * np.array(
             [e.item.look_up(config.shares, 1.0) for e in examples]

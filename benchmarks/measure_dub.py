@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from talkface.media.decode import Frame
     from talkface.media.source import SourceVideo
     from talkface.systems.g4g.pipeline import G4GPipeline
-    from talkface.systems.g4g.renderer import Cut, Job, MouthRenderer
+    from talkface.systems.g4g.renderer import FaceEdit, MouthRenderer, PreparedEdit
 
     Followed = list[tuple[Frame, dict[int, Sighting]]]
 
@@ -169,36 +169,35 @@ def _drawing(
     repeats: int,
 ) -> dict[str, tuple[float, float]]:
     """Seconds of moving the jaw and cutting the crop, and of drawing and pasting the mouth."""
-    cuts: list[Cut] = []
+    prepared: list[PreparedEdit] = []
 
-    def cut() -> None:
-        cuts[:] = [renderer.cut(job) for job in _jobs(pipe, neutral, followed, lips)]
+    def prepare() -> None:
+        prepared[:] = [renderer.prepare(edit) for edit in _edits(pipe, neutral, followed, lips)]
 
     def draw() -> None:
-        for start in range(0, len(cuts), BATCH):
-            renderer.draw(cuts[start : start + BATCH])
+        for start in range(0, len(prepared), BATCH):
+            renderer.draw(prepared[start : start + BATCH])
 
-    return {"jaw": median(cut, repeats), "mouth": median(draw, repeats)}
+    return {"jaw": median(prepare, repeats), "mouth": median(draw, repeats)}
 
 
-def _jobs(
+def _edits(
     pipe: "G4GPipeline", neutral: "np.ndarray", followed: "Followed", lips: list[Any]
-) -> "Iterator[Job]":
+) -> "Iterator[FaceEdit]":
     """What the renderer is asked for, as the pipeline does it."""
     import numpy as np
-    from scipy.spatial.transform import Rotation
 
     from talkface.performance.lip_track import LipTrack
     from talkface.systems.g4g.geometry import Retargeter
-    from talkface.systems.g4g.renderer import Job
+    from talkface.systems.g4g.renderer import FaceEdit
 
     retarget, track = Retargeter(pipe.face, neutral, 25), LipTrack(iter(lips))
     for frame, sightings in followed:
-        wanted = track.at(frame.time)
+        target = track.at(frame.time)
         if sighting := sightings.get(0):
-            moved = retarget(sighting.points[None], wanted.beta_mouth[None], np.ones(1, np.float32))
-            rotation = Rotation.from_matrix(moved.pose.rotation[0]).as_rotvec().astype(np.float32)
-            yield Job(frame.image, sighting.points, moved.points[0], rotation, wanted, frame.time)
+            moved = retarget(sighting.points[None], target.beta_mouth[None], np.ones(1, np.float32))
+            rotation = moved.pose.rotation_vectors[0]
+            yield FaceEdit(frame.image, sighting.points, moved.points[0], rotation, target, frame.time)
 
 
 def _write(held: "list[Frame]", source: "SourceVideo", speech: str, path: Path) -> None:

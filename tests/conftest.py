@@ -19,7 +19,7 @@ from PIL import Image
 import talkface
 from talkface import cli
 from talkface.data.faces import Portrait, keep, portraits
-from talkface.data.prepare import Item, Manifest
+from talkface.data.manifest import Item, Manifest
 from talkface.diffusion.autoencoder import FaceAutoencoder
 from talkface.diffusion.config import AutoencoderConfig
 from talkface.diffusion.model import FaceDiffusion

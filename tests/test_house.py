@@ -47,19 +47,19 @@ def imports(module: str) -> set[str]:
     """What a module imports of the package, wherever in the file and whatever for."""
     found = set()
     for node in ast.walk(ast.parse(modules()[module].read_text())):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "talkface":
+        if isinstance(node, ast.ImportFrom) and room(node.module or "") == "talkface":
             base = (node.module or "").removeprefix("talkface").removeprefix(".")
             for alias in node.names:
                 full = f"{base}.{alias.name}".lstrip(".")
                 found.add(full if full in modules() else base)
         elif isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
-            found |= {n.removeprefix("talkface").lstrip(".") for n in names if n.split(".")[0] == "talkface"}
+            found |= {n.removeprefix("talkface").lstrip(".") for n in names if room(n) == "talkface"}
     return found
 
 
 def room(module: str) -> str:
-    return module.split(".")[0]
+    return module.partition(".")[0]
 
 
 def test_every_room_has_a_floor() -> None:

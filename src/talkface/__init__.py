@@ -10,7 +10,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from talkface._version import __version__
 from talkface.api import animate, dub, fill, imagine
@@ -43,7 +43,7 @@ def example_speech() -> Path:
     return _EXAMPLES / "speech.flac"
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     """The types of results, loaded when they are asked for: `import talkface` stays quick."""
     if name in ("Generation", "Take"):
         from talkface import output

@@ -189,8 +189,8 @@ def fill(
         face: Which face, by size and time on screen, for ``mask="auto"``; 0 is the main one.
         margin: How much larger than the face's oval the automatic mask is.
         sync_mode: What happens where video and speech differ in length; as for :func:`dub`.
-        landmarks: Landmarks to draw: a JSON file that ``save_landmarks`` (on the command line ``--landmarks-out``)
-            wrote, as it is or edited.
+        landmarks: Landmarks to draw: a JSON file that ``save_landmarks`` (on the command line
+            ``--landmarks-out``) wrote, as it is or edited.
         takes: How many; they have seeds ``seed``, ``seed + 1``, ...
         seed: Draws other blinks and gaze, and another texture.
         steps: Steps in which frames are drawn, 1 to 100.

@@ -21,7 +21,7 @@ import talkface
 from conftest import RATE, Outcome, check_refused, write_wav
 from talkface.cli import main
 from talkface.cli.workshop import WITHOUT
-from talkface.data.prepare import Item
+from talkface.data.manifest import Item
 from talkface.errors import ModelUnavailable
 from talkface.evaluation import evaluate_pairs, evaluate_system
 from talkface.evaluation.figures.fidelity import FrameFidelity, mouth_box
@@ -318,7 +318,7 @@ def test_every_clip_gets_the_sound_of_another(speakers: list[str]) -> None:
 def test_sounds_stay_within_their_group() -> None:
     items = [
         Item(key=f"{corpus}{number}", file="", corpus=corpus, speaker=f"s{number}", split="val")
-        for corpus in ("GRID", "web")
+        for corpus in ("studio", "web")
         for number in (2, 3, 4)
     ]
     assert all(video.corpus == sound.corpus for video, sound in other_speech(items))

@@ -1,7 +1,9 @@
 """FaceModel, FaceMotion, MeshWarp and crops."""
 
 import json
+from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -11,9 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from talkface.face import topology as tp
-from talkface.face.crop import MOUTH, PARTS, cut, part_matrix, paste, transform
+from talkface.face.coefficients import MOUTH_COEFFICIENTS, SHAPE_COEFFICIENTS, UPPER_COEFFICIENTS
+from talkface.face.crop import MOUTH, PARTS, Part, cut, part_matrix, paste, transform
 from talkface.face.model import FaceModel, Pose, estimate_pose
-from talkface.face.motion import FaceMotion
+from talkface.face.motion import FaceMotion, split_deviations
 from talkface.face.warp import WarpField, move_ring, resample, resample_tensor, with_ring
 
 
@@ -41,7 +44,7 @@ def still(frames: int, face: FaceModel) -> FaceMotion:
     st.floats(30, 800),
     st.floats(-500, 2000),
 )
-def test_pose_is_recovered(x, y, z, scale, shift) -> None:
+def test_pose_is_recovered(x: float, y: float, z: float, scale: float, shift: float) -> None:
     face = FaceModel.from_pretrained()
     true = Pose(
         rotation(x, y, z)[None], np.array([scale], np.float32), np.array([[shift, 2 * shift, 0]], np.float32)
@@ -51,7 +54,38 @@ def test_pose_is_recovered(x, y, z, scale, shift) -> None:
     np.testing.assert_allclose(found.scale, true.scale, rtol=2e-3)
 
 
-def test_fit_explains_a_talking_face(face) -> None:
+def test_a_motion_relative_to_a_portrait_turns_its_head(face: FaceModel) -> None:
+    turned, turn = rotation(0, 0.3, 0), rotation(0.1, 0, 0.2)
+    vector = cv2.Rodrigues(turn.astype(np.float64))[0].T.astype(np.float32)
+    motion = replace(still(1, face), rotation=vector, gaze=np.full((1, 4), 0.01, np.float32))
+    seen = motion.relative_to_camera(turned, np.full((1, 4), 0.02, np.float32))
+    np.testing.assert_allclose(seen.rotation_matrices()[0], turn @ turned, atol=1e-5)
+    np.testing.assert_allclose(seen.gaze, 0.03)
+    pose = Pose(turned[None], np.ones(1, np.float32), np.zeros((1, 3), np.float32))
+    np.testing.assert_allclose(
+        still(1, face).relative_to_camera(turned, np.zeros((1, 4))).rotation, pose.rotation_vectors, atol=1e-6
+    )
+
+
+def test_deviations_are_from_the_median_and_fall_into_named_parts(face: FaceModel) -> None:
+    generator = np.random.default_rng(0)
+    motion = replace(
+        still(5, face),
+        rotation=generator.normal(size=(5, 3)).astype(np.float32),
+        scale=np.array([[0.9], [1.0], [1.2], [1.1], [1.3]], np.float32),
+    )
+    parts = split_deviations(motion.deviations())
+    assert [part.shape[1] for part in parts.values()] == [UPPER_COEFFICIENTS, 3, 2, 1, 4]
+    np.testing.assert_allclose(parts["scale"][:, 0], [-0.2, -0.1, 0.1, 0, 0.2], atol=1e-6)
+    np.testing.assert_allclose(parts["rotation"], motion.rotation - np.median(motion.rotation, 0), atol=1e-6)
+
+
+def test_widths_are_those_of_the_shipped_model(face: FaceModel) -> None:
+    widths = len(face.identity), len(face.mouth), len(face.upper)
+    assert widths == (SHAPE_COEFFICIENTS, MOUTH_COEFFICIENTS, UPPER_COEFFICIENTS)
+
+
+def test_fit_explains_a_talking_face(face: FaceModel) -> None:
     rng = np.random.default_rng(0)
     motion = still(40, face)
     beta = rng.normal(0, 0.6, motion.beta_mouth.shape).astype(np.float32)
@@ -64,7 +98,7 @@ def test_fit_explains_a_talking_face(face) -> None:
     np.testing.assert_allclose(rebuilt, points, atol=0.05)
 
 
-def test_a_picture_with_open_mouth_has_a_closed_neutral(face) -> None:
+def test_a_picture_with_open_mouth_has_a_closed_neutral(face: FaceModel) -> None:
     points = 150 * (face.mean + 0.6 * face.opening)[None] + 400
     fit = face.fit(points)
     gap = fit.neutral[tp.INNER_LIPS[1], 1] - fit.neutral[tp.INNER_LIPS[0], 1]
@@ -73,7 +107,7 @@ def test_a_picture_with_open_mouth_has_a_closed_neutral(face) -> None:
     assert opened[tp.INNER_LIPS[1], 1] - opened[tp.INNER_LIPS[0], 1] > 0.03
 
 
-def test_lids_close_and_strengths_scale(face) -> None:
+def test_lids_close_and_strengths_scale(face: FaceModel) -> None:
     eyes = face.eyelids()
     closed = (-eyes.open_gap * eyes.gap / np.square(eyes.gap).sum())[None].astype(np.float32)
     assert abs(eyes.openness(closed)[0]) < 1e-4
@@ -85,7 +119,7 @@ def test_lids_close_and_strengths_scale(face) -> None:
     np.testing.assert_allclose(eyes.with_openness(beta, eyes.openness(beta)), beta, atol=1e-4)
 
 
-def test_motion_round_trip_and_resampling(tmp_path, face) -> None:
+def test_motion_round_trip_and_resampling(tmp_path: Path, face: FaceModel) -> None:
     motion = still(50, face)
     path = tmp_path / "motion.json"
     motion.to_json(path)
@@ -97,7 +131,7 @@ def test_motion_round_trip_and_resampling(tmp_path, face) -> None:
 
 @settings(max_examples=30, deadline=None)
 @given(st.integers(2, 80), st.sampled_from([23.976, 25.0, 29.97, 30.0, 50.0, 60.0]))
-def test_resampled_motion_stays_within_its_range(frames, fps) -> None:
+def test_resampled_motion_stays_within_its_range(frames: int, fps: float) -> None:
     ramp = np.linspace(0, 1, frames, dtype=np.float32)[:, None]
     motion = FaceMotion(ramp, ramp, 0.3 * np.tile(ramp, 3), np.tile(ramp, 2), ramp, np.tile(ramp, 4))
     count = round(frames / 25 * fps)
@@ -113,7 +147,7 @@ def checker(size: int = 256) -> np.ndarray:
     return np.stack([x % 256, y % 256, (x // 16 + y // 16) % 2 * 255], -1).astype(np.uint8)
 
 
-def test_warp_to_itself_changes_nothing(face) -> None:
+def test_warp_to_itself_changes_nothing(face: FaceModel) -> None:
     warp = face.mesh_warp()
     mesh = with_ring((60 * face.mean + [128, 120, 0]).astype(np.float32))
     x, y = warp.field(mesh, mesh, (256, 256)).dense(256, 256)
@@ -122,7 +156,7 @@ def test_warp_to_itself_changes_nothing(face) -> None:
 
 
 @pytest.mark.parametrize("cell", [1.0, 2.0])
-def test_both_ways_to_resample_agree(face, cell) -> None:
+def test_both_ways_to_resample_agree(face: FaceModel, cell: float) -> None:
     warp = face.mesh_warp()
     mesh = with_ring((40 * face.mean + [128, 120, 0]).astype(np.float32))
     target = mesh * [1.02, 0.98, 1] + [1, 3, 0]
@@ -147,7 +181,7 @@ def test_coarse_fields_reach_to_the_border(cell: float, width: int, height: int)
     np.testing.assert_allclose(places[1].T, np.broadcast_to(np.arange(height), (width, height)), atol=off)
 
 
-def test_warp_moves_the_face_and_leaves_the_far_background(face) -> None:
+def test_warp_moves_the_face_and_leaves_the_far_background(face: FaceModel) -> None:
     warp = face.mesh_warp()
     mesh = with_ring((40 * face.mean + [128, 120, 0]).astype(np.float32))
     rigid = mesh + np.array([3, 0, 0], np.float32)
@@ -162,7 +196,7 @@ def test_warp_moves_the_face_and_leaves_the_far_background(face) -> None:
 
 
 @pytest.mark.parametrize("part", PARTS, ids=lambda part: part.name)
-def test_crops_are_upright_and_centred(part, face) -> None:
+def test_crops_are_upright_and_centred(part: Part, face: FaceModel) -> None:
     points = (200 * face.mean @ rotation(0, 0, 0.4).T + [500, 400, 0]).astype(np.float32)
     matrix = part_matrix(points, part)
     local = transform(points, matrix)

@@ -12,15 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from talkface.data.crops import FACE
-from talkface.data.occluders import PIXELS as CROP
-from talkface.data.occluders import Textures, draw_occluder
-from talkface.data.prepare import Item, Manifest
+from talkface.data.manifest import Item, Manifest
+from talkface.data.occluders import LAYER_PIXELS, Textures, draw_occluder
 from talkface.face import topology as tp
 from talkface.face.crop import MOUTH, cut, part_matrix, transform
 from talkface.face.draw import MAP_CHANNELS
 from talkface.face.model import FaceModel
 from talkface.face.occlusion import (
-    PIXELS,
+    MASK_PIXELS,
     MouthView,
     OcclusionConfig,
     OcclusionFinder,
@@ -50,7 +49,7 @@ def face() -> FaceModel:
 
 
 @pytest.fixture(scope="module")
-def points(face) -> np.ndarray:
+def points(face: FaceModel) -> np.ndarray:
     """The mean face in the middle of a picture of SIZE, 80 pixels from eye to eye."""
     nose = np.array([*face.mean[1, :2], 0])
     return ((face.mean - nose) * 80 + np.array([160, 120, 0])).astype(np.float32)
@@ -68,13 +67,13 @@ def reference(image: np.ndarray, points: np.ndarray) -> Frame:
 
 
 @pytest.fixture
-def finder(face, image, points) -> OcclusionFinder:
+def finder(face: FaceModel, image: np.ndarray, points: np.ndarray) -> OcclusionFinder:
     torch.manual_seed(0)
     return OcclusionFinder(OcclusionNet.debug(), face.mesh_warp(), [reference(image, points)])
 
 
 def probabilities(where: tuple[slice, slice], value: float) -> np.ndarray:
-    out = np.full((PIXELS, PIXELS), 0.01, np.float32)
+    out = np.full((MASK_PIXELS, MASK_PIXELS), 0.01, np.float32)
     out[where] = value
     return out
 
@@ -93,79 +92,81 @@ def doubtful() -> np.ndarray:
 
 
 @pytest.mark.parametrize("side", [64, 96, 128])
-def test_network_keeps_the_size(side) -> None:
+def test_network_keeps_the_size(side: int) -> None:
     logits = OcclusionNet.debug()(torch.rand(2, 9 + MAP_CHANNELS, side, side))
     assert logits.shape == (2, 1, side, side)
 
 
-def test_network_is_saved_and_loaded(tmp_path) -> None:
+def test_network_is_saved_and_loaded(tmp_path: Path) -> None:
     from talkface.hub import save_pretrained
 
     net = OcclusionNet.debug()
     save_pretrained(tmp_path, net.config_dict(), net.state_dict(), dtype=torch.float32)
-    x = torch.rand(1, 9 + MAP_CHANNELS, PIXELS, PIXELS)
+    x = torch.rand(1, 9 + MAP_CHANNELS, MASK_PIXELS, MASK_PIXELS)
     torch.testing.assert_close(OcclusionNet.from_pretrained(str(tmp_path))(x), net(x))
 
 
-def test_a_reference_looks_like_the_frame_it_was_cut_from(image, points) -> None:
+def test_a_reference_looks_like_the_frame_it_was_cut_from(image: np.ndarray, points: np.ndarray) -> None:
     view, small = MouthView.of(image, points), MouthView.small(reference(image, points))
     np.testing.assert_allclose(small.points, view.points, atol=0.05)
 
 
-def test_finder_gives_a_mask_of_the_crop(finder, image, points) -> None:
+def test_finder_gives_a_mask_of_the_crop(
+    finder: OcclusionFinder, image: np.ndarray, points: np.ndarray
+) -> None:
     mask = finder(image, points)
-    assert (mask.shape, mask.dtype) == ((PIXELS, PIXELS), np.float32)
+    assert (mask.shape, mask.dtype) == ((MASK_PIXELS, MASK_PIXELS), np.float32)
     assert mask.min() >= 0
     assert mask.max() <= 1
 
 
-def test_what_is_sure_is_masked_at_once(finder) -> None:
+def test_what_is_sure_is_masked_at_once(finder: OcclusionFinder) -> None:
     mask = steady(finder, probabilities(THING, 0.97))
     assert mask[THING].min() > 0.8
     assert mask[:20].max() == 0
 
 
-def test_a_doubtful_thing_must_be_seen_twice(finder) -> None:
+def test_a_doubtful_thing_must_be_seen_twice(finder: OcclusionFinder) -> None:
     assert steady(finder, doubtful()).max() == 0
     assert steady(finder, doubtful())[THING].min() > 0.8
 
 
-def test_one_doubtful_frame_does_not_flicker(finder) -> None:
+def test_one_doubtful_frame_does_not_flicker(finder: OcclusionFinder) -> None:
     nothing = probabilities(THING, 0.05)
     for probability in (doubtful(), nothing, nothing, doubtful(), nothing):
         assert steady(finder, probability).max() == 0
 
 
-def test_a_mask_outlives_doubt(finder) -> None:
+def test_a_mask_outlives_doubt(finder: OcclusionFinder) -> None:
     steady(finder, probabilities(THING, 0.97))
     for _ in range(5):
         assert steady(finder, probabilities(THING, 0.45))[THING].min() > 0.8
 
 
-def test_a_mask_goes_away_little_by_little(finder) -> None:
+def test_a_mask_goes_away_little_by_little(finder: OcclusionFinder) -> None:
     shares = [steady(finder, probabilities(THING, value)).sum() for value in (0.97, *[0.02] * 8)]
     assert all(a > b for a, b in pairwise(shares[:4]))
     assert shares[-1] == 0
 
 
-def test_specks_are_ignored(finder) -> None:
+def test_specks_are_ignored(finder: OcclusionFinder) -> None:
     for _ in range(4):
         assert steady(finder, probabilities(np.s_[30:34, 30:34], 0.99)).max() == 0
 
 
-def test_an_open_mouth_is_nothing_in_front(finder) -> None:
+def test_an_open_mouth_is_nothing_in_front(finder: OcclusionFinder) -> None:
     lips = finder.references[0].points[tp.LIPS_OUTER, :2]
     (left, top), (right, bottom) = np.round(lips.min(0)).astype(int), np.round(lips.max(0)).astype(int)
     for _ in range(3):
         assert steady(finder, probabilities(np.s_[top:bottom, left:right], 0.99)).max() == 0
 
 
-def test_what_is_beside_the_face_is_ignored(finder) -> None:
+def test_what_is_beside_the_face_is_ignored(finder: OcclusionFinder) -> None:
     mesh = finder.references[0].points - np.float32([40, 0, 0])  # it ends before the crop's right border
     assert finder.steady(probabilities(np.s_[20:60, 52:64], 0.99), mesh).max() == 0
 
 
-def test_forgetting_begins_anew(finder) -> None:
+def test_forgetting_begins_anew(finder: OcclusionFinder) -> None:
     steady(finder, probabilities(THING, 0.97))
     finder.forget()
     assert steady(finder, probabilities(THING, 0.45)).max() == 0
@@ -173,31 +174,31 @@ def test_forgetting_begins_anew(finder) -> None:
 
 @settings(max_examples=30, deadline=None)
 @given(left=st.integers(4, 40), top=st.integers(4, 40), angle=st.floats(-0.4, 0.4), unit=st.floats(50, 200))
-def test_the_mask_comes_back_where_it_was_cut(left, top, angle, unit) -> None:
+def test_the_mask_comes_back_where_it_was_cut(left: int, top: int, angle: float, unit: float) -> None:
     face = FaceModel.from_pretrained()
     turn = np.array([[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1]])
     points = ((face.mean - face.mean[1]) * unit @ turn.T + [320, 240, 0]).astype(np.float32)
-    mask = np.zeros((PIXELS, PIXELS), np.float32)
+    mask = np.zeros((MASK_PIXELS, MASK_PIXELS), np.float32)
     mask[top : top + 20, left : left + 20] = 1
     keep = keep_mask(mask, points, (640, 480))
     assert keep is not None
     assert keep.shape == (480, 640)
     x, y = np.linalg.inv(np.vstack([crop_matrix(points), [0, 0, 1]]))[:2] @ [left + 9.5, top + 9.5, 1]
     assert keep[round(float(y)), round(float(x))] > 0.9
-    again = cut(keep, crop_matrix(points), PIXELS)
+    again = cut(keep, crop_matrix(points), MASK_PIXELS)
     assert np.abs(again - mask).mean() < 0.03
 
 
-def test_nothing_in_front_needs_no_mask(points) -> None:
-    assert keep_mask(np.zeros((PIXELS, PIXELS), np.float32), points, SIZE) is None
+def test_nothing_in_front_needs_no_mask(points: np.ndarray) -> None:
+    assert keep_mask(np.zeros((MASK_PIXELS, MASK_PIXELS), np.float32), points, SIZE) is None
 
 
-def test_a_face_out_of_the_picture_needs_no_mask(points) -> None:
-    mask = np.ones((PIXELS, PIXELS), np.float32)
+def test_a_face_out_of_the_picture_needs_no_mask(points: np.ndarray) -> None:
+    mask = np.ones((MASK_PIXELS, MASK_PIXELS), np.float32)
     assert keep_mask(mask, points + np.float32([5000, 0, 0]), SIZE) is None
 
 
-def test_uncovered_never_leaves_nobody(face, image, points) -> None:
+def test_uncovered_never_leaves_nobody(face: FaceModel, image: np.ndarray, points: np.ndarray) -> None:
     references = [reference(image, points)] * 3
     net = OcclusionNet.debug()
     with torch.no_grad():
@@ -209,11 +210,14 @@ def test_occluders_cover_a_part() -> None:
     generator = np.random.default_rng(0)
     patch = lambda side: generator.integers(0, 255, (side, side, 3), dtype=np.uint8)  # noqa: E731
     textures = Textures([patch(48)], [patch(96)])
-    crop = np.full((CROP, CROP, 3), 120, np.uint8)
+    crop = np.full((LAYER_PIXELS, LAYER_PIXELS, 3), 120, np.uint8)
     for _ in range(60):
         layer = draw_occluder(generator, textures, patch(48))
         picture = layer.over(crop, generator)
-        assert (layer.alpha.shape, picture.shape) == ((CROP, CROP), (CROP, CROP, 3))
+        assert (layer.alpha.shape, picture.shape) == (
+            (LAYER_PIXELS, LAYER_PIXELS),
+            (LAYER_PIXELS, LAYER_PIXELS, 3),
+        )
         assert layer.alpha.min() >= 0
         assert 0.05 < layer.alpha.max() <= 1.001
         assert layer.alpha.mean() < 0.95
@@ -222,7 +226,7 @@ def test_occluders_cover_a_part() -> None:
 
 
 @pytest.fixture(scope="module")
-def prepared(tmp_path_factory, face) -> Path:
+def prepared(tmp_path_factory: pytest.TempPathFactory, face: FaceModel) -> Path:
     """A prepared folder with a clip of ten frames in each split."""
     folder, generator = tmp_path_factory.mktemp("prepared"), np.random.default_rng(0)
     items = []
@@ -249,21 +253,21 @@ def prepared(tmp_path_factory, face) -> Path:
 
 
 @pytest.fixture(scope="module")
-def task(prepared) -> OcclusionTask:
+def task(prepared: Path) -> OcclusionTask:
     torch.manual_seed(0)
     model = OcclusionConfig(widths=(8, 8, 8), blocks=(1, 1, 1))
     return OcclusionTask(OcclusionTrainConfig(model=model, frames=5, pairs=2), prepared)
 
 
-def test_a_pair_differs_where_it_is_covered(task) -> None:
+def test_a_pair_differs_where_it_is_covered(task: OcclusionTask) -> None:
     clean, covered = task.make.pair(task.clips[0], 0, 3, np.random.default_rng(2))
     assert clean["covered"].max() == 0
     assert covered["covered"].max() > 0.5
-    assert clean["input"].shape == covered["input"].shape == (9 + MAP_CHANNELS, PIXELS, PIXELS)
+    assert clean["input"].shape == covered["input"].shape == (9 + MAP_CHANNELS, MASK_PIXELS, MASK_PIXELS)
     np.testing.assert_array_equal(clean["input"][9:], covered["input"][9:])  # the mesh is the same
 
 
-def test_training_fits_a_batch_and_exports(task, tmp_path) -> None:
+def test_training_fits_a_batch_and_exports(task: OcclusionTask, tmp_path: Path) -> None:
     first, last = overfit_one_batch(task, TrainerConfig(lr=5e-3, warmup_steps=2, device="cpu"), 40)
     assert last < 0.85 * first
     metrics = task.validate()

@@ -17,13 +17,13 @@ from talkface.face.model import FaceModel, Pose
 from talkface.face.motion import FaceMotion
 from talkface.face.people import Cast, Follower, Sighting, scan, speaking
 from talkface.face.people.appearance import Appearance, AppearanceModel
-from talkface.face.people.detection import face_height
+from talkface.face.people.search import face_height
 from talkface.face.people.shots import number_shots
 from talkface.face.people.smoothing import TrackedFace, smooth
 from talkface.face.tracker import FaceTracker
 from talkface.face.warp import move_ring, with_ring
+from talkface.media.decode import Frame
 from talkface.media.image import load_image
-from talkface.media.video import Frame
 from talkface.training.tasks.face_appearance import AppearanceConfig, View, equal_error, learn
 
 Followed = list[tuple[Frame, dict[int, Sighting]]]
@@ -102,7 +102,9 @@ def seen(followed: Followed, number: int = 0) -> list[bool]:
 # -- scan ----------------------------------------------------------------------------------------
 
 
-def test_people_are_told_apart_over_cuts(tracker, face, anna, berta) -> None:
+def test_people_are_told_apart_over_cuts(
+    tracker: FaceTracker, face: FaceModel, anna: list[np.ndarray], berta: list[np.ndarray]
+) -> None:
     shots = [stage((anna[0], 40, 80)), stage((berta[5], 300, 60)), stage((anna[20], 380, 100))]
     looked_at = video(shot for shot in shots for _ in range(3))
     cast = scan(looked_at, tracker, face)
@@ -121,7 +123,9 @@ def test_people_are_told_apart_over_cuts(tracker, face, anna, berta) -> None:
     assert abs(lips[1] - lips[0]) < 0.03, "a mouth at rest is closed"
 
 
-def test_the_larger_face_comes_first_of_people_in_one_frame(tracker, face, anna, berta) -> None:
+def test_the_larger_face_comes_first_of_people_in_one_frame(
+    tracker: FaceTracker, face: FaceModel, anna: list[np.ndarray], berta: list[np.ndarray]
+) -> None:
     large = cv2.resize(berta[0], None, fx=1.6, fy=1.6)
     cast = scan(video([stage((anna[0], 0, 80), (large, 320, 20))] * 3), tracker, face)
     assert [len(person.times) for person in cast.people] == [3, 3]
@@ -129,7 +133,7 @@ def test_the_larger_face_comes_first_of_people_in_one_frame(tracker, face, anna,
     assert cast[0].size[0] > 1.15 * cast[1].size[1]
 
 
-def test_nobody_is_refused_in_one_line(tracker, face) -> None:
+def test_nobody_is_refused_in_one_line(tracker: FaceTracker, face: FaceModel) -> None:
     with pytest.raises(NoFaceFound) as error:
         scan(video([stage()] * 3), tracker, face)
     assert "\n" not in str(error.value)
@@ -140,7 +144,9 @@ def test_nobody_is_refused_in_one_line(tracker, face) -> None:
 @pytest.mark.parametrize(
     ("height", "size"), [(40, (1920, 1080)), (45, (3840, 2160)), (800, (1920, 1080)), (1500, (3840, 2160))]
 )
-def test_small_and_huge_faces_are_found_and_followed(tracker, face, anna, height, size) -> None:
+def test_small_and_huge_faces_are_found_and_followed(
+    tracker: FaceTracker, face: FaceModel, anna: list[np.ndarray], height: int, size: tuple[int, int]
+) -> None:
     own = face_height(tracker.track_image(anna[0])[0].points)
     scaled = cv2.resize(anna[0], None, fx=height / own, fy=height / own, interpolation=cv2.INTER_AREA)
     x, y = [(whole - part) // 2 for whole, part in zip(size, scaled.shape[1::-1], strict=True)]
@@ -154,7 +160,7 @@ def test_small_and_huge_faces_are_found_and_followed(tracker, face, anna, height
 
 
 def test_people_keep_their_numbers_over_cuts_and_nothing_is_smoothed_across(
-    tracker, face, anna, berta
+    tracker: FaceTracker, face: FaceModel, anna: list[np.ndarray], berta: list[np.ndarray]
 ) -> None:
     first = [stage((image, 40, 100)) for image in anna[:15]]
     second = [stage((image, 330, 60)) for image in berta[:15]]
@@ -171,7 +177,9 @@ def test_people_keep_their_numbers_over_cuts_and_nothing_is_smoothed_across(
         np.testing.assert_allclose(whole[0].points, part[0].points, atol=0.02)
 
 
-def test_two_people_cross(tracker, face, anna, berta) -> None:
+def test_two_people_cross(
+    tracker: FaceTracker, face: FaceModel, anna: list[np.ndarray], berta: list[np.ndarray]
+) -> None:
     frames = video(stage((berta[k], 400 - 9 * k, 110), (anna[k], 20 + 9 * k, 60)) for k in range(45))
     cast = scan(frames[::5], tracker, face)
     left = 0 if cast[0].points[0, :, 0].mean() < cast[1].points[0, :, 0].mean() else 1
@@ -187,7 +195,9 @@ def test_two_people_cross(tracker, face, anna, berta) -> None:
 
 
 @pytest.mark.parametrize(("frames_lost", "filled"), [(1, True), (5, True), (8, False)])
-def test_short_gaps_are_filled_and_long_ones_are_not(tracker, face, anna, frames_lost, filled) -> None:
+def test_short_gaps_are_filled_and_long_ones_are_not(
+    tracker: FaceTracker, face: FaceModel, anna: list[np.ndarray], frames_lost: int, filled: bool
+) -> None:
     pictures = [stage((image, 40 + 2 * k, 80)) for k, image in enumerate(anna[:40])]
     truth = follow(video(pictures), tracker, face)
     cast = scan(video(pictures)[:5], tracker, face)
@@ -202,7 +212,9 @@ def test_short_gaps_are_filled_and_long_ones_are_not(tracker, face, anna, frames
         assert np.linalg.norm(centre(sighting) - centre(truth[k][1][0])) < 3
 
 
-def test_a_flash_is_no_cut_and_nobody_is_drawn_into_it(tracker, face, anna) -> None:
+def test_a_flash_is_no_cut_and_nobody_is_drawn_into_it(
+    tracker: FaceTracker, face: FaceModel, anna: list[np.ndarray]
+) -> None:
     pictures = [stage((image, 200, 80)) for image in anna[:30]]
     pictures[12] = np.full_like(pictures[12], 255)
     followed = follow(video(pictures), tracker, face)
@@ -210,7 +222,7 @@ def test_a_flash_is_no_cut_and_nobody_is_drawn_into_it(tracker, face, anna) -> N
     assert {s.shot for _, sightings in followed for s in sightings.values()} == {0}
 
 
-def test_somebody_comes_and_goes(tracker, face, anna) -> None:
+def test_somebody_comes_and_goes(tracker: FaceTracker, face: FaceModel, anna: list[np.ndarray]) -> None:
     frames = video(stage((anna[k], -220 + 24 * k, 80)) for k in range(45))
     inside = [0 <= -220 + 24 * k <= 440 for k in range(45)]
     outside = [not -130 <= -220 + 24 * k <= 570 for k in range(45)]
@@ -220,7 +232,9 @@ def test_somebody_comes_and_goes(tracker, face, anna) -> None:
 
 
 @pytest.mark.parametrize("first", [9, 12, 15])
-def test_somebody_who_appears_is_seen_from_the_first_frame(tracker, face, anna, first) -> None:
+def test_somebody_who_appears_is_seen_from_the_first_frame(
+    tracker: FaceTracker, face: FaceModel, anna: list[np.ndarray], first: int
+) -> None:
     small = [cv2.resize(image, None, fx=0.6, fy=0.6, interpolation=cv2.INTER_AREA) for image in anna[:25]]
     frames = video(stage((small[k], 250 if k >= first else 640, 120)) for k in range(25))
     followed = follow(frames, tracker, face, scan(frames[-2:], tracker, face))
@@ -228,7 +242,9 @@ def test_somebody_who_appears_is_seen_from_the_first_frame(tracker, face, anna, 
     assert followed[-1][1][0].shot == 0, "no cut: the frames before are looked at again"
 
 
-def test_strangers_and_others_are_left_alone(tracker, face, anna, berta) -> None:
+def test_strangers_and_others_are_left_alone(
+    tracker: FaceTracker, face: FaceModel, anna: list[np.ndarray], berta: list[np.ndarray]
+) -> None:
     both = video(stage((anna[k], 20, 80), (berta[k], 380, 80)) for k in range(20))
     only_anna = scan(video([stage((anna[0], 20, 80))]), tracker, face)
     followed = follow(both, tracker, face, only_anna)
@@ -240,7 +256,7 @@ def test_strangers_and_others_are_left_alone(tracker, face, anna, berta) -> None
 
 
 @pytest.mark.parametrize("fps", [25, 60])
-def test_few_frames_are_held(tracker, face, anna, fps) -> None:
+def test_few_frames_are_held(tracker: FaceTracker, face: FaceModel, anna: list[np.ndarray], fps: int) -> None:
     taken = 0
 
     def frames() -> Iterator[Frame]:
@@ -255,7 +271,7 @@ def test_few_frames_are_held(tracker, face, anna, fps) -> None:
     assert taken == 2 * fps
 
 
-def test_odd_videos(tracker, face, anna) -> None:
+def test_odd_videos(tracker: FaceTracker, face: FaceModel, anna: list[np.ndarray]) -> None:
     pictures = [stage((image, 200, 80)) for image in anna[:12]]
     cast = scan(video(pictures[:1]), tracker, face)
     assert list(Follower(tracker, cast).follow([])) == []
@@ -273,7 +289,7 @@ def test_odd_videos(tracker, face, anna) -> None:
     assert all(seen(shortest))
 
 
-def test_a_face_that_turns_away_is_flagged_without_flicker(tracker, face) -> None:
+def test_a_face_that_turns_away_is_flagged_without_flicker(tracker: FaceTracker, face: FaceModel) -> None:
     portrait = load_image(talkface.example_portrait())
     turn = turner(portrait, tracker, face)
     waver = 56 + 4 * np.sin(np.arange(36) / 12 * 2 * np.pi)
@@ -310,7 +326,9 @@ def turner(portrait: np.ndarray, tracker: FaceTracker, face: FaceModel) -> Calla
 # -- smoothing -----------------------------------------------------------------------------------
 
 
-def test_a_still_head_stops_trembling_and_lips_keep_their_time_and_reach(tracker, face, anna) -> None:
+def test_a_still_head_stops_trembling_and_lips_keep_their_time_and_reach(
+    tracker: FaceTracker, face: FaceModel, anna: list[np.ndarray]
+) -> None:
     rng = np.random.default_rng(0)
     pictures = [
         np.clip(stage((image, 200, 80)) + rng.normal(0, 12, (360, 640, 1)), 0, 255).astype(np.uint8)
@@ -350,7 +368,7 @@ def tracked(face: FaceModel, times: np.ndarray, speed: float, turning: float) ->
     st.lists(st.floats(0.01, 0.06), min_size=4, max_size=12),
     st.integers(0, 3),
 )
-def test_even_motion_is_left_as_it_is(speed, turning, steps, index) -> None:
+def test_even_motion_is_left_as_it_is(speed: float, turning: float, steps: list[float], index: int) -> None:
     face = FaceModel.from_pretrained()
     times = np.cumsum(steps)
     faces = tracked(face, times, speed, turning)
@@ -366,7 +384,7 @@ def test_even_motion_is_left_as_it_is(speed, turning, steps, index) -> None:
 # -- shots ---------------------------------------------------------------------------------------
 
 
-def test_cuts_are_counted_and_motion_is_none(anna) -> None:
+def test_cuts_are_counted_and_motion_is_none(anna: list[np.ndarray]) -> None:
     wall = cv2.resize(np.random.default_rng(0).integers(0, 255, (3, 12, 3)).astype(np.uint8), (1800, 360))
     pan = [wall[:, 20 * k : 20 * k + 640] for k in range(20)]
     fade = [np.full((360, 640, 3), 12 * k, np.uint8) for k in range(20)]
@@ -379,7 +397,9 @@ def test_cuts_are_counted_and_motion_is_none(anna) -> None:
 # -- appearance ----------------------------------------------------------------------------------
 
 
-def test_likeness_is_symmetric_and_knows_people_again(tracker, anna, berta) -> None:
+def test_likeness_is_symmetric_and_knows_people_again(
+    tracker: FaceTracker, anna: list[np.ndarray], berta: list[np.ndarray]
+) -> None:
     describe = AppearanceModel.from_pretrained()
     one, again, other = [
         describe(image, tracker.track_image(image)[0].points) for image in (anna[0], anna[40], berta[0])
@@ -417,7 +437,7 @@ def test_learning_finds_what_tells_people_apart() -> None:
 
 
 @given(st.integers(2, 30), st.integers(2, 30))
-def test_equal_error_of_perfect_and_inverted_scores(same, different) -> None:
+def test_equal_error_of_perfect_and_inverted_scores(same: int, different: int) -> None:
     truth = np.array([True] * same + [False] * different)
     assert equal_error(truth.astype(float), truth) == 0.0
     assert equal_error(-truth.astype(float), truth) >= 0.5
@@ -427,13 +447,17 @@ def test_equal_error_of_perfect_and_inverted_scores(same, different) -> None:
 
 
 @pytest.fixture(scope="module")
-def dialogue(tracker, face, anna, berta) -> Followed:
+def dialogue(
+    tracker: FaceTracker, face: FaceModel, anna: list[np.ndarray], berta: list[np.ndarray]
+) -> Followed:
     frames = video(stage((a, 20, 80), (b, 380, 80)) for a, b in zip(anna, berta, strict=True))
     return follow(frames, tracker, face)
 
 
 @pytest.mark.parametrize("speaker", [0, 1])
-def test_the_one_whose_lips_follow_the_sound_speaks(dialogue, face, speaker) -> None:
+def test_the_one_whose_lips_follow_the_sound_speaks(
+    dialogue: Followed, face: FaceModel, speaker: int
+) -> None:
     motion = performed(face, speaker)
     found = speaking(dialogue, face, motion)
     left = min(dialogue[0][1], key=lambda number: centre(dialogue[0][1][number])[0])
@@ -452,7 +476,9 @@ def performed(face: FaceModel, speaker: int) -> FaceMotion:
 
 
 @pytest.mark.parametrize("speech", ["none", "unrelated"])
-def test_without_a_speaker_the_main_person_is_taken_with_a_warning(dialogue, face, caplog, speech) -> None:
+def test_without_a_speaker_the_main_person_is_taken_with_a_warning(
+    dialogue: Followed, face: FaceModel, caplog: pytest.LogCaptureFixture, speech: str
+) -> None:
     motion = None
     if speech == "unrelated":
         motion = performed(face, 0)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from talkface.data.faces import Portrait, keep, portraits
-from talkface.data.prepare import Manifest
+from talkface.data.manifest import Manifest
 from talkface.diffusion.base import with_soft_background
 from talkface.face import topology as tp
 from talkface.face.crop import LEFT_EYE, cut, face_unit, part_matrix, transform
@@ -60,7 +60,9 @@ def test_what_a_picture_of_coefficients_shows_is_found_again(seed: int) -> None:
     assert np.abs(again - shown)[texture.inside > 0].mean() < 1.0  # of 255 levels
 
 
-def test_a_face_stays_itself_and_what_is_around_it_as_it_is(texture, face) -> None:
+def test_a_face_stays_itself_and_what_is_around_it_as_it_is(
+    texture: FaceTexture, face: tuple[np.ndarray, np.ndarray]
+) -> None:
     image, points = face
     made = texture.plausible(image, points)
     beside = cv2.fillConvexPoly(
@@ -72,7 +74,9 @@ def test_a_face_stays_itself_and_what_is_around_it_as_it_is(texture, face) -> No
     assert 1 < apart < 15
 
 
-def test_a_spoilt_eye_is_drawn_as_the_rest_of_the_face_tells(texture, face) -> None:
+def test_a_spoilt_eye_is_drawn_as_the_rest_of_the_face_tells(
+    texture: FaceTexture, face: tuple[np.ndarray, np.ndarray]
+) -> None:
     image, points = face
     center = points[tp.LEFT_EYE, :2].mean(0).round().astype(int).tolist()
     spoilt = cv2.circle(image.copy(), center, round(0.22 * face_unit(points)), (170, 120, 110), -1)
@@ -108,7 +112,9 @@ def test_components_explain_what_they_were_learnt_from(prepared: Path) -> None:
         assert np.abs(shown - real)[model.inside > 0].mean() < 6
 
 
-def test_a_cast_of_colour_is_taken_off_and_the_light_stays(texture, face) -> None:
+def test_a_cast_of_colour_is_taken_off_and_the_light_stays(
+    texture: FaceTexture, face: tuple[np.ndarray, np.ndarray]
+) -> None:
     image, points = face
     tinted = (image * np.array([0.8, 0.7, 1.0])).astype(np.uint8)
 
@@ -126,7 +132,9 @@ def test_a_cast_of_colour_is_taken_off_and_the_light_stays(texture, face) -> Non
 
 @settings(max_examples=10, deadline=None)
 @given(st.floats(-20, 20), st.floats(1, 20))
-def test_strokes_are_calmed_beside_the_face_alone(face, tone: float, strength: float) -> None:
+def test_strokes_are_calmed_beside_the_face_alone(
+    face: tuple[np.ndarray, np.ndarray], tone: float, strength: float
+) -> None:
     image, points = face
     image = np.clip(image, 50, 200)
     strokes = strength * (np.arange(PIXELS) % 5 < 2)[None, :, None]

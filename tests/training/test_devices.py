@@ -17,19 +17,19 @@ from talkface.face.draw import MAP_CHANNELS
 from talkface.nn.adversarial import PatchDiscriminator
 from talkface.performance.model import DiffusionPrior
 from talkface.rendering.refiner import Refiner
-from talkface.systems.g4g.experts import MOUTH_PIXELS, SyncExpert
+from talkface.systems.g4g.experts import SYNC_CROP_PIXELS, SyncExpert
 from talkface.systems.imagineid.ccf import MaskBlendingAdapter, SpatialConditionalAdapter
 from talkface.systems.tccp.model import MVControlNet
 from talkface.training import Task
 from talkface.training.datasets.talking import TalkingClip
 from talkface.training.draws import to_device
 from talkface.training.tasks.diffusion_ldm import DiffusionTask, DiffusionTrainConfig
-from talkface.training.tasks.g4g_experts import ExpertTask, ExpertTrainConfig, Mouths
+from talkface.training.tasks.g4g_experts import ExpertTask, ExpertTrainConfig, MouthStore
 from talkface.training.tasks.imagineid_ccf import CcfTrainConfig
 from talkface.training.tasks.imagineid_mba import MbaTask
 from talkface.training.tasks.imagineid_sca import ScaTask
 from talkface.training.tasks.tccp_video import VideoTask, VideoTrainConfig
-from talkface.training.tasks.thpad_motion import PriorTask, PriorTrainConfig
+from talkface.training.tasks.thpad_prior import PriorTask, PriorTrainConfig
 from talkface.training.tasks.thpad_refiner import RefinerTask, RefinerTrainConfig
 
 ELSEWHERE = torch.device("meta")
@@ -71,8 +71,8 @@ def expert() -> tuple[Task, Any]:
     config, model = ExpertTrainConfig(clips=3, stretch=24), SyncExpert.debug()
     content, level, beta = np.zeros((60, 16), np.float16), np.zeros(60, np.float32), np.zeros((30, 28))
     clip = TalkingClip(crops=None, content=[content], level=[level], beta_mouth=beta, item=None)
-    frames = torch.zeros(60, 3, MOUTH_PIXELS, MOUTH_PIXELS, dtype=torch.uint8, device=ELSEWHERE)
-    mouths = Mouths(frames, torch.tensor([0, 30, 60]).to(ELSEWHERE))
+    frames = torch.zeros(60, 3, SYNC_CROP_PIXELS, SYNC_CROP_PIXELS, dtype=torch.uint8, device=ELSEWHERE)
+    mouths = MouthStore(frames, torch.tensor([0, 30, 60]).to(ELSEWHERE))
     data = {"clips": [clip] * 2, "mouths": mouths, "weights": np.full(2, 0.5)}
     task = bare(ExpertTask, config, {"expert": model}, expert=model, **data)
     return task, task.draw(np.random.default_rng(0))

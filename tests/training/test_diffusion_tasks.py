@@ -12,7 +12,7 @@ import torch
 
 from conftest import write_looks
 from talkface.data.faces import held_out, portraits
-from talkface.data.prepare import Item, Manifest
+from talkface.data.manifest import Item, Manifest
 from talkface.diffusion.autoencoder import FaceAutoencoder
 from talkface.diffusion.base import Base
 from talkface.diffusion.config import AutoencoderConfig, DiffusionConfig

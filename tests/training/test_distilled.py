@@ -15,7 +15,7 @@ from torch import Tensor
 
 from conftest import write_looks
 from talkface.data.faces import portraits
-from talkface.data.prepare import Manifest
+from talkface.data.manifest import Manifest
 from talkface.diffusion.autoencoder import FaceAutoencoder
 from talkface.diffusion.base import Base
 from talkface.diffusion.config import DiffusionConfig

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from talkface.data.attributes import HEADS, AttributeHeads
-from talkface.data.prepare import Item, Manifest
+from talkface.data.manifest import Item, Manifest
 from talkface.errors import ModelUnavailable
 from talkface.face.model import FaceModel
 from talkface.face.people.appearance import AppearanceModel

@@ -15,7 +15,7 @@ from talkface.face.draw import MAP_CHANNELS
 from talkface.face.model import FaceModel
 from talkface.face.motion import FaceMotion
 from talkface.nn.adversarial import PatchDiscriminator
-from talkface.rendering.mouth import HEIGHT, WIDTH, hang_plate, plate_corners
+from talkface.rendering.mouth_plate import PLATE_HEIGHT, PLATE_WIDTH, mouth_plate, plate_corners
 from talkface.rendering.portrait import PortraitRenderer
 from talkface.rendering.refiner import Refiner, RefinerConfig
 from talkface.training.tasks.thpad_refiner import RefinerTask, RefinerTrainConfig
@@ -112,9 +112,9 @@ def test_a_finer_crop_is_pasted_where_it_was_cut(face: FaceModel, times: int) ->
 def test_a_finer_plate_is_the_usual_one_enlarged(face: FaceModel) -> None:
     image, points = portrait(face, 2)
     corners = 120 * plate_corners(face.mean) + np.array([256, 220, 0], np.float32)
-    mean = np.random.default_rng(0).random((HEIGHT, WIDTH, 3)).astype(np.float32)
-    usual, fine = (hang_plate(image, points, corners, mean, finer) for finer in (1, 2))
-    assert fine.shape == (2 * HEIGHT, 2 * WIDTH, 3)
+    mean = np.random.default_rng(0).random((PLATE_HEIGHT, PLATE_WIDTH, 3)).astype(np.float32)
+    usual, fine = (mouth_plate(image, points, corners, mean, finer) for finer in (1, 2))
+    assert fine.shape == (2 * PLATE_HEIGHT, 2 * PLATE_WIDTH, 3)
     assert np.abs(fine[::2, ::2].astype(int) - usual).mean() < 2.0
 
 

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from talkface.data.manifest import Manifest
 from talkface.data.pack import Contents, pack
-from talkface.data.prepare import Manifest
 from talkface.data.unpack import unpack
 from talkface.diffusion.autoencoder import FaceAutoencoder
 from talkface.diffusion.model import FaceDiffusion

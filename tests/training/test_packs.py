@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from talkface.data.arrays import packed_arrays, unpacked_arrays
-from talkface.data.attributes import described
+from talkface.data.attributes import portrait_attributes
 from talkface.data.faces import portraits
+from talkface.data.manifest import Item, Manifest
 from talkface.data.meshes import STEP, MeshCodec
 from talkface.data.pack import Contents, dev_people, pack
-from talkface.data.prepare import Item, Manifest
 from talkface.data.side_by_side import side_by_side
 from talkface.data.unpack import samples_without_av, unpack
 from talkface.errors import InvalidOption
@@ -89,9 +89,9 @@ def test_portraits_keep_people_splits_and_attributes(prepared: Path, packed: Pat
         )
         assert np.abs(portrait.points - real.points).max() < 0.5
         assert np.abs(portrait.image().astype(float) - real.image()).mean() < 4
-    assert described(manifest, after) == {
+    assert portrait_attributes(manifest, after) == {
         key: told
-        for key, told in described(Manifest.load(prepared), list(before.values())).items()
+        for key, told in portrait_attributes(Manifest.load(prepared), list(before.values())).items()
         if key in {p.key for p in after}
     }
 

@@ -12,7 +12,7 @@ import torch
 import yaml
 from torch import Tensor, nn
 
-from talkface.data.prepare import Manifest
+from talkface.data.manifest import Manifest
 from talkface.errors import InvalidOption
 from talkface.training import ClosedFormTask, OptimizerSpec, Task, TrainerConfig, fit, overfit_one_batch
 from talkface.training.run import (

@@ -72,7 +72,9 @@ def _show_model(first: str, *others: str) -> None:
 
 @models.command()
 def fetch(
-    names: Annotated[list[str] | None, typer.Argument(help="Models; by default those the verbs need.")] = None,
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Models; by default those the verbs need.")
+    ] = None,
     everything: Annotated[bool, typer.Option("--all", help="Those for training, too.")] = False,
     progress: ProgressOption = Mode.auto,
 ) -> None:

@@ -117,7 +117,7 @@ VERBS = (
 def register(verb: Verb) -> None:
     """Add a verb to the program."""
 
-    def command(**given: Any) -> None:
+    def command(**given: object) -> None:
         _run(verb, given)
 
     parameters = [*_api_parameters(verb.function), *_own_parameters(verb)]
@@ -165,7 +165,7 @@ def _own_parameters(verb: Verb) -> list[inspect.Parameter]:
     return [*found, _keyword("progress", ProgressOption, Mode.auto)]
 
 
-def _keyword(name: str, annotation: Any, default: Any) -> inspect.Parameter:
+def _keyword(name: str, annotation: object, default: object) -> inspect.Parameter:
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 
 

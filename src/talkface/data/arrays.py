@@ -30,7 +30,7 @@ def kept_arrays(kind: type[Kept], path: Path, make: Callable[[], Kept]) -> Kept:
 
 
 def packed_arrays(arrays: Mapping[str, np.ndarray]) -> bytes:
-    """Arrays as bytes in which like stands by like: columns one by one, their upper and lower bytes apart."""
+    """Arrays as bytes that compress well: column after column, first all lower bytes, then all upper ones."""
     head = json.dumps({key: [str(array.dtype), list(array.shape)] for key, array in arrays.items()}).encode()
     parts = [len(head).to_bytes(4, "little"), head]
     for array in arrays.values():
@@ -40,7 +40,7 @@ def packed_arrays(arrays: Mapping[str, np.ndarray]) -> bytes:
 
 
 def unpacked_arrays(data: bytes) -> dict[str, np.ndarray]:
-    """What :func:`packed_arrays` was given."""
+    """The arrays that :func:`packed_arrays` made bytes of."""
     place = 4 + int.from_bytes(data[:4], "little")
     found = {}
     for key, (kind, shape) in json.loads(data[4:place]).items():

@@ -1,4 +1,4 @@
-"""What a portrait looks like, told by third-party features and our own linear heads on them.
+"""Attributes of portraits: sex, age, hair, glasses and so on, as captions tell them.
 
 Sex, age and the features are FaceRes's (a MobileNet of the Human library, MIT); glasses, beard, hat and hair
 are linear in its features and in the colours above the forehead; light and background are measured.
@@ -8,7 +8,7 @@ Captions for training and evaluations come from here; no verb needs it.
 import json
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cached_property
 
 import cv2
@@ -17,20 +17,20 @@ import torch
 
 from talkface.data.arrays import keep_arrays
 from talkface.data.faces import Portrait
-from talkface.data.prepare import Manifest
+from talkface.data.manifest import Manifest
 from talkface.diffusion.captions import COLOURS, HAIR, Attributes
 from talkface.face import topology as tp
+from talkface.face.arrays import load_arrays
 from talkface.face.tfjs import TfjsGraph
-from talkface.hub import load_pretrained, model_path
+from talkface.hub import model_path
 
 logger = logging.getLogger(__name__)
 
 HEADS = ("glasses", "beard", "hat", "bald", *HAIR)
-_PIXELS = 224
-_ROOM = 0.1  # around the face
+_CROP_PIXELS = 224  # side of the square that FaceRes sees
+_ROOM = 0.1  # around the face, of its longer side
 _OUTPUTS = ("gender_pred/Sigmoid", "age_pred/Softmax", "global_pooling/Mean")
-_SURE = 0.42  # from where something is there
-_HAIR_SURE = 0.25
+_SURE, _HAIR_SURE = 0.42, 0.25  # scores above which something is there
 _SMILE, _OPEN = 0.62, 0.09  # mouth width and opening over inter-ocular distance
 _DIM, _BRIGHT = 75.0, 165.0  # mean grey value of a face
 _PLAIN = 18.0  # spread of the background's grey values
@@ -38,8 +38,14 @@ _HUES = {"red": 0.0, "brown": 20.0, "green": 120.0, "blue": 220.0}  # degrees
 
 
 @dataclass(frozen=True)
-class Look:
-    """What FaceRes says of a face: ``male`` 0 to 1, ``age`` in years, ``features`` (1024,)."""
+class FaceDescription:
+    """What FaceRes says of a face.
+
+    Attributes:
+        male: probability that it is a man's, 0 to 1.
+        age: years.
+        features: (1024,) of the network's last layer but one.
+    """
 
     male: float
     age: float
@@ -53,15 +59,15 @@ class FaceRes:
         self.graph = TfjsGraph(model_path("faceres.json"), model_path("faceres.bin"), _OUTPUTS)
 
     @torch.inference_mode()
-    def __call__(self, image: np.ndarray, points: np.ndarray) -> Look:
-        """Look at a face (H, W, 3) uint8 with its mesh (478, 3) in pixels."""
+    def __call__(self, image: np.ndarray, points: np.ndarray) -> FaceDescription:
+        """Describe a face (H, W, 3) uint8 with its mesh (478, 3) in pixels."""
         low, high = points[: tp.FACE_VERTICES, :2].min(0), points[: tp.FACE_VERTICES, :2].max(0)
-        scale = _PIXELS / ((high - low).max() * (1 + _ROOM))
-        corner = (low + high) / 2 - _PIXELS / scale / 2
+        scale = _CROP_PIXELS / ((high - low).max() * (1 + _ROOM))
+        corner = (low + high) / 2 - _CROP_PIXELS / scale / 2
         matrix = np.array([[scale, 0, -scale * corner[0]], [0, scale, -scale * corner[1]]])
-        crop = cv2.warpAffine(image, matrix, (_PIXELS, _PIXELS), borderMode=cv2.BORDER_REPLICATE)
+        crop = cv2.warpAffine(image, matrix, (_CROP_PIXELS, _CROP_PIXELS), borderMode=cv2.BORDER_REPLICATE)
         male, age, features = self.graph(torch.from_numpy(crop).float()[None])
-        return Look(float(male), float(age[0] @ torch.arange(100.0)), features[0].numpy())
+        return FaceDescription(float(male), float(age[0] @ torch.arange(100.0)), features[0].numpy())
 
 
 def face_features(layers: Sequence[int]) -> TfjsGraph:
@@ -82,8 +88,7 @@ class AttributeHeads:
     @classmethod
     def from_pretrained(cls, name_or_path: str = "attributes") -> "AttributeHeads":
         """Load the shipped heads, or those of a directory or hub id."""
-        _, state = load_pretrained(name_or_path)
-        return cls(**{field.name: state[field.name].numpy() for field in fields(cls)})
+        return cls(**load_arrays(name_or_path))
 
     @classmethod
     def solve(cls, measures: np.ndarray, labels: np.ndarray, penalty: float = 300.0) -> "AttributeHeads":
@@ -108,7 +113,7 @@ class AttributeReader:
         self._heads = heads
 
     @cached_property
-    def _look(self) -> FaceRes:
+    def _describe(self) -> FaceRes:
         return FaceRes()
 
     @cached_property
@@ -118,16 +123,16 @@ class AttributeReader:
 
     def __call__(self, image: np.ndarray, points: np.ndarray) -> Attributes:
         """Attributes of a face (H, W, 3) uint8 with its mesh (478, 3) in pixels."""
-        return self.tell(image, points, self._look(image, points))
+        return self.read(image, points, self._describe(image, points))
 
-    def tell(self, image: np.ndarray, points: np.ndarray, look: Look) -> Attributes:
-        """The same, of a face that FaceRes has looked at."""
-        score = self.heads(measures(image, points, look))
+    def read(self, image: np.ndarray, points: np.ndarray, description: FaceDescription) -> Attributes:
+        """The same, of a face that FaceRes has described."""
+        score = self.heads(measures(image, points, description))
         hair = max(("bald", *HAIR), key=lambda name: score[name])
         background, plain = _background(image, points)
         return Attributes(
-            male=look.male,
-            age=look.age,
+            male=description.male,
+            age=description.age,
             hair=hair if score[hair] > _HAIR_SURE and score["hat"] < _SURE else None,
             glasses=score["glasses"] > _SURE,
             beard=score["beard"] > _SURE,
@@ -139,15 +144,15 @@ class AttributeReader:
         )
 
 
-def looks(manifest: Manifest, album: list[Portrait]) -> dict[str, Look]:
+def portrait_descriptions(manifest: Manifest, album: list[Portrait]) -> dict[str, FaceDescription]:
     """What FaceRes says of portraits by key; found on first use and kept beside the prepared data."""
     path = manifest.directory / "looks.npz"
     if not path.is_file():
-        look, found = FaceRes(), []
+        describe, found = FaceRes(), []
         for number, portrait in enumerate(album):
-            found.append(look(portrait.image(), portrait.points))
+            found.append(describe(portrait.image(), portrait.points))
             if number % 200 == 0:
-                logger.info("looked at %d of %d portraits", number, len(album))
+                logger.info("described %d of %d portraits", number, len(album))
         keep_arrays(
             path,
             key=np.array([portrait.key for portrait in album]),
@@ -157,23 +162,26 @@ def looks(manifest: Manifest, album: list[Portrait]) -> dict[str, Look]:
         )
     with np.load(path) as arrays:
         rows = zip(*(arrays[name] for name in ("key", "male", "age", "features")), strict=True)
-        return {str(key): Look(float(male), float(age), features) for key, male, age, features in rows}
+        return {
+            str(key): FaceDescription(float(male), float(age), features) for key, male, age, features in rows
+        }
 
 
-def described(manifest: Manifest, album: list[Portrait]) -> dict[str, Attributes]:
-    """Attributes of portraits by key; a packed folder tells them."""
+def portrait_attributes(manifest: Manifest, album: list[Portrait]) -> dict[str, Attributes]:
+    """Attributes of portraits by key; in a packed folder they are kept."""
     path = manifest.directory / "attributes.json"
     if path.is_file():
-        return {key: Attributes(**told) for key, told in json.loads(path.read_text()).items()}
-    read, known = AttributeReader(), looks(manifest, album)
+        return {key: Attributes(**kept) for key, kept in json.loads(path.read_text()).items()}
+    reader, known = AttributeReader(), portrait_descriptions(manifest, album)
     return {
-        portrait.key: read.tell(portrait.image(), portrait.points, known[portrait.key]) for portrait in album
+        portrait.key: reader.read(portrait.image(), portrait.points, known[portrait.key])
+        for portrait in album
     }
 
 
-def measures(image: np.ndarray, points: np.ndarray, look: Look) -> np.ndarray:
-    """What the heads are given, (D,)."""
-    return np.concatenate([look.features, _above_forehead(image, points)])
+def measures(image: np.ndarray, points: np.ndarray, description: FaceDescription) -> np.ndarray:
+    """What the heads are given, (D,): FaceRes's features and colours above the forehead."""
+    return np.concatenate([description.features, _above_forehead(image, points)])
 
 
 def _above_forehead(image: np.ndarray, points: np.ndarray) -> np.ndarray:
@@ -181,9 +189,8 @@ def _above_forehead(image: np.ndarray, points: np.ndarray) -> np.ndarray:
     top, up = points[tp.FOREHEAD, :2], points[tp.FOREHEAD, :2] - points[tp.CHIN, :2]
     up = up / max(float(np.linalg.norm(up)), 1e-6)
     across, width = np.array([-up[1], up[0]]), float(np.linalg.norm(points[234, :2] - points[454, :2]))
-    places = [
-        top + width * (h * up + s * across) for h in (0.08, 0.14, 0.2) for s in np.linspace(-0.3, 0.3, 7)
-    ]
+    heights, sides = (0.08, 0.14, 0.2), np.linspace(-0.3, 0.3, 7)
+    places = [top + width * (h * up + s * across) for h in heights for s in sides]
     seen = np.array([_colour(image, place, 2) for place in places])
     skin = np.mean([_colour(image, points[k, :2], 2) for k in (50, 280, 151, 9)], axis=0)
     hair = np.median(seen, 0)
@@ -193,10 +200,12 @@ def _above_forehead(image: np.ndarray, points: np.ndarray) -> np.ndarray:
 def _colour(image: np.ndarray, place: np.ndarray, reach: int) -> np.ndarray:
     """Mean colour (3,) around a place, or of the nearest pixels inside the picture."""
     x, y = np.clip(place, reach, np.array(image.shape[1::-1]) - 1 - reach).astype(int)
-    return image[y - reach : y + reach + 1, x - reach : x + reach + 1].mean((0, 1))
+    mean: np.ndarray = image[y - reach : y + reach + 1, x - reach : x + reach + 1].mean((0, 1))
+    return mean
 
 
 def _expression(points: np.ndarray) -> str:
+    """ "smiling", "talking" or "neutral"."""
     unit = float(tp.inter_ocular(points))
     width = float(np.linalg.norm(points[61, :2] - points[291, :2])) / unit
     if width > _SMILE:
@@ -205,6 +214,7 @@ def _expression(points: np.ndarray) -> str:
 
 
 def _light(image: np.ndarray, points: np.ndarray) -> str:
+    """ "dim", "soft" or "bright", by the face's mean grey value."""
     outline = np.round(points[tp.FACE_OVAL, :2]).astype(np.int32)
     mask = cv2.fillConvexPoly(np.zeros(image.shape[:2], np.uint8), outline, 1)
     grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[mask > 0]
@@ -218,9 +228,8 @@ def _background(image: np.ndarray, points: np.ndarray) -> tuple[str, bool]:
     left, right = points[:, 0].min(), points[:, 0].max()
     rows = slice(0, height // 2)
     end, begin = max(4, int(left * 0.6)), min(width - 4, int(width - (width - right) * 0.6))
-    pixels = np.concatenate([image[rows, :end].reshape(-1, 3), image[rows, begin:].reshape(-1, 3)]).astype(
-        float
-    )
+    beside = image[rows, :end].reshape(-1, 3), image[rows, begin:].reshape(-1, 3)
+    pixels = np.concatenate(beside).astype(float)
     grey = pixels.mean(1)
     return _colour_name(np.median(pixels, 0)), bool(np.median(np.abs(grey - np.median(grey))) < _PLAIN)
 

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 from talkface.data.arrays import keep_arrays
-from talkface.data.prepare import Item, Manifest
+from talkface.data.manifest import Item, Manifest
 from talkface.face import topology as tp
 from talkface.face.crop import Part, cut, face_unit, transform
 from talkface.face.model import FaceFit, FaceModel
@@ -107,7 +107,7 @@ def crop_clip(manifest: Manifest, item: Item, model: FaceModel, pixels: int = FA
     fit = model.fit(track.points[:count], fps)
     unit = float(np.median(tp.inter_ocular(track.points)))
     place = track.frames[:count], track.times[:count]
-    return CropClip(images, points, fit, *place, item.corpus + item.speaker, unit)
+    return CropClip(images, points, fit, *place, item.person, unit)
 
 
 def _keep(path: Path, images: list[np.ndarray], points: np.ndarray) -> None:

@@ -1,4 +1,4 @@
-"""Pictures of faces for the face LDM: stills and frames of prepared clips, cut alike, once, and kept.
+"""Portrait crops for the face LDM, from stills and from frames of prepared clips; cut once and kept.
 
 ``out/faces.npz`` holds JPEG-compressed crops and the mesh in their pixels, as :class:`Portrait` does.
 """
@@ -14,10 +14,12 @@ import cv2
 import numpy as np
 
 from talkface.data.arrays import keep_arrays
-from talkface.data.prepare import Item, Manifest
+from talkface.data.manifest import Item, Manifest
+from talkface.errors import UnreadableMedia
 from talkface.face import topology as tp
 from talkface.face.crop import cut, face_unit, transform
 from talkface.face.portrait import PIXELS, portrait_matrix
+from talkface.media.image import load_image
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +32,6 @@ _QUALITY = 95
 # Lists of stills, and the column of their files.
 _LISTS = {"pairs.tsv": "face", "faces.tsv": "file", "faces2.tsv": "file"}
 _ROOM = -0.03  # a face's distance to its picture's edge, in face heights; what has less is cut off
-_UNLIKE = {"sdfd"}  # sources of masks, sunglasses and colours that no photograph has
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
 
 
@@ -45,7 +46,7 @@ class Portrait:
         jpeg: the crop, compressed.
         points: (478, 3) mesh in crop pixels.
         sharpness: mean absolute Laplacian of the face, 0 to 255.
-        generated: whether nobody looks like this, as far as the data tell.
+        generated: whether the picture is synthetic, as far as the data tell.
     """
 
     key: str
@@ -104,7 +105,8 @@ def weights(album: list[Portrait], power: float = 0.7) -> np.ndarray:
             for portrait in album
         ]
     )
-    return weight / weight.sum()
+    chance: np.ndarray = weight / weight.sum()
+    return chance
 
 
 def held_out(album: list[Portrait], count: int, split: str = "val") -> list[Portrait]:
@@ -136,18 +138,18 @@ def _cut_all(manifest: Manifest) -> Iterator[Portrait]:
 
 
 def _sources(manifest: Manifest) -> Iterator[_Source]:
-    yield from _stills(manifest.root)
+    yield from _stills(manifest.root, _unusable(manifest.root) | _unusable(manifest.directory))
     left = Counter[str]()
     for item in manifest.items:
-        person = item.corpus + item.speaker
+        person = item.person
         if item.has_video and item.usable and left[person] < _FRAMES_OF_ONE:
             for source in _frames(manifest, item):
                 left[person] += 1
                 yield source
 
 
-def _stills(root: Path) -> Iterator[_Source]:
-    """Pictures of the lists, or of the whole folder where there is none."""
+def _stills(root: Path, unusable: set[str]) -> Iterator[_Source]:
+    """Pictures of the lists but for some sources, or of the whole folder where there is no list."""
     lists = [(root / name, column) for name, column in _LISTS.items() if (root / name).is_file()]
     rows: list[tuple[str, str, str, bool]] = []
     for path, column in lists:
@@ -155,24 +157,33 @@ def _stills(root: Path) -> Iterator[_Source]:
             rows += [
                 (row[column], row["person"], row.get("split") or "train", row.get("kind") == "generated")
                 for row in csv.DictReader(file, delimiter="\t")
-                if _is_shown(row)
+                if _is_shown(row) and row.get("source") not in unusable
             ]
     if not lists:
         files = [path for path in sorted(root.rglob("*")) if path.suffix.lower() in _SUFFIXES]
         names = [path.relative_to(root) for path in files]
         rows = [(str(name), str(name.with_suffix("")), "train", False) for name in names]
     for name, person, split, generated in dict.fromkeys(rows):
-        image = cv2.imread(str(root / name))
-        if image is None:
-            logger.warning("%s is left out: it is no picture", name)
+        try:
+            image = load_image(root / name)
+        except UnreadableMedia as error:
+            logger.warning("%s is left out: %s", name, error)
             continue
-        image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
         yield _Source(str(Path(name).with_suffix("")), person, split, image, generated=generated)
 
 
 def _is_shown(row: dict[str, str]) -> bool:
-    """Whether a list's picture holds the whole of a face, with nothing in front of it, as far as it tells."""
-    return float(row.get("room") or 0) >= _ROOM and row.get("source") not in _UNLIKE
+    """Whether a list's picture holds the whole of a face, as far as the list tells."""
+    return float(row.get("room") or 0) >= _ROOM
+
+
+def _unusable(folder: Path) -> set[str]:
+    """Sources of stills that a folder's ``sources.tsv`` says are not usable."""
+    path = folder / "sources.tsv"
+    if not path.is_file():
+        return set()
+    with path.open(newline="") as file:
+        return {row["source"] for row in csv.DictReader(file, delimiter="\t") if row["usable"] == "0"}
 
 
 def _frames(manifest: Manifest, item: Item) -> Iterator[_Source]:
@@ -183,7 +194,7 @@ def _frames(manifest: Manifest, item: Item) -> Iterator[_Source]:
     place = {int(track.frames[k]): k for k in chosen}
     for number, image in manifest.frames(item, place):
         points, key = track.points[place[number]], f"{item.key}@{number}"
-        yield _Source(key, item.corpus + item.speaker, item.split, image, points)
+        yield _Source(key, item.person, item.split, image, points)
 
 
 def _sharpness(crop: np.ndarray, points: np.ndarray) -> float:

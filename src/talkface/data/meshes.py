@@ -1,7 +1,8 @@
-"""Meshes in few bytes: a tracker's network gives shapes of few dimensions, and those are what is kept.
+"""Compression of meshes: place, size and turn, principal components, and a quantised residual.
 
-A mesh is turned upright and scaled to a face's size of 1; what is left is a mean, some components, and the
-little that they lack, in whole steps of a face's size over 800: a tenth of what trackers shake by.
+Meshes are turned upright and scaled to a face's size of 1. A tracker's network gives shapes of few
+dimensions, so that components leave little over. Coefficients and residual are rounded to 1/800 of a face's
+size, a tenth of what trackers tremble by.
 """
 
 from collections.abc import Mapping
@@ -34,11 +35,9 @@ class MeshCodec:
         around = flat - mean
         _, vectors = np.linalg.eigh(around.T @ around)
         components = vectors[:, ::-1][:, : min(_COMPONENTS, len(chosen))].T
-        # Signs of eigenvectors are anybody's choice; bytes are not to be.
-        components = (
-            components
-            * np.sign(components[np.arange(len(components)), np.abs(components).argmax(1)])[:, None]
-        )
+        # Eigenvectors have no sign of their own, but the same meshes are to give the same bytes.
+        largest = components[np.arange(len(components)), np.abs(components).argmax(1)]
+        components = components * np.sign(largest)[:, None]
         return cls(mean.astype(np.float16), components.astype(np.float16))
 
     def encode(self, meshes: np.ndarray) -> dict[str, np.ndarray]:

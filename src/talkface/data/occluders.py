@@ -1,6 +1,6 @@
 """Things in front of mouths, drawn to learn from: hands, microphones, cups, papers, captions."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -9,7 +9,7 @@ import numpy as np
 from talkface.data.crops import CropClip
 from talkface.face.crop import MOUTH, face_unit
 
-PIXELS = MOUTH.pixels
+LAYER_PIXELS = MOUTH.pixels
 _UNIT = MOUTH.pixels / MOUTH.side  # inter-ocular distance in crop pixels
 _SKIN = (50, 280, 151, 205, 425)  # cheeks and forehead of the mesh
 _LEAST, _MOST = 0.015, 0.8  # share of the crop that a thing covers
@@ -17,7 +17,7 @@ _LEAST, _MOST = 0.015, 0.8  # share of the crop that a thing covers
 
 @dataclass(frozen=True)
 class Layer:
-    """A drawn thing: color (PIXELS, PIXELS, 3) in 0 to 255 and alpha (PIXELS, PIXELS) in [0, 1], float32."""
+    """A drawn thing, float32: color (P, P, 3) in 0 to 255 and alpha (P, P) in [0, 1]; P is LAYER_PIXELS."""
 
     color: np.ndarray
     alpha: np.ndarray
@@ -28,15 +28,16 @@ class Layer:
         return Layer(self.color * (1 - a) + other.color * a, np.maximum(self.alpha, other.alpha))
 
     def over(self, crop: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-        """In front of a mouth (PIXELS, PIXELS, 3), often with a soft shadow on it, float32."""
+        """In front of a mouth (P, P, 3), often with a soft shadow on it, float32."""
         picture = crop.astype(np.float32)
         if generator.random() < 0.7:
             shift = np.array([[1, 0, generator.normal() * 5], [0, 1, generator.normal() * 5]])
-            shadow = cv2.warpAffine(self.alpha, shift, (PIXELS, PIXELS))
+            shadow = cv2.warpAffine(self.alpha, shift, (LAYER_PIXELS, LAYER_PIXELS))
             shadow = cv2.GaussianBlur(shadow, (0, 0), generator.uniform(1.5, 9))
             picture *= 1 - generator.uniform(0.05, 0.5) * shadow[..., None]
         a = self.alpha[..., None]
-        return picture * (1 - a) + self.color * a
+        covered: np.ndarray = picture * (1 - a) + self.color * a
+        return covered
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,10 @@ def skin_patch(image: np.ndarray, points: np.ndarray, generator: np.random.Gener
 
 def draw_occluder(generator: np.random.Generator, textures: Textures, own: np.ndarray) -> Layer:
     """Some thing in front of the mouth; ``own`` is a piece of the person's own skin (48, 48, 3)."""
-    layer = Layer(np.zeros((PIXELS, PIXELS, 3), np.float32), np.zeros((PIXELS, PIXELS), np.float32))
+    layer = Layer(
+        np.zeros((LAYER_PIXELS, LAYER_PIXELS, 3), np.float32),
+        np.zeros((LAYER_PIXELS, LAYER_PIXELS), np.float32),
+    )
     for _ in range(5):
         layer = _draw(generator, textures, own)
         if _LEAST < layer.alpha.mean() < _MOST:
@@ -86,21 +90,24 @@ def draw_occluder(generator: np.random.Generator, textures: Textures, own: np.nd
 
 
 def _draw(generator: np.random.Generator, textures: Textures, own: np.ndarray) -> Layer:
+    """A thing of a random kind."""
+    kinds: tuple[tuple[float, Callable[[], Layer]], ...] = (
+        (0.45, lambda: _hand(generator, textures, own)),
+        (0.63, lambda: _microphone(generator)),
+        (0.73, lambda: _held_cup(generator, textures, own)),
+        (0.85, lambda: _sheet(generator, textures)),
+        (0.91, lambda: _caption(generator, textures)),
+        (0.95, lambda: _rod(generator)),
+        (1.0, lambda: _cloth(generator, textures)),
+    )
     kind = generator.random()
-    if kind < 0.45:
-        return _hand(generator, textures, own)
-    if kind < 0.63:
-        return _microphone(generator)
-    if kind < 0.73:
-        layer = _cup(generator, textures)
-        return layer.under(_hand(generator, textures, own)) if generator.random() < 0.5 else layer
-    if kind < 0.85:
-        return _sheet(generator, textures)
-    if kind < 0.91:
-        return _caption(generator, textures)
-    if kind < 0.95:
-        return _rod(generator)
-    return _cloth(generator, textures)
+    return next(draw for below, draw in kinds if kind < below)()
+
+
+def _held_cup(generator: np.random.Generator, textures: Textures, own: np.ndarray) -> Layer:
+    """A cup, every other time with a hand before it."""
+    layer = _cup(generator, textures)
+    return layer.under(_hand(generator, textures, own)) if generator.random() < 0.5 else layer
 
 
 # -- hands -----------------------------------------------------------------------------------------
@@ -118,11 +125,11 @@ def _hand(generator: np.random.Generator, textures: Textures, own: np.ndarray) -
     light = light / np.linalg.norm(light) * generator.uniform(0, 0.5)
     depth, crease = generator.uniform(0.05, 0.35), generator.uniform(0.05, 0.5)
     color = np.zeros_like(texture)
-    alpha = np.zeros((PIXELS, PIXELS), np.float32)
+    alpha = np.zeros((LAYER_PIXELS, LAYER_PIXELS), np.float32)
     parts = [(finger, radius) for finger in fingers]
     parts.insert(0 if generator.random() < 0.6 else len(parts), (palm, 3.5 * radius))
     for points, size in parts:
-        mask = np.zeros((PIXELS, PIXELS), np.uint8)
+        mask = np.zeros((LAYER_PIXELS, LAYER_PIXELS), np.uint8)
         if points is palm:
             cv2.fillConvexPoly(mask, cv2.convexHull(_fixed(points)), 255, cv2.LINE_AA, 4)
         thickness = max(1, round(2 * radius))
@@ -168,7 +175,7 @@ def _nails(
     """Paint nails on finger tips, in place."""
     shade = generator.uniform([150, 90, 90], [250, 200, 200])
     for tip in tips:
-        mask = np.zeros((PIXELS, PIXELS), np.uint8)
+        mask = np.zeros((LAYER_PIXELS, LAYER_PIXELS), np.uint8)
         center = _fixed(tip + _unit(arm) * 0.15 * radius)[0]
         axes = (int(16 * 0.75 * radius), int(16 * 0.5 * radius))
         cv2.ellipse(mask, center.tolist(), axes, np.degrees(arm), 0, 360, 255, -1, cv2.LINE_AA, 4)
@@ -185,21 +192,21 @@ def _microphone(generator: np.random.Generator) -> Layer:
     width = _UNIT * generator.uniform(0.12, 0.3)
     dark = generator.random() < 0.7
     base = generator.uniform(8, 70) * np.ones(3) if dark else generator.uniform(20, 230, 3)
-    noise = generator.normal(size=(PIXELS, PIXELS)).astype(np.float32)
+    noise = generator.normal(size=(LAYER_PIXELS, LAYER_PIXELS)).astype(np.float32)
     grain = cv2.GaussianBlur(noise, (0, 0), generator.uniform(0.5, 1.3))
     texture = base + generator.uniform(5, 40) * grain[..., None]
     if generator.random() < 0.3:  # a metal grid
-        y, x = np.mgrid[:PIXELS, :PIXELS]
+        y, x = np.mgrid[:LAYER_PIXELS, :LAYER_PIXELS]
         step = generator.uniform(3, 6)
         grid = np.sin(2 * np.pi * (x + y) / step) * np.sin(2 * np.pi * (x - y) / step)
         texture = generator.uniform(60, 190) + 40 * grid[..., None] * np.ones(3)
-    stick = np.zeros((PIXELS, PIXELS), np.uint8)
+    stick = np.zeros((LAYER_PIXELS, LAYER_PIXELS), np.uint8)
     along, across = _unit(arm), _unit(arm + np.pi / 2)
     half = width * generator.uniform(0.3, 0.7)
     ends = [center + across * half, center - across * half]
     ends += [
-        center + along * 2 * PIXELS - across * half * 0.8,
-        center + along * 2 * PIXELS + across * half * 0.8,
+        center + along * 2 * LAYER_PIXELS - across * half * 0.8,
+        center + along * 2 * LAYER_PIXELS + across * half * 0.8,
     ]
     cv2.fillConvexPoly(stick, _fixed(np.stack(ends)), 255, cv2.LINE_AA, 4)
     head = np.zeros_like(stick)
@@ -220,7 +227,7 @@ def _cup(generator: np.random.Generator, textures: Textures) -> Layer:
     foot = rim + along * height
     taper = generator.uniform(0.65, 1.0)
     corners = [rim + across * width, rim - across * width, foot - across * width * taper]
-    mask = np.zeros((PIXELS, PIXELS), np.uint8)
+    mask = np.zeros((LAYER_PIXELS, LAYER_PIXELS), np.uint8)
     cv2.fillConvexPoly(mask, _fixed(np.stack([*corners, foot + across * width * taper])), 255, cv2.LINE_AA, 4)
     axes = (int(16 * width), int(16 * width * generator.uniform(0.1, 0.35)))
     edge = _fixed(rim)[0].tolist(), axes, np.degrees(tilt) + 90
@@ -238,9 +245,11 @@ def _sheet(generator: np.random.Generator, textures: Textures) -> Layer:
     corners = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]]) * half
     corners = corners @ np.stack([_unit(turn), _unit(turn + np.pi / 2)]) + center
     corners += generator.normal(size=(4, 2)) * 0.06 * _UNIT
-    square = np.array([[0, 0], [PIXELS, 0], [PIXELS, PIXELS], [0, PIXELS]], np.float32)
+    square = np.array(
+        [[0, 0], [LAYER_PIXELS, 0], [LAYER_PIXELS, LAYER_PIXELS], [0, LAYER_PIXELS]], np.float32
+    )
     matrix = cv2.getPerspectiveTransform(square, corners.astype(np.float32))
-    size = (PIXELS, PIXELS)
+    size = (LAYER_PIXELS, LAYER_PIXELS)
     color = cv2.warpPerspective(
         _surface(generator, textures), matrix, size, borderMode=cv2.BORDER_REFLECT_101
     )
@@ -250,10 +259,10 @@ def _sheet(generator: np.random.Generator, textures: Textures) -> Layer:
 def _caption(generator: np.random.Generator, textures: Textures) -> Layer:
     """A banner with straight edges across the picture, now and then a little transparent."""
     turn = float(generator.choice([0, 0, 0, np.pi / 2, -np.pi / 2, np.pi])) + generator.normal() * 0.04
-    edge = PIXELS * generator.uniform(0.3, 0.9)
-    broad = PIXELS * generator.uniform(0.15, 1.0)
-    y, x = np.mgrid[:PIXELS, :PIXELS] - (PIXELS - 1) / 2
-    depth = x * np.sin(turn) + y * np.cos(turn) + PIXELS / 2 - edge
+    edge = LAYER_PIXELS * generator.uniform(0.3, 0.9)
+    broad = LAYER_PIXELS * generator.uniform(0.15, 1.0)
+    y, x = np.mgrid[:LAYER_PIXELS, :LAYER_PIXELS] - (LAYER_PIXELS - 1) / 2
+    depth = x * np.sin(turn) + y * np.cos(turn) + LAYER_PIXELS / 2 - edge
     alpha = np.clip(depth + 0.5, 0, 1) * np.clip(broad - depth + 0.5, 0, 1)
     alpha = alpha * (generator.uniform(0.8, 1) if generator.random() < 0.3 else 1)
     return Layer(_surface(generator, textures), alpha.astype(np.float32))
@@ -264,24 +273,22 @@ def _rod(generator: np.random.Generator) -> Layer:
     start, turn = _target(generator, 20), generator.uniform(0, 2 * np.pi)
     end = start + _unit(turn) * _UNIT * generator.uniform(0.5, 1.5)
     radius = generator.uniform(2.5, 5)
-    mask = np.zeros((PIXELS, PIXELS), np.uint8)
+    mask = np.zeros((LAYER_PIXELS, LAYER_PIXELS), np.uint8)
     line = _fixed(np.stack([start, end]))
     cv2.polylines(mask, [line], False, 255, round(2 * radius), cv2.LINE_AA, 4)
-    base = (
-        np.ones(3) * generator.uniform(200, 250) if generator.random() < 0.5 else generator.uniform(0, 250, 3)
-    )
-    texture = np.broadcast_to(base, (PIXELS, PIXELS, 3))
+    white = generator.random() < 0.5
+    base = np.ones(3) * generator.uniform(200, 250) if white else generator.uniform(0, 250, 3)
+    texture = np.broadcast_to(base, (LAYER_PIXELS, LAYER_PIXELS, 3))
     return Layer(_lit(texture, mask, radius, generator.normal(size=2) * 0.4), mask / np.float32(255))
 
 
 def _cloth(generator: np.random.Generator, textures: Textures) -> Layer:
     """Something without a shape of its own."""
     noise = generator.normal(size=(4, 4)).astype(np.float32)
-    height = cv2.resize(noise, (PIXELS, PIXELS), interpolation=cv2.INTER_CUBIC)
+    height = cv2.resize(noise, (LAYER_PIXELS, LAYER_PIXELS), interpolation=cv2.INTER_CUBIC)
     mask = (height > np.quantile(height, generator.uniform(0.5, 0.85))).astype(np.float32)
-    folds = 1 + 0.25 * cv2.resize(
-        generator.normal(size=(7, 7)), (PIXELS, PIXELS), interpolation=cv2.INTER_CUBIC
-    )
+    size = LAYER_PIXELS, LAYER_PIXELS
+    folds = 1 + 0.25 * cv2.resize(generator.normal(size=(7, 7)), size, interpolation=cv2.INTER_CUBIC)
     color = np.clip(_surface(generator, textures) * folds[..., None], 0, 255)
     return Layer(color.astype(np.float32), cv2.GaussianBlur(mask, (0, 0), 0.8))
 
@@ -290,26 +297,26 @@ def _cloth(generator: np.random.Generator, textures: Textures) -> Layer:
 
 
 def _surface(generator: np.random.Generator, textures: Textures) -> np.ndarray:
-    """Plain, printed, or cut from another picture, (PIXELS, PIXELS, 3) float32."""
+    """Plain, printed, or cut from another picture, (P, P, 3) float32."""
     kind = generator.random()
     if kind < 0.4:
         thing = textures.things[generator.integers(len(textures.things))]
         return _spread(thing, generator, (0.8, 2.5))
     bright = generator.random() < 0.5
     base = generator.uniform(150, 250) * np.ones(3) if bright else generator.uniform(5, 220, 3)
-    surface = np.broadcast_to(base, (PIXELS, PIXELS, 3)).astype(np.float32).copy()
+    surface = np.broadcast_to(base, (LAYER_PIXELS, LAYER_PIXELS, 3)).astype(np.float32).copy()
     if kind < 0.7:
         ink = (generator.uniform(0, 90, 3) if base.mean() > 120 else generator.uniform(150, 255, 3)).tolist()
         pitch = int(generator.integers(7, 24))
-        for top in range(int(generator.integers(2, pitch)), PIXELS, pitch):
+        for top in range(int(generator.integers(2, pitch)), LAYER_PIXELS, pitch):
             left = int(generator.integers(0, 20))
-            while left < PIXELS - 8:
+            while left < LAYER_PIXELS - 8:
                 word = int(generator.integers(3, 20))
                 corner = (left + word, top + max(1, pitch // 2 - 1))
                 cv2.rectangle(surface, (left, top), corner, ink, -1)
                 left += word + int(generator.integers(2, 7))
-    slope = np.linspace(-1, 1, PIXELS) * generator.normal() * 0.15
-    slope = 1 + slope[:, None] + np.linspace(-1, 1, PIXELS) * generator.normal() * 0.15
+    slope = np.linspace(-1, 1, LAYER_PIXELS) * generator.normal() * 0.15
+    slope = 1 + slope[:, None] + np.linspace(-1, 1, LAYER_PIXELS) * generator.normal() * 0.15
     return np.clip(surface * slope[..., None], 0, 255).astype(np.float32)
 
 
@@ -317,19 +324,20 @@ def _spread(patch: np.ndarray, generator: np.random.Generator, scale: tuple[floa
     """A patch turned, enlarged and continued over the crop, float32."""
     side = patch.shape[0]
     turn = cv2.getRotationMatrix2D((side / 2, side / 2), generator.uniform(0, 360), generator.uniform(*scale))
-    turn[:, 2] += (PIXELS - side) / 2
-    size = (PIXELS, PIXELS)
+    turn[:, 2] += (LAYER_PIXELS - side) / 2
+    size = (LAYER_PIXELS, LAYER_PIXELS)
     return cv2.warpAffine(patch, turn, size, borderMode=cv2.BORDER_REFLECT_101).astype(np.float32)
 
 
 def _rounded(mask: np.ndarray, radius: float, light: np.ndarray, depth: float = 0.28) -> np.ndarray:
-    """Shading (PIXELS, PIXELS) of a mask (PIXELS, PIXELS) uint8 that bulges towards the camera."""
+    """Shading (P, P) of a mask (P, P) uint8 that bulges towards the camera."""
     inside = cv2.distanceTransform((mask > 127).astype(np.uint8), cv2.DIST_L2, 3) / max(radius, 1.0)
     inside = np.minimum(inside, 1)
     height = cv2.GaussianBlur(np.sqrt(inside * (2 - inside)), (0, 0), 1.2)
     x, y = cv2.Sobel(height, cv2.CV_32F, 1, 0, scale=0.125), cv2.Sobel(height, cv2.CV_32F, 0, 1, scale=0.125)
     steep = np.tanh(radius * 0.5 * (x * light[0] + y * light[1]))
-    return np.clip(1 - depth * (1 - height) + 0.6 * steep, 0.3, 1.4)
+    shade: np.ndarray = np.clip(1 - depth * (1 - height) + 0.6 * steep, 0.3, 1.4)
+    return shade
 
 
 def _lit(texture: np.ndarray, mask: np.ndarray, radius: float, light: np.ndarray) -> np.ndarray:
@@ -345,7 +353,8 @@ def _motion(generator: np.random.Generator) -> np.ndarray:
     a = _unit(generator.uniform(0, np.pi)) * middle
     start, end = (np.round(middle + sign * a).astype(int).tolist() for sign in (-1, 1))
     cv2.line(kernel, start, end, 1.0)
-    return kernel / kernel.sum()
+    normed: np.ndarray = kernel / kernel.sum()
+    return normed
 
 
 def _blurred(layer: Layer, kernel: np.ndarray) -> Layer:
@@ -356,7 +365,7 @@ def _blurred(layer: Layer, kernel: np.ndarray) -> Layer:
 
 def _target(generator: np.random.Generator, spread: float = 26.0) -> np.ndarray:
     """A place near the mouth (2,)."""
-    return PIXELS / 2 + generator.normal(size=2) * spread
+    return LAYER_PIXELS / 2 + generator.normal(size=2) * spread
 
 
 def _unit(angle: float) -> np.ndarray:

@@ -24,8 +24,8 @@ import numpy as np
 
 from talkface.data.arrays import packed_arrays
 from talkface.data.faces import CLEAR, Portrait, portraits
+from talkface.data.manifest import Item, Manifest, Track
 from talkface.data.meshes import MeshCodec
-from talkface.data.prepare import Item, Manifest, Track
 from talkface.errors import InvalidOption
 from talkface.face import topology as tp
 from talkface.face.crop import face_unit
@@ -148,7 +148,7 @@ def pack(prepared: Path, target: Path, contents: Contents, wheels: Iterable[Path
 
 def dev_people(items: list[Item]) -> set[str]:
     """Some of the people of the training clips, by their names; not those who have very many of the clips."""
-    counts = Counter(item.corpus + item.speaker for item in items if item.split == "train")
+    counts = Counter(item.person for item in items if item.split == "train")
     few = _MOST_OF_DEV * counts.total()
     return {
         name for name, count in counts.items() if count <= few and zlib.crc32(name.encode()) % _ONE_IN == 0
@@ -159,7 +159,7 @@ def _with_dev(manifest: Manifest) -> Manifest:
     items = [item for item in manifest.items if item.split != "val"]
     if manifest.choosing != "dev":
         people = dev_people(items)
-        items = [replace(i, split="dev") if i.corpus + i.speaker in people else i for i in items]
+        items = [replace(i, split="dev") if i.person in people else i for i in items]
     return replace(manifest, items=items)
 
 
@@ -167,7 +167,7 @@ def _chosen(manifest: Manifest, contents: Contents) -> Iterator[tuple[Item, Trac
     """Clips that are wanted, and the stretch of each that is."""
     left = Counter[str]()
     for item in manifest.items if contents.clips else ():
-        person = item.corpus + item.speaker
+        person = item.person
         wanted = item.has_video and item.usable and (item.has_speech or contents.silent)
         if not wanted or left[person] >= contents.of_one:
             continue
@@ -191,7 +191,7 @@ def _album(whole: Manifest, manifest: Manifest) -> Iterator[Portrait]:
     on the LDM is chosen by these. Where there is no split "dev", some people become it.
     """
     album = [p for p in portraits(whole) if p.split != "val" and p.sharpness >= CLEAR]
-    apart = {i.corpus + i.speaker for i in manifest.items if i.split == "dev"}
+    apart = {i.person for i in manifest.items if i.split == "dev"}
     if not any(portrait.split == "dev" for portrait in album):
         apart |= {p.person for p in album if zlib.crc32(p.person.encode()) % _ONE_IN == 0}
         album = [replace(p, split="dev") if p.person in apart else p for p in album]
@@ -227,14 +227,14 @@ def _add_clip(
 
 
 @dataclass(frozen=True)
-class _Window:
+class _Cutout:
     """A part of a clip's pictures: left, top, right, bottom in their pixels; its own (width, height)."""
 
     box: tuple[int, int, int, int]
     size: tuple[int, int]
 
     @classmethod
-    def around(cls, points: np.ndarray, contents: Contents, size: tuple[int, int]) -> "_Window":
+    def around(cls, points: np.ndarray, contents: Contents, size: tuple[int, int]) -> "_Cutout":
         """Room for every frame's face in pictures of a size, at the density that is wanted or their own."""
         unit = float(np.median([face_unit(mesh) for mesh in points]))
         scale = min(1.0, contents.density / unit)
@@ -261,25 +261,25 @@ class _Window:
 def _encode_video(
     manifest: Manifest, item: Item, track: Track, contents: Contents
 ) -> tuple[bytes, np.ndarray]:
-    """H.264 of the stretch's frames through a window, and the meshes in its pixels."""
+    """H.264 of the stretch's frames through a cutout, and the meshes in its pixels."""
     import av
 
     first, last = int(track.frames[0]), int(track.frames[-1])
-    file, window = io.BytesIO(), None
+    file, cutout = io.BytesIO(), None
     with av.open(file, "w", format="mp4", options={"fflags": "+bitexact"}) as container:
         for _, image in manifest.frames(item, range(first, last + 1)):
-            if window is None:
-                window = _Window.around(track.points, contents, image.shape[1::-1])
+            if cutout is None:
+                cutout = _Cutout.around(track.points, contents, image.shape[1::-1])
                 stream = container.add_stream("libx264", rate=25)
-                stream.width, stream.height, stream.pix_fmt = *window.size, "yuv420p"
+                stream.width, stream.height, stream.pix_fmt = *cutout.size, "yuv420p"
                 # Bytes are not to depend on how many processors there are, nor, as x264's with B-frames do
                 # where there is AVX-512, on what lies in memory.
                 stream.options = {"crf": str(_CRF), "preset": "medium", "threads": "1", "bf": "0"}
-            planes = np.asarray(cv2.cvtColor(window.cut(image), cv2.COLOR_RGB2YUV_I420), np.uint8)
+            planes = np.asarray(cv2.cvtColor(cutout.cut(image), cv2.COLOR_RGB2YUV_I420), np.uint8)
             container.mux(stream.encode(av.VideoFrame.from_ndarray(planes, format="yuv420p")))
         container.mux(stream.encode())
-    assert window is not None  # a track has frames
-    return file.getvalue(), window.moved(track.points)
+    assert cutout is not None  # a track has frames
+    return file.getvalue(), cutout.moved(track.points)
 
 
 def _encode_audio(audio: np.ndarray) -> bytes:
@@ -297,10 +297,10 @@ def _encode_audio(audio: np.ndarray) -> bytes:
 
 
 def _add_portraits(parcel: zipfile.ZipFile, whole: Manifest, album: list[Portrait], codec: MeshCodec) -> None:
-    from talkface.data.attributes import described, looks
+    from talkface.data.attributes import portrait_attributes, portrait_descriptions
 
-    looks(whole, portraits(whole))  # what is kept of them is of all of them
-    known = described(whole, album)
+    portrait_descriptions(whole, portraits(whole))  # what is kept of them is of all of them
+    known = portrait_attributes(whole, album)
     columns = [
         {
             "key": portrait.key,

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from talkface.data.faces import Portrait, portraits
-from talkface.data.prepare import Item, Manifest
+from talkface.data.manifest import Item, Manifest
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class VoiceAndFace:
     @property
     def person(self) -> str:
         """Whose they are."""
-        return self.item.corpus + self.item.speaker
+        return self.item.person
 
 
 def voices_with_faces(manifest: Manifest) -> Iterator[VoiceAndFace]:

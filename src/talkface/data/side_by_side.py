@@ -1,4 +1,4 @@
-"""Work on many items at once, where there are processors for it; results come in the items' order."""
+"""Work on many items in several processes, where there are processors for it; results keep their order."""
 
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -15,7 +15,7 @@ _FEW, _MOST = 4, 32  # processors: with fewer, processes of their own cost more 
 def side_by_side(
     function: Callable[[Item], Result], items: Sequence[Item], workers: int | None = None
 ) -> Iterator[Result]:
-    """What a function makes of each item, in order.
+    """Results of a function for each item, in order.
 
     Args:
         function: must not touch a GPU; what it changes is lost.
@@ -32,13 +32,13 @@ def side_by_side(
 
 
 FORKED: dict[str, Any] = {"batch_size": None, "multiprocessing_context": "fork"}
-"""Of a loader whose processes share what its data set has loaded."""
+"""Arguments of a loader whose processes share what its data set has loaded."""
 
 
 def forked(loader: DataLoader[Any]) -> Iterator[Any]:
-    """Begin with a loader, whose processes find OpenCV without threads.
+    """Start a loader's processes while OpenCV has no threads.
 
-    A process that is forked has no threads but one, and waits for ever for OpenCV's others.
+    A forked process has one thread only and would wait for OpenCV's others for ever.
     """
     import cv2
 
@@ -57,7 +57,7 @@ class _Made(Dataset[Any]):
     def __len__(self) -> int:
         return len(self.items)
 
-    def __getitem__(self, index: int) -> Any:
+    def __getitem__(self, index: int) -> Any:  # noqa: ANN401 - whatever the function makes
         return self.function(self.items[index])
 
 

@@ -1,4 +1,4 @@
-"""A pack made a prepared folder again, on a machine that has torch and OpenCV and little else."""
+"""Unpacks a pack into a prepared folder, on a machine that has torch and OpenCV and little else."""
 
 import json
 import zipfile
@@ -9,9 +9,9 @@ import numpy as np
 
 from talkface.data.arrays import unpacked_arrays
 from talkface.data.faces import Portrait, keep
+from talkface.data.manifest import Item, Manifest
 from talkface.data.meshes import MeshCodec
 from talkface.data.pack import DESCRIBED, IMAGES, MESHES, SYNC, TABLE
-from talkface.data.prepare import Item, Manifest
 from talkface.errors import InvalidOption
 from talkface.hub import WEIGHTS
 
@@ -19,13 +19,13 @@ _RATE, _PER_FEATURE = 16_000, 320
 
 
 def unpack(source: Path, folder: Path, only: str | None = None, most: int = 0) -> None:
-    """Make a prepared folder, ``weights/`` and ``wheels/`` of a pack.
+    """Write a prepared folder, ``weights/`` and ``wheels/`` from a pack.
 
     Args:
         source: the pack.
         folder: empty, or not there.
-        only: a split that is wanted whole; of others, ``most`` clips and portraits are.
-        most: see there.
+        only: a split that is wanted whole; None for all splits.
+        most: at most so many clips and portraits of the other splits.
     """
     folder.mkdir(parents=True, exist_ok=True)
     if not zipfile.is_zipfile(source):
@@ -92,7 +92,8 @@ def samples_without_av(path: Path) -> np.ndarray:
 
 
 def _whole(samples: np.ndarray) -> np.ndarray:
-    return (np.clip(samples, -1, 1) * 32767).astype(np.int16)
+    whole: np.ndarray = (np.clip(samples, -1, 1) * 32767).astype(np.int16)
+    return whole
 
 
 def _unpack_portraits(

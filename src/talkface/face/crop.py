@@ -10,7 +10,14 @@ from talkface.face import topology as tp
 
 @dataclass(frozen=True)
 class Part:
-    """A square region of the face. ``side`` is in inter-ocular distances, ``pixels`` the crop's side."""
+    """A square region of the face.
+
+    Attributes:
+        name: in messages.
+        code: number by which networks are told which part it is.
+        side: inter-ocular distances.
+        pixels: side of the crop.
+    """
 
     name: str
     code: int
@@ -30,7 +37,7 @@ def parts(pixels: int) -> tuple[Part, ...]:
 
 
 def fineness(pixels: int) -> int:
-    """Whole times, rounded up, that a mouth's crop of ``pixels`` is as fine as :data:`MOUTH`; at least 1."""
+    """How many times finer than :data:`MOUTH` a mouth's crop of ``pixels`` is, rounded up; at least 1."""
     return max(1, -(-pixels // MOUTH.pixels))
 
 
@@ -43,15 +50,18 @@ def face_unit(points: np.ndarray) -> float:
 
 def part_center(points: np.ndarray, part: Part) -> np.ndarray:
     """Middle (x, y) of a part in pixels."""
+    center: np.ndarray
     if part.code == MOUTH.code:  # of whatever size
         corners = points[list(tp.MOUTH_CORNERS), :2].mean(0)
-        axis = _down(points)
-        return corners + 0.1 * face_unit(points) * axis
-    ring = tp.RIGHT_EYE if part.code == RIGHT_EYE.code else tp.LEFT_EYE
-    return points[ring[[0, 8]], :2].mean(0)
+        center = corners + 0.1 * face_unit(points) * down_axis(points)
+    else:
+        ring = tp.RIGHT_EYE if part.code == RIGHT_EYE.code else tp.LEFT_EYE
+        center = points[ring[[0, 8]], :2].mean(0)
+    return center
 
 
-def _down(points: np.ndarray) -> np.ndarray:
+def down_axis(points: np.ndarray) -> np.ndarray:
+    """Unit vector (2,) in the picture from the eyes towards the chin, across the line of the eyes."""
     axis = points[263, :2] - points[33, :2]
     axis = axis / max(float(np.linalg.norm(axis)), 1e-6)
     return np.array([-axis[1], axis[0]])
@@ -62,7 +72,7 @@ def part_matrix(points: np.ndarray, part: Part) -> np.ndarray:
 
     The subject's left eye is mirrored so that both eyes look alike to a network.
     """
-    down = _down(points)
+    down = down_axis(points)
     right = np.array([down[1], -down[0]])
     scale = part.pixels / (part.side * face_unit(points))
     linear = scale * np.stack([right, down])
@@ -75,13 +85,12 @@ def part_matrix(points: np.ndarray, part: Part) -> np.ndarray:
 def transform(points: np.ndarray, matrix: np.ndarray) -> np.ndarray:
     """Apply an affine map to the x, y of points (V, 3); depth is scaled alike."""
     scale = float(np.sqrt(abs(np.linalg.det(matrix[:, :2]))))
-    return np.concatenate([points[:, :2] @ matrix[:, :2].T + matrix[:, 2], points[:, 2:] * scale], 1).astype(
-        np.float32
-    )
+    flat = points[:, :2] @ matrix[:, :2].T + matrix[:, 2]
+    return np.concatenate([flat, points[:, 2:] * scale], 1).astype(np.float32)
 
 
 def cut(image: np.ndarray, matrix: np.ndarray, pixels: int) -> np.ndarray:
-    """Crop (pixels, pixels, C); shrinks by area where the picture is much finer than the crop."""
+    """Crop (pixels, pixels, C) of a picture; pixels are averaged where the picture is much finer."""
     step = 1 / max(float(np.sqrt(abs(np.linalg.det(matrix[:, :2])))), 1e-6)
     if step > 1.5:  # draw larger and average: warpAffine alone would alias
         factor = int(np.ceil(step))
@@ -106,10 +115,8 @@ def paste(image: np.ndarray, layer: np.ndarray, matrix: np.ndarray) -> None:
     """
     height, width = layer.shape[:2]
     inverse = cv2.invertAffineTransform(matrix)
-    corners = (
-        np.array([[0, 0], [width, 0], [0, height], [width, height]], np.float64) @ inverse[:, :2].T
-        + inverse[:, 2]
-    )
+    corners = np.array([[0, 0], [width, 0], [0, height], [width, height]], np.float64)
+    corners = corners @ inverse[:, :2].T + inverse[:, 2]
     low = np.maximum(np.floor(corners.min(0)).astype(int), 0)
     high = np.minimum(np.ceil(corners.max(0)).astype(int) + 1, image.shape[1::-1])
     if (high <= low).any():

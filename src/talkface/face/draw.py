@@ -1,4 +1,4 @@
-"""What a mesh says about a picture, drawn as maps for networks."""
+"""Maps of a mesh and of its warp, as networks see them."""
 
 import cv2
 import numpy as np
@@ -11,7 +11,7 @@ MESH_CHANNELS, MESH_PIXELS = 6, 128
 
 
 def mesh_maps(warp: MeshWarp, field: WarpField, source: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """What the mesh says about each cell of a field, (7, h, w) float32.
+    """Maps of the target mesh at each cell of a warp field, (7, h, w) float32.
 
     Channels: normal x, y, z; inside the lips; inside an eye; log stretch of the warp; on the face.
     """

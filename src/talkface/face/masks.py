@@ -4,7 +4,8 @@ import cv2
 import numpy as np
 
 from talkface.face import topology as tp
-from talkface.face.crop import face_unit
+from talkface.face.crop import down_axis, face_unit
+from talkface.face.ramp import smoothstep
 
 # The oval from ear to ear along the jaw, and the line back beneath the nose.
 _JAW = np.array(
@@ -21,7 +22,7 @@ def lower_face_outline(points: np.ndarray) -> np.ndarray:
     center = (oval.max(0) + oval.min(0)) / 2
     jaw = points[_JAW, :2]
     # Sideways there is little room, below the chin the neck moves too.
-    low = np.clip((jaw - center) @ _down(points) / max(np.ptp(oval[:, 1]), 1.0) * 2, 0, 1)[:, None]
+    low = np.clip((jaw - center) @ down_axis(points) / max(np.ptp(oval[:, 1]), 1.0) * 2, 0, 1)[:, None]
     return np.concatenate([jaw + _BEYOND * low * (jaw - center), points[_NOSE_LINE[1:-1], :2]])
 
 
@@ -38,8 +39,7 @@ def lower_face_mask(points: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     cv2.fillPoly(mask, [np.round((outline - low) * 16).astype(np.int32)], 1, cv2.LINE_8, 4)
     inside = cv2.distanceTransform(mask, cv2.DIST_L2, 3)
     inside = inside[-low[1] : size[1] - low[1], -low[0] : size[0] - low[0]]
-    ramp = np.clip(inside / max(_SOFT * face_unit(points), 1.0), 0.0, 1.0)
-    return (ramp * ramp * (3 - 2 * ramp)).astype(np.float32)
+    return smoothstep(inside / max(_SOFT * face_unit(points), 1.0)).astype(np.float32)
 
 
 def around_lips(points: np.ndarray, size: tuple[int, int], margin: float) -> np.ndarray:
@@ -48,8 +48,7 @@ def around_lips(points: np.ndarray, size: tuple[int, int], margin: float) -> np.
     hull = cv2.convexHull(np.round(points[tp.LIPS_OUTER, :2] * 16).astype(np.int32))
     cv2.fillConvexPoly(mask, hull, 1, cv2.LINE_8, 4)
     away = cv2.distanceTransform(1 - mask, cv2.DIST_L2, 3)
-    ramp = np.clip((2 * margin - away) / margin, 0.0, 1.0)
-    return (ramp * ramp * (3 - 2 * ramp)).astype(np.float32)
+    return smoothstep((2 * margin - away) / margin).astype(np.float32)
 
 
 def face_mask(points: np.ndarray, size: tuple[int, int], grow: float = 1.12, soft: float = 0.1) -> np.ndarray:
@@ -66,14 +65,4 @@ def face_mask(points: np.ndarray, size: tuple[int, int], grow: float = 1.12, sof
     outline = np.round((center + grow * (oval - center)) * 16).astype(np.int32)
     mask = cv2.fillPoly(np.zeros((size[1], size[0]), np.uint8), [outline], 1, cv2.LINE_8, 4)
     inside = cv2.distanceTransform(mask, cv2.DIST_L2, 3)
-    ramp = np.clip(inside / max(soft * face_unit(points), 1.0), 0.0, 1.0)
-    return (ramp * ramp * (3 - 2 * ramp)).astype(np.float32)
-
-
-def _down(points: np.ndarray) -> np.ndarray:
-    axis = points[263, :2] - points[33, :2]
-    axis = axis / max(float(np.linalg.norm(axis)), 1e-6)
-    return np.array([-axis[1], axis[0]])
-
-
-__all__ = ["around_lips", "face_mask", "lower_face_mask", "lower_face_outline"]
+    return smoothstep(inside / max(soft * face_unit(points), 1.0)).astype(np.float32)

@@ -13,13 +13,13 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from talkface.face import topology as tp
+from talkface.face.arrays import load_arrays, state_of
 from talkface.face.motion import FaceMotion
+from talkface.face.ramp import smoothstep
 from talkface.face.warp import MeshWarp, triangulate
-from talkface.hub import load_pretrained
 
 DEPTH_WEIGHT = 0.3  # depth from the tracker is a guess: it counts less than what is seen
 _IRIS_SLICES = (slice(468, 473), slice(473, 478))
-_EYE_MIDDLES = ((33, 133), (263, 362))
 
 
 @dataclass(frozen=True)
@@ -30,14 +30,24 @@ class Pose:
     scale: np.ndarray
     translation: np.ndarray
 
+    @property
+    def rotation_vectors(self) -> np.ndarray:
+        """Rotations as vectors (T, 3) in radians, float32: 0 faces the camera."""
+        vectors: np.ndarray = Rotation.from_matrix(self.rotation).as_rotvec()
+        return vectors.astype(np.float32)
+
     def apply(self, canonical: np.ndarray) -> np.ndarray:
         """Canonical vertices (T, V, 3) or (V, 3) to pixels (T, V, 3)."""
         turned = canonical @ self.rotation.swapaxes(-1, -2)
-        return turned * self.scale[:, None, None] + self.translation[:, None]
+        posed: np.ndarray = turned * self.scale[:, None, None] + self.translation[:, None]
+        return posed
 
     def invert(self, points: np.ndarray) -> np.ndarray:
         """Pixels (T, V, 3) to the canonical frame."""
-        return ((points - self.translation[:, None]) / self.scale[:, None, None]) @ self.rotation
+        canonical: np.ndarray = (
+            (points - self.translation[:, None]) / self.scale[:, None, None]
+        ) @ self.rotation
+        return canonical
 
 
 def estimate_pose(points: np.ndarray, shape: np.ndarray) -> Pose:
@@ -61,7 +71,7 @@ class FaceFit:
     Attributes:
         alpha: (I,) identity coefficients, shared by all frames.
         neutral: (478, 3) this person's own canonical mesh at rest, mouth closed, eyes open, looking ahead.
-        motion: the coefficients over time.
+        motion: the coefficients over time, relative to a face that faces the camera and looks ahead.
         pose: weak perspective of each frame in pixels.
         residual: (T, 478, 3) what the coefficients do not explain, canonical units.
         error: mean distance in pixels over inter-ocular distance between the mesh and alpha's own face.
@@ -89,12 +99,14 @@ class Eyelids:
 
     def openness(self, beta_upper: np.ndarray) -> np.ndarray:
         """Lid gap over its value at rest, (T,): 1 is open, 0 closed."""
-        return 1 + beta_upper @ self.gap / self.open_gap
+        openness: np.ndarray = 1 + beta_upper @ self.gap / self.open_gap
+        return openness
 
     def complete(self, openness: np.ndarray) -> np.ndarray:
         """A lid that is more than half way down goes all the way: openness (T,) in and out."""
-        closing = np.clip((0.75 - openness) / 0.35, 0.0, 1.0)
-        return np.clip(openness, 0.0, 1.15) * (1 - closing * closing * (3 - 2 * closing))
+        closing = smoothstep((0.75 - openness) / 0.35)
+        completed: np.ndarray = np.clip(openness, 0.0, 1.15) * (1 - closing)
+        return completed
 
     def with_openness(
         self, beta_upper: np.ndarray, openness: np.ndarray, expression: float = 1.0
@@ -103,7 +115,8 @@ class Eyelids:
         direction = self.gap / np.square(self.gap).sum()
         rest = beta_upper - (beta_upper @ self.gap)[:, None] * direction
         lids = ((openness - 1) * self.open_gap)[:, None] * direction
-        return (expression * rest + lids).astype(np.float32)
+        upper: np.ndarray = (expression * rest + lids).astype(np.float32)
+        return upper
 
 
 class FaceModel:
@@ -131,21 +144,18 @@ class FaceModel:
     @classmethod
     def from_pretrained(cls, name_or_path: str = "face") -> "FaceModel":
         """Load the shipped model, or one from a directory or hub id."""
-        _, state = load_pretrained(name_or_path)
-        return cls(**{name: tensor.numpy() for name, tensor in state.items()})
+        return cls(**load_arrays(name_or_path))
 
     def state(self) -> dict[str, torch.Tensor]:
         """Tensors to save."""
-        names = ("mean", "identity", "mouth", "upper", "opening")
-        return {name: torch.from_numpy(np.ascontiguousarray(getattr(self, name))) for name in names}
+        return state_of(self, ("mean", "identity", "mouth", "upper", "opening"))
 
     # -- synthesis -------------------------------------------------------------------------------
 
     def expression(self, motion: FaceMotion) -> np.ndarray:
         """Canonical displacement (T, 478, 3) of mouth, upper face and irises from the neutral face."""
-        moved = np.tensordot(motion.beta_mouth, self.mouth, 1) + np.tensordot(
-            motion.beta_upper, self.upper, 1
-        )
+        moved = np.tensordot(motion.beta_mouth, self.mouth, 1)
+        moved = moved + np.tensordot(motion.beta_upper, self.upper, 1)
         for eye, part in enumerate(_IRIS_SLICES):
             moved[:, part, :2] += motion.gaze[:, None, 2 * eye : 2 * eye + 2]
         return moved.astype(np.float32)
@@ -190,13 +200,13 @@ class FaceModel:
             shape = neutral
         displacement = canonical - neutral
         gaze = np.concatenate([_gaze(canonical, eye) for eye in (0, 1)], axis=1)
+        place, size = pose.translation[:, :2], np.median(pose.scale)
         motion = FaceMotion(
             beta_mouth=self.project_mouth(displacement),
             beta_upper=self.project_upper(displacement),
-            rotation=Rotation.from_matrix(pose.rotation).as_rotvec().astype(np.float32),
-            translation=(pose.translation[:, :2] - np.median(pose.translation[:, :2], 0))
-            / np.median(pose.scale),
-            scale=(pose.scale / np.median(pose.scale))[:, None],
+            rotation=pose.rotation_vectors,
+            translation=(place - np.median(place, 0)) / size,
+            scale=(pose.scale / size)[:, None],
             gaze=gaze.astype(np.float32),
             fps=fps,
         )
@@ -210,11 +220,8 @@ class FaceModel:
         """The face at rest, (478, 3)."""
         if len(canonical) >= 25:
             return clip_neutral(canonical, self.mean)
-        displacement = (
-            canonical
-            - self.mean
-            - np.tensordot(_solve(self._identity_solver, canonical - self.mean), self.identity, 1)
-        )
+        alpha = _solve(self._identity_solver, canonical - self.mean)
+        displacement = canonical - self.mean - np.tensordot(alpha, self.identity, 1)
         at_rest = canonical - np.tensordot(self.project_mouth(displacement), self.mouth, 1)
         neutral = self._closed(at_rest.mean(0))
         return _look_ahead(neutral)
@@ -228,12 +235,14 @@ class FaceModel:
         rest = np.zeros_like(face)
         rest[tp.LIPS_INNER_LOWER, 1] = rest[tp.LIPS_INNER_UPPER, 1] = _lip_gaps(face) / 2
         rest[tp.LIPS_INNER_LOWER, 1] *= -1
-        return (face + rest).astype(np.float32)
+        closed: np.ndarray = (face + rest).astype(np.float32)
+        return closed
 
 
 def _lip_gaps(points: np.ndarray) -> np.ndarray:
     """Vertical gaps (..., 9) between the inner lips of (..., 478, 3)."""
-    return points[..., tp.LIPS_INNER_LOWER, 1] - points[..., tp.LIPS_INNER_UPPER, 1]
+    gaps: np.ndarray = points[..., tp.LIPS_INNER_LOWER, 1] - points[..., tp.LIPS_INNER_UPPER, 1]
+    return gaps
 
 
 def clip_neutral(canonical: np.ndarray, mean: np.ndarray, closed: float = 0.15) -> np.ndarray:
@@ -246,8 +255,9 @@ def clip_neutral(canonical: np.ndarray, mean: np.ndarray, closed: float = 0.15) 
 
 
 def _gaze(canonical: np.ndarray, eye: int) -> np.ndarray:
-    middle = canonical[:, _EYE_MIDDLES[eye], :2].mean(1)
-    return canonical[:, tp.IRIS_CENTERS[eye], :2] - middle
+    middle = canonical[:, tp.EYE_CORNERS[eye], :2].mean(1)
+    gaze: np.ndarray = canonical[:, tp.IRIS_CENTERS[eye], :2] - middle
+    return gaze
 
 
 def _look_ahead(neutral: np.ndarray) -> np.ndarray:
@@ -261,8 +271,7 @@ def _look_ahead(neutral: np.ndarray) -> np.ndarray:
 def mouth_weight(mean: np.ndarray) -> np.ndarray:
     """How much each vertex of ``mean`` (478, 3) is the mouth's, (478,): 0 above the nose, 1 below it."""
     top, bottom = mean[5, 1], mean[2, 1]
-    x = np.clip((mean[:, 1] - top) / (bottom - top), 0.0, 1.0)
-    return (x * x * (3 - 2 * x)).astype(np.float32)
+    return smoothstep((mean[:, 1] - top) / (bottom - top)).astype(np.float32)
 
 
 def _solver(basis: np.ndarray, ridge: float) -> np.ndarray:
@@ -274,7 +283,8 @@ def _solver(basis: np.ndarray, ridge: float) -> np.ndarray:
     flat = (basis * weight).reshape(len(basis), -1).astype(np.float64)
     gram = flat @ flat.T
     gram += ridge * np.trace(gram) / len(gram) * np.eye(len(gram))
-    return (np.linalg.solve(gram, flat).reshape(basis.shape) * weight).astype(np.float32)
+    solver: np.ndarray = (np.linalg.solve(gram, flat).reshape(basis.shape) * weight).astype(np.float32)
+    return solver
 
 
 def _solve(solver: np.ndarray, displacement: np.ndarray) -> np.ndarray:

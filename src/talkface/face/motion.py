@@ -1,28 +1,42 @@
 """FaceMotion: how a face moves over time, in coefficients. Systems talk to renderers through it."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
 from scipy.spatial.transform import Rotation, Slerp
 
-_WIDTHS = {"rotation": 3, "translation": 2, "scale": 1, "gaze": 4}
+from talkface.face.coefficients import GAZE, POSE_AND_GAZE, ROTATION, SCALE, TRANSLATION
+
+_WIDTHS = {"rotation": ROTATION, "translation": TRANSLATION, "scale": SCALE, "gaze": GAZE}
+_NON_LIP = ("beta_upper", *_WIDTHS)  # the order of the columns of deviations
 
 
 @dataclass(frozen=True)
 class FaceMotion:
-    """Motion of one face, relative to a neutral face in a reference position.
+    """Motion of one face, relative to a reference: everything says how far a frame is from it.
+
+    There are two references, and :meth:`relative_to_camera` leads from the first to the second:
+
+    * *A portrait*: its pose, place, size and gaze. Performances are relative to it (speech to motion, motion
+      files, the verbs): a rotation of 0 leaves the head as the portrait shows it.
+    * *A face that faces the camera and looks ahead*, at the median place and of the median size of a clip.
+      What is measured in pictures is relative to it (:class:`~talkface.face.model.FaceFit`).
+
+    A frame's rotation matrix is R(rotation) R_reference, where R_reference is the identity for a face that
+    faces the camera.
 
     Attributes:
         beta_mouth: (T, M) coefficients of lips, jaw and cheeks; 0 is a closed mouth at rest.
         beta_upper: (T, U) coefficients of eyelids, brows and forehead; 0 is at rest, eyes open.
-        rotation: (T, 3) rotation vector in radians (x: pitch, y: yaw, z: roll), absolute: 0 faces the camera.
+        rotation: (T, 3) rotation vector from the reference's pose, radians, about the camera's axes
+            (x: pitch, y: yaw, z: roll).
         translation: (T, 2) displacement from the reference in inter-ocular distances (x right, y down).
         scale: (T, 1) size over the reference's, about 1.
-        gaze: (T, 4) iris displacement from the eye's middle, right x, y then left x, y, inter-ocular
-            distances.
+        gaze: (T, 4) displacement of the irises from the reference's, right x, y, then left x, y, in
+            inter-ocular distances; from the eyes' middles where the reference looks ahead.
         fps: frames per second.
     """
 
@@ -46,7 +60,7 @@ class FaceMotion:
     def __getitem__(self, part: slice) -> "FaceMotion":
         return self._map(lambda array: array[part])
 
-    def _map(self, function) -> "FaceMotion":
+    def _map(self, function: Callable[[np.ndarray], np.ndarray]) -> "FaceMotion":
         return FaceMotion(**{name: function(getattr(self, name)) for name in _ARRAYS}, fps=self.fps)
 
     @classmethod
@@ -68,6 +82,33 @@ class FaceMotion:
         rotation = Slerp(own, Rotation.from_rotvec(self.rotation))(clipped).as_rotvec()
         return replace(moved, rotation=rotation.astype(np.float32))
 
+    def rotation_matrices(self) -> np.ndarray:
+        """R(rotation) of each frame, (T, 3, 3) float64."""
+        matrices: np.ndarray = Rotation.from_rotvec(self.rotation).as_matrix()
+        return matrices
+
+    def relative_to_camera(self, rotation: np.ndarray, gaze: np.ndarray) -> "FaceMotion":
+        """Motion relative to a portrait as motion relative to a face that faces the camera and looks ahead.
+
+        Translation and scale stay relative to the portrait's.
+
+        Args:
+            rotation: (3, 3) the portrait's own.
+            gaze: (1, 4) the portrait's own.
+        """
+        turned = Rotation.from_rotvec(self.rotation) * Rotation.from_matrix(rotation)
+        return replace(self, rotation=turned.as_rotvec().astype(np.float32), gaze=self.gaze + gaze)
+
+    def deviations(self) -> np.ndarray:
+        """All but the lips as differences from their median over time, (T, U + 10) float32.
+
+        Columns are beta_upper, rotation, translation, scale and gaze. Rotation vectors are subtracted as
+        numbers, which is close to a relative rotation for the small turns of somebody who talks.
+        """
+        stacked = np.concatenate([getattr(self, name) for name in _NON_LIP], 1)
+        differences: np.ndarray = (stacked - np.median(stacked, 0)).astype(np.float32)
+        return differences
+
     def to_json(self, path: str | Path) -> None:
         """Write the coefficients as JSON, 5 decimals."""
         data = {name: np.round(getattr(self, name).astype(float), 5).tolist() for name in _ARRAYS}
@@ -79,6 +120,12 @@ class FaceMotion:
         data = json.loads(Path(path).read_text())
         arrays = {name: np.array(data[name], np.float32).reshape(len(data["scale"]), -1) for name in _ARRAYS}
         return cls(**arrays, fps=float(data["fps"]))
+
+
+def split_deviations(stacked: np.ndarray) -> dict[str, np.ndarray]:
+    """The columns (T, U + 10) of :meth:`FaceMotion.deviations` by the names of what they are."""
+    widths = [stacked.shape[1] - POSE_AND_GAZE, ROTATION, TRANSLATION, SCALE]
+    return dict(zip(_NON_LIP, np.split(stacked, np.cumsum(widths), axis=1), strict=True))
 
 
 _ARRAYS = tuple(field.name for field in fields(FaceMotion) if field.name != "fps")

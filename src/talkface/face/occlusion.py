@@ -1,7 +1,7 @@
-"""What lies in front of a mouth: hands, microphones, cups, captions. There the original pixels are kept.
+"""What covers a mouth: hands, microphones, cups, captions. There the original pixels are kept.
 
-A small network compares the mouth of a frame with the same person's mouth of another frame, laid along the
-same mesh. :class:`OcclusionFinder` follows one person through a video and makes a mask that does not flicker.
+A small network compares the mouth of a frame with the same person's mouth in another frame, warped to the
+same mesh. :class:`OcclusionFinder` goes through a video of one person and makes masks that do not flicker.
 """
 
 from collections.abc import Iterator, Sequence
@@ -23,7 +23,8 @@ from talkface.hub import build_pretrained
 from talkface.nn.blocks import PixelShuffle, ResidualBlock
 from talkface.nn.threads import shared_cores
 
-PIXELS = 64  # side of what the network looks at
+MASK_PIXELS = 64
+"""Side M of the crops that the network sees and of its masks."""
 _GAIN = (0.5, 2.0)  # of a reference's light
 # A pixel is covered above the first probability; above the second where it was covered in the last frame.
 _ENTERS, _STAYS = 0.5, 0.35
@@ -51,7 +52,7 @@ class Seen(Protocol):
 
 @dataclass(frozen=True)
 class MouthView:
-    """A mouth at the network's resolution: crop (PIXELS, PIXELS, 3) uint8, mesh with ring (VERTICES, 3)."""
+    """A mouth at the network's resolution: crop (M, M, 3) uint8, mesh with ring (VERTICES, 3)."""
 
     crop: np.ndarray
     points: np.ndarray
@@ -60,46 +61,47 @@ class MouthView:
     def of(cls, image: np.ndarray, points: np.ndarray) -> "MouthView":
         """Cut the mouth of a face (478, 3), pixels, out of a picture (H, W, 3) uint8."""
         matrix = crop_matrix(points)
-        return cls(cut(image, matrix, PIXELS), transform(with_ring(points), matrix))
+        return cls(cut(image, matrix, MASK_PIXELS), transform(with_ring(points), matrix))
 
     @classmethod
     def small(cls, seen: Seen) -> "MouthView":
         """The same mouth at the network's resolution."""
-        scale = PIXELS / seen.crop.shape[0]
+        scale = MASK_PIXELS / seen.crop.shape[0]
         points = (seen.points * scale).astype(np.float32)
         points[:, :2] += (scale - 1) / 2
-        return cls(cv2.resize(seen.crop, (PIXELS, PIXELS), interpolation=cv2.INTER_AREA), points)
+        return cls(cv2.resize(seen.crop, (MASK_PIXELS, MASK_PIXELS), interpolation=cv2.INTER_AREA), points)
 
 
 def crop_matrix(points: np.ndarray) -> np.ndarray:
     """Affine map (2, 3) from picture to mask pixels for a face (478, 3)."""
-    scale = PIXELS / MOUTH.pixels
+    scale = MASK_PIXELS / MOUTH.pixels
     matrix = part_matrix(points, MOUTH) * scale
     matrix[:, 2] += (scale - 1) / 2
     return matrix
 
 
 def compare(warp: MeshWarp, view: MouthView, reference: MouthView) -> tuple[np.ndarray, np.ndarray]:
-    """The reference laid along the frame's mesh, and what the mesh says.
+    """The reference warped to the frame's mesh, and maps of that warp.
 
     Returns:
-        seed (PIXELS, PIXELS, 3) uint8, and maps (MAP_CHANNELS, PIXELS, PIXELS) float32.
+        seed (M, M, 3) uint8, and maps (MAP_CHANNELS, M, M) float32.
     """
-    field = warp.field(reference.points, view.points, (PIXELS, PIXELS))
-    x, y = field.dense(PIXELS, PIXELS)
+    field = warp.field(reference.points, view.points, (MASK_PIXELS, MASK_PIXELS))
+    x, y = field.dense(MASK_PIXELS, MASK_PIXELS)
     seed = cv2.remap(reference.crop, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     return seed, mesh_maps(warp, field, reference.points, view.points)
 
 
 def network_input(crop: np.ndarray, seed: np.ndarray, maps: np.ndarray) -> np.ndarray:
-    """What the network is given, (9 + MAP_CHANNELS, PIXELS, PIXELS) float32.
+    """The network's input, (9 + MAP_CHANNELS, M, M) float32.
 
-    The seed is brought into the frame's light by the face's median, which a hand moves less than the mean.
+    The seed is scaled to the frame's brightness by the median over the face, which a hand moves less than the
+    mean.
 
     Args:
-        crop: (PIXELS, PIXELS, 3) uint8, the frame.
-        seed: (PIXELS, PIXELS, 3) uint8, the reference laid along its mesh.
-        maps: (MAP_CHANNELS, PIXELS, PIXELS).
+        crop: (M, M, 3) uint8, the frame.
+        seed: (M, M, 3) uint8, the reference warped to its mesh.
+        maps: (MAP_CHANNELS, M, M).
     """
     here, there = crop.astype(np.float32), seed.astype(np.float32)
     face = maps[6] > 0.5
@@ -160,7 +162,8 @@ class OcclusionNet(nn.Module):
         fine = self.stem(x)
         middle = self.down(fine)
         middle = self.middle(middle + _double(self.bottom(middle)))
-        return self.head(fine + _double(middle))
+        logits: Tensor = self.head(fine + _double(middle))
+        return logits
 
 
 def _double(x: Tensor) -> Tensor:
@@ -168,7 +171,7 @@ def _double(x: Tensor) -> Tensor:
 
 
 class OcclusionFinder:
-    """Follows what covers one person's mouth, frame after frame.
+    """Finds what covers one person's mouth in a video, frame after frame.
 
     Args:
         net: the network.
@@ -194,11 +197,13 @@ class OcclusionFinder:
 
     def forget(self) -> None:
         """Begin anew: after a cut, or when the person was away."""
-        self._before = np.zeros((PIXELS, PIXELS), np.float32)  # the last mask, hard where it was seen
-        self._suspected = np.zeros((PIXELS, PIXELS), bool)
+        self._before = np.zeros(
+            (MASK_PIXELS, MASK_PIXELS), np.float32
+        )  # the last mask, hard where it was seen
+        self._suspected = np.zeros((MASK_PIXELS, MASK_PIXELS), bool)
 
     def probability(self, image: np.ndarray, points: np.ndarray) -> np.ndarray:
-        """What the network says about one frame alone, (PIXELS, PIXELS) float32 in [0, 1]."""
+        """What the network says about one frame alone, (M, M) float32 in [0, 1]."""
         return self._compare(MouthView.of(image, points), self._every)
 
     def _compare(self, view: MouthView, among: list[int]) -> np.ndarray:
@@ -218,7 +223,7 @@ class OcclusionFinder:
             points: (478, 3) its face, pixels.
 
         Returns:
-            Soft mask (PIXELS, PIXELS) float32 in [0, 1] in the pixels of :func:`crop_matrix`; 1 is covered.
+            Soft mask (M, M) float32 in [0, 1] in the pixels of :func:`crop_matrix`; 1 is covered.
             All 0 where nothing is in front.
         """
         view = MouthView.of(image, points)
@@ -228,7 +233,7 @@ class OcclusionFinder:
         """The next frame's mask: hysteresis in space and time.
 
         Args:
-            probability: (PIXELS, PIXELS) of being covered.
+            probability: (M, M) of being covered.
             points: (V, 3) the mesh in the crop's pixels.
         """
         covered, suspected = np.zeros_like(self._suspected), np.zeros_like(self._suspected)
@@ -245,18 +250,18 @@ class OcclusionFinder:
         self._suspected = suspected
         if not self._before.any():
             return self._before
-        # A pixel more than is seen: half a finger's edge drawn over would show more than half a lip kept.
+        # A pixel wider: a finger's edge that is drawn over shows more than a lip's edge that is kept.
         grown = cv2.dilate(self._before, np.ones((3, 3), np.uint8))
         return cv2.GaussianBlur(grown, (0, 0), _SOFT)
 
 
 def _things(probability: np.ndarray, wanted: np.ndarray, points: np.ndarray) -> Iterator[np.ndarray]:
-    """Connected pixels (PIXELS, PIXELS) bool above what is ``wanted`` that may lie in front of the face."""
+    """Connected pixels (M, M) bool above what is ``wanted`` that may lie in front of the face."""
     count, label = cv2.connectedComponents((probability > wanted).astype(np.uint8))
     if count == 1:
         return
-    mouth = around_lips(points, (PIXELS, PIXELS), _LIP_ROOM) > 0.5
-    face = np.zeros((PIXELS, PIXELS), np.uint8)
+    mouth = around_lips(points, (MASK_PIXELS, MASK_PIXELS), _LIP_ROOM) > 0.5
+    face = np.zeros((MASK_PIXELS, MASK_PIXELS), np.uint8)
     cv2.fillConvexPoly(face, cv2.convexHull(np.round(points[tp.FACE_OVAL, :2]).astype(np.int32)), 1)
     for index in range(1, count):
         thing = label == index
@@ -299,7 +304,7 @@ def keep_mask(mask: np.ndarray, points: np.ndarray, size: tuple[int, int]) -> np
     What reaches the crop's border goes on beyond it, as far as a lower face may change.
 
     Args:
-        mask: (PIXELS, PIXELS) float32 from :class:`OcclusionFinder`.
+        mask: (M, M) float32 from :class:`OcclusionFinder`.
         points: (478, 3) the face that the mask was made with, pixels.
         size: (W, H) of the frame.
     """

@@ -2,8 +2,8 @@
 
 A face whose picture is drawn onto the mean mesh has eyes and lips where every other one has them, so that a
 handful of principal components say what faces look like (Cootes et al., "Active appearance models", 1998;
-the texture of a 3DMM, Blanz and Vetter, 1999). What is no face cannot be said in them: the most plausible
-face behind a bad drawing is drawn instead.
+the texture of a 3DMM, Blanz and Vetter, 1999). What is no face is no combination of them: the most plausible
+face is drawn in place of a bad drawing.
 """
 
 from functools import cached_property
@@ -20,9 +20,9 @@ from talkface.hub import load_pretrained
 
 _SIDE = 2.55  # of a shape-free picture, in inter-ocular distances
 _NOSE = 0.58  # of its height, where the tip of the nose is
-_SKIN, _PARTS = 12.0, 60.0  # levels by which a drawing is wrong: its skin, and its eyes and mouth
-_INDEPENDENT = 0.1  # of the pixels: neighbours err alike
-_SHOWN = {"face": 0.7, "parts": 1.0}  # how much of the plausible face is shown there
+_SKIN, _PARTS = 12.0, 60.0  # standard errors of a drawing in levels: of its skin, and of eyes and mouth
+_INDEPENDENT = 0.1  # share of the pixels that count: errors of neighbours are correlated
+_SHOWN = {"face": 0.7, "parts": 1.0}  # opacity of the plausible face
 _GROWN, _SOFT = 0.055, 0.02  # of the side: room around eyes and lips, and how softly they end
 
 
@@ -72,17 +72,18 @@ class FaceTexture:
 
         Args:
             texture: 0 to 255.
-            trusted: whether eyes and mouth are believed as skin is; else mostly the skin tells them.
+            trusted: whether eyes and mouth count as the skin does; else little, and the skin tells them.
         """
         estimator = self._trusting if trusted else self._doubting
-        return estimator @ (texture - self.mean)[self.inside > 0].ravel()
+        coefficients: np.ndarray = estimator @ (texture - self.mean)[self.inside > 0].ravel()
+        return coefficients
 
     def picture(self, coefficients: np.ndarray) -> np.ndarray:
         """The shape-free picture (S, S, 3) float32 of coefficients (K,)."""
         return self.mean + np.tensordot(coefficients.astype(np.float32), self.basis, 1)
 
     def plausible(self, image: np.ndarray, points: np.ndarray) -> np.ndarray:
-        """A picture (H, W, 3) uint8 in which the inner face is one that there could be.
+        """A picture (H, W, 3) uint8 whose inner face is a plausible one.
 
         Args:
             image: a drawing.
@@ -96,10 +97,11 @@ class FaceTexture:
         both = np.concatenate([likely, self.shown[..., None]], 2).astype(np.float32)
         moved = drawn_on(self.warp, both, self.mesh, points, (width, height))
         share = moved[..., 3:]
-        return (image + share * (moved[..., :3] - image)).round().clip(0, 255).astype(np.uint8)
+        mixed: np.ndarray = (image + share * (moved[..., :3] - image)).round().clip(0, 255).astype(np.uint8)
+        return mixed
 
     def strangeness(self, image: np.ndarray, points: np.ndarray) -> float:
-        """What of a picture's inner face the model cannot say, over its contrast: about .1 to .4.
+        """Error of the model on a picture's inner face, over its contrast: about .1 to .4.
 
         Args:
             image: (H, W, 3) uint8.
@@ -145,7 +147,7 @@ class FaceTexture:
 
     @cached_property
     def inside(self) -> np.ndarray:
-        """(S, S) float32, 1 where the model has something to say."""
+        """(S, S) float32, 1 in the inner face, which the model describes."""
         return inner_face(self.mesh, self.side).astype(np.float32)
 
     @cached_property
@@ -157,22 +159,25 @@ class FaceTexture:
             cv2.dilate(_hull(self.mesh[part], self.side), disc)
             for part in (tp.RIGHT_EYE, tp.LEFT_EYE, tp.LIPS_OUTER)
         ]
-        return np.maximum.reduce(each).astype(np.float32)
+        mask: np.ndarray = np.maximum.reduce(each).astype(np.float32)
+        return mask
 
     @cached_property
     def shown(self) -> np.ndarray:
-        """(S, S) float32, how much of a plausible face is shown."""
+        """(S, S) float32, opacity of a plausible face."""
         edge = 2 * round(4 * _SOFT * self.side / 2) + 1
         skin = cv2.erode(self.inside, np.ones((edge, edge)), borderValue=0)
         soft = [cv2.GaussianBlur(mask, (0, 0), _SOFT * self.side) for mask in (skin, self.parts)]
-        return self.inside * np.maximum(_SHOWN["face"] * soft[0], _SHOWN["parts"] * soft[1])
+        shown: np.ndarray = self.inside * np.maximum(_SHOWN["face"] * soft[0], _SHOWN["parts"] * soft[1])
+        return shown
 
 
 def reference_mesh(face: FaceModel, side: int) -> np.ndarray:
     """The mean neutral face (478, 3) in pixels of a shape-free picture."""
     points = face.mean * (side / (_SIDE * face_unit(face.mean)))
     place = np.array([(side - 1) / 2, _NOSE * side - points[tp.NOSE_TIP, 1], 0.0])
-    return (points + place).astype(np.float32)
+    mesh: np.ndarray = (points + place).astype(np.float32)
+    return mesh
 
 
 def inner_face(mesh: np.ndarray, side: int) -> np.ndarray:
@@ -200,7 +205,8 @@ def drawn_on(
         borderMode=cv2.BORDER_REPLICATE,
     )  # fmt: skip
     on_face = np.append(warp.is_face, 0).astype(np.float32)[field.triangle]
-    return drawn * on_face[..., None]
+    on_target: np.ndarray = drawn * on_face[..., None]
+    return on_target
 
 
 def _hull(points: np.ndarray, side: int) -> np.ndarray:

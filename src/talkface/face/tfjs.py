@@ -11,6 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+Node = dict[str, Any]
+"""An operation of a graph: its name, kind ("op"), inputs and attributes ("attr")."""
+
 _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "Relu": torch.relu,
     "Relu6": lambda x: x.clamp(0, 6),
@@ -18,7 +21,6 @@ _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "Softmax": lambda x: x.softmax(-1),
     "Identity": lambda x: x,
 }
-_POOLS: dict[str, Callable[[Tensor, int, int], Tensor]] = {"MaxPool": F.max_pool2d, "AvgPool": F.avg_pool2d}
 _ARITHMETIC: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "Add": torch.add,
     "AddV2": torch.add,
@@ -45,25 +47,10 @@ class TfjsGraph(nn.Module):
     def __init__(self, description: Path, weights: Path, outputs: Sequence[str]) -> None:
         super().__init__()
         model = json.loads(Path(description).read_text())
-        nodes: list[dict[str, Any]] = model["modelTopology"]["node"]
+        nodes: list[Node] = model["modelTopology"]["node"]
         self.nodes = {node["name"]: node for node in nodes}
         self.outputs = tuple(outputs)
-        known = {
-            "Const",
-            "Placeholder",
-            "Mean",
-            "MaxPool",
-            "AvgPool",
-            "AddN",
-            "ResizeBilinear",
-            "Pad",
-            "Reshape",
-            "_FusedMatMul",
-            *_ACTIVATIONS,
-            *_ARITHMETIC,
-        }
-        known |= {"Conv2D", "_FusedConv2D", "DepthwiseConv2dNative", "Conv2DBackpropInput"}
-        strange = {node["op"] for node in self.nodes.values()} - known
+        strange = {node["op"] for node in self.nodes.values()} - {"Const", "Placeholder", *_OPERATIONS}
         if strange:
             raise ValueError(f"{description}: operations {', '.join(sorted(strange))} are not known here")
         self.constants = _read_weights(model["weightsManifest"], Path(weights).read_bytes())
@@ -89,43 +76,18 @@ class TfjsGraph(nn.Module):
         visit(name)
         return list(order)
 
-    def _compute(self, node: dict[str, Any], values: dict[str, Tensor], image: Tensor) -> Tensor:
-        kind, given = node["op"], [values[name] for name in _inputs(node)]
-        if kind == "Placeholder":
+    def _compute(self, node: Node, values: dict[str, Tensor], image: Tensor) -> Tensor:
+        if node["op"] == "Placeholder":
             return image
-        if kind == "Const":
+        if node["op"] == "Const":
             return self.constants[node["name"]].to(image.device)
-        if kind in _ARITHMETIC:
-            return _ARITHMETIC[kind](given[0], given[1])
-        if kind in _ACTIVATIONS:
-            return _ACTIVATIONS[kind](given[0])
-        if kind == "Mean":
-            return given[0].mean(dim=given[1].long().tolist())
-        if kind == "Pad":
-            edges = given[1].long().flip(0).flatten().tolist()
-            return F.pad(given[0], edges)
-        if kind == "Reshape":
-            return given[0].reshape(len(given[0]), *given[1].long().tolist()[1:])
-        if kind == "_FusedMatMul":
-            return _activated(node, given[0] @ given[1] + given[2])
-        if kind == "AddN":
-            return torch.stack(given).sum(0)
-        if kind in _POOLS:
-            size, stride = node["attr"]["ksize"]["list"]["i"], node["attr"]["strides"]["list"]["i"]
-            return _channels_last(_POOLS[kind](_channels_first(given[0]), int(size[1]), int(stride[1])))
-        if kind == "ResizeBilinear":
-            size = given[1].long().tolist()
-            return _channels_last(F.interpolate(_channels_first(given[0]), size, mode="bilinear"))
-        if kind == "Conv2DBackpropInput":
-            weight, stride = given[1].permute(3, 2, 0, 1), int(node["attr"]["strides"]["list"]["i"][1])
-            return _channels_last(F.conv_transpose2d(_channels_first(given[2]), weight, stride=stride))
-        return _activated(node, _convolution(node, given))
+        return _OPERATIONS[node["op"]](node, [values[name] for name in _inputs(node)])
 
 
-def _convolution(node: dict[str, Any], given: list[Tensor]) -> Tensor:
+def _convolution(node: Node, given: list[Tensor]) -> Tensor:
     """Conv2D, DepthwiseConv2dNative or one fused with its bias."""
     x, kernel = _channels_first(given[0]), given[1]
-    stride = int(node["attr"]["strides"]["list"]["i"][1])
+    stride = _side(node, "strides")
     groups = 1
     if node["op"] == "DepthwiseConv2dNative":
         groups = kernel.shape[2]
@@ -142,7 +104,70 @@ def _convolution(node: dict[str, Any], given: list[Tensor]) -> Tensor:
     return out + given[2] if len(given) > 2 else out
 
 
-def _activated(node: dict[str, Any], x: Tensor) -> Tensor:
+def _transposed_convolution(node: Node, given: list[Tensor]) -> Tensor:
+    weight, stride = given[1].permute(3, 2, 0, 1), _side(node, "strides")
+    return _channels_last(F.conv_transpose2d(_channels_first(given[2]), weight, stride=stride))
+
+
+def _pool(node: Node, given: list[Tensor]) -> Tensor:
+    pool = F.max_pool2d if node["op"] == "MaxPool" else F.avg_pool2d
+    return _channels_last(pool(_channels_first(given[0]), _side(node, "ksize"), _side(node, "strides")))
+
+
+def _resize(node: Node, given: list[Tensor]) -> Tensor:
+    size = given[1].long().tolist()
+    return _channels_last(F.interpolate(_channels_first(given[0]), size, mode="bilinear"))
+
+
+def _mean(node: Node, given: list[Tensor]) -> Tensor:
+    return given[0].mean(dim=given[1].long().tolist())
+
+
+def _pad(node: Node, given: list[Tensor]) -> Tensor:
+    return F.pad(given[0], given[1].long().flip(0).flatten().tolist())
+
+
+def _reshape(node: Node, given: list[Tensor]) -> Tensor:
+    return given[0].reshape(len(given[0]), *given[1].long().tolist()[1:])
+
+
+def _add_all(node: Node, given: list[Tensor]) -> Tensor:
+    return torch.stack(given).sum(0)
+
+
+def _fused_product(node: Node, given: list[Tensor]) -> Tensor:
+    return _activated(node, given[0] @ given[1] + given[2])
+
+
+def _fused_convolution(node: Node, given: list[Tensor]) -> Tensor:
+    return _activated(node, _convolution(node, given))
+
+
+def _activation(node: Node, given: list[Tensor]) -> Tensor:
+    return _ACTIVATIONS[node["op"]](given[0])
+
+
+def _arithmetic(node: Node, given: list[Tensor]) -> Tensor:
+    return _ARITHMETIC[node["op"]](given[0], given[1])
+
+
+_OPERATIONS: dict[str, Callable[[Node, list[Tensor]], Tensor]] = {
+    **dict.fromkeys(_ACTIVATIONS, _activation),
+    **dict.fromkeys(_ARITHMETIC, _arithmetic),
+    **dict.fromkeys(("Conv2D", "_FusedConv2D", "DepthwiseConv2dNative"), _fused_convolution),
+    "Conv2DBackpropInput": _transposed_convolution,
+    "_FusedMatMul": _fused_product,
+    "MaxPool": _pool,
+    "AvgPool": _pool,
+    "ResizeBilinear": _resize,
+    "Mean": _mean,
+    "Pad": _pad,
+    "Reshape": _reshape,
+    "AddN": _add_all,
+}
+
+
+def _activated(node: Node, x: Tensor) -> Tensor:
     """What the operations fused with a node do to its result."""
     for name in node["attr"].get("fused_ops", {}).get("list", {}).get("s", []):
         operation = base64.b64decode(name).decode()
@@ -151,8 +176,13 @@ def _activated(node: dict[str, Any], x: Tensor) -> Tensor:
     return x
 
 
-def _inputs(node: dict[str, Any]) -> list[str]:
+def _inputs(node: Node) -> list[str]:
     return [name.split(":")[0] for name in node.get("input", []) if not name.startswith("^")]
+
+
+def _side(node: Node, attribute: str) -> int:
+    """Rows (and columns) of a node's strides or of its window."""
+    return int(node["attr"][attribute]["list"]["i"][1])
 
 
 def _text(attribute: dict[str, str]) -> str:

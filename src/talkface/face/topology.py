@@ -8,6 +8,7 @@ FACE_VERTICES = 468
 # Eye corners: (subject's right outer, right inner, left inner, left outer).
 EYE_OUTER = (33, 263)
 EYE_INNER = (133, 362)
+EYE_CORNERS = tuple(zip(EYE_OUTER, EYE_INNER, strict=True))  # (outer, inner) of the right eye, then the left
 INNER_LIPS = (13, 14)  # upper, lower, at the middle
 MOUTH_CORNERS = (78, 308)  # inner corners
 CHIN = 152
@@ -55,13 +56,17 @@ RIGID = np.array([
 
 def inter_ocular(points: np.ndarray) -> np.ndarray:
     """Distance between the outer eye corners in pixels, (...,), of points (..., 478, >=2)."""
-    return np.linalg.norm(points[..., EYE_OUTER[0], :2] - points[..., EYE_OUTER[1], :2], axis=-1)
+    distance: np.ndarray = np.linalg.norm(
+        points[..., EYE_OUTER[0], :2] - points[..., EYE_OUTER[1], :2], axis=-1
+    )
+    return distance
 
 
 def aperture(points: np.ndarray) -> np.ndarray:
     """Inner-lip opening over inter-ocular distance, (...,), about 0 to 0.6."""
     gap = np.linalg.norm(points[..., INNER_LIPS[0], :2] - points[..., INNER_LIPS[1], :2], axis=-1)
-    return gap / inter_ocular(points)
+    opening: np.ndarray = gap / inter_ocular(points)
+    return opening
 
 
 def eye_openness(points: np.ndarray) -> np.ndarray:
@@ -70,4 +75,5 @@ def eye_openness(points: np.ndarray) -> np.ndarray:
         np.linalg.norm(points[..., lids[:, 0], :2] - points[..., lids[:, 1], :2], axis=-1).mean(-1)
         for lids in (RIGHT_LIDS, LEFT_LIDS)
     ]
-    return np.stack(gaps, -1) / inter_ocular(points)[..., None]
+    openness: np.ndarray = np.stack(gaps, -1) / inter_ocular(points)[..., None]
+    return openness

@@ -16,16 +16,12 @@ import torch
 from torch.nn import functional
 
 from talkface.face import topology as tp
+from talkface.face.ramp import smoothstep
 
 # Radii of the rings in units of the face oval's own, from close to the face to where nothing moves.
 RADII = np.array([1.06, 1.14, 1.24, 1.36, 1.5, 1.68, 1.9, 2.2, 2.6])
 _OVAL = len(tp.FACE_OVAL)
 VERTICES = tp.VERTICES + _OVAL * len(RADII)
-
-
-def _smooth(x: np.ndarray) -> np.ndarray:
-    x = np.clip(x, 0.0, 1.0)
-    return x * x * (3 - 2 * x)
 
 
 def ring_weights() -> tuple[np.ndarray, np.ndarray]:
@@ -37,9 +33,9 @@ def ring_weights() -> tuple[np.ndarray, np.ndarray]:
     up = (1 + np.cos(angle)) / 2
     hold = 1.1 + 0.45 * up
     end = 1.9 + 0.7 * up
-    pose = 1 - _smooth((RADII[:, None] - hold) / (end - hold))
+    pose = 1 - smoothstep((RADII[:, None] - hold) / (end - hold))
     pose[-1] = 0.0
-    expression = np.repeat((1 - _smooth((RADII - 1.0) / 0.5))[:, None], _OVAL, axis=1)
+    expression = np.repeat((1 - smoothstep((RADII - 1.0) / 0.5))[:, None], _OVAL, axis=1)
     return pose.astype(np.float32), expression.astype(np.float32)
 
 
@@ -184,19 +180,20 @@ class MeshWarp:
     def is_eye(self) -> np.ndarray:
         """1 for triangles inside the eyelids, (N,)."""
         inner = np.arange(len(self.triangles)) < self.inner_count
-        return (inner & (self.is_mouth == 0)).astype(np.float32)
+        eye: np.ndarray = (inner & (self.is_mouth == 0)).astype(np.float32)
+        return eye
 
     @cached_property
     def is_face(self) -> np.ndarray:
         """1 for triangles of the face itself, 0 for the ring, (N,)."""
-        return (self.triangles.max(1) < tp.VERTICES).astype(np.float32)
+        face: np.ndarray = (self.triangles.max(1) < tp.VERTICES).astype(np.float32)
+        return face
 
     @staticmethod
     def source_scale(source: np.ndarray, target: np.ndarray) -> float:
         """How much larger the source picture is drawn, as an area: frees stretch from resolution."""
-        rigid = tp.RIGID
-        spread = lambda p: float(np.square(p[rigid, :2] - p[rigid, :2].mean(0)).sum())  # noqa: E731
-        return spread(source) / spread(target)
+        here, there = (points[tp.RIGID, :2] - points[tp.RIGID, :2].mean(0) for points in (source, target))
+        return float(np.square(here).sum()) / float(np.square(there).sum())
 
     def paint_order(self, target: np.ndarray, among: np.ndarray, mirrored: bool = False) -> np.ndarray:
         """From far to near: the ring, mouth and eyes, skin that faces away, the rest of the skin by depth.
@@ -229,10 +226,8 @@ class MeshWarp:
         """Which triangle covers each cell: (h, w) int32, -1 for none. ``size`` is (w, h) in cells."""
         canvas = np.full((size[1], size[0]), -1, np.int32)
         shift = 4  # fixed-point vertices: sixteenths of a cell
-        cells = ((target[:, :2] - np.asarray(offset) + 0.5) / cell - 0.5) * (
-            1 << shift
-        )  # integers are centres
-        corners = np.round(cells).astype(np.int32)[self.triangles]
+        cells = (target[:, :2] - np.asarray(offset) + 0.5) / cell - 0.5  # integers are centres
+        corners = np.round(cells * (1 << shift)).astype(np.int32)[self.triangles]
         low, high = corners.min(1) >> shift, (corners.max(1) >> shift) + 1
         seen = (high >= 0).all(1) & (low < size).all(1)
         for index in self.paint_order(target, np.flatnonzero(seen), mirrored).tolist():
@@ -248,13 +243,9 @@ class MeshWarp:
         determinant = edges_a[:, 0, 0] * edges_a[:, 1, 1] - edges_a[:, 0, 1] * edges_a[:, 1, 0]
         flat = np.abs(determinant) < 1e-3
         determinant = np.where(flat, 1.0, determinant)
-        adjugate = np.stack(
-            [
-                np.stack([edges_a[:, 1, 1], -edges_a[:, 0, 1]], -1),
-                np.stack([-edges_a[:, 1, 0], edges_a[:, 0, 0]], -1),
-            ],
-            1,
-        )
+        upper = np.stack([edges_a[:, 1, 1], -edges_a[:, 0, 1]], -1)
+        lower = np.stack([-edges_a[:, 1, 0], edges_a[:, 0, 0]], -1)
+        adjugate = np.stack([upper, lower], 1)
         linear = edges_b @ (adjugate / determinant[:, None, None])
         linear[flat] = np.eye(2)  # a triangle without area covers no cell's centre
         offset = b[:, 0] - np.einsum("nij,nj->ni", linear, a[:, 0])

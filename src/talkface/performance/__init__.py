@@ -1,1 +1,1 @@
-"""Speech to FaceMotion: lips, the motion model, the diffusion prior and blinks."""
+"""Speech to FaceMotion: lips from the audio, head and gaze from a diffusion prior, blinks from a clock."""

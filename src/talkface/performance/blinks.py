@@ -1,8 +1,8 @@
-"""Blinks that the prior leaves out (ours, not the paper's).
+"""The blink clock: adds most of the blinks of a performance (ours, not the paper's).
 
-Blinks are rare and short, and clips of a few seconds teach a prior little about how often they come. What it
-draws is kept and completed; where the eyes have stayed open for longer than people's do, a blink is added
-whose time is drawn from the seed and whose course is the mean of the training clips' blinks.
+Blinks are rare and short, and clips of a few seconds teach the diffusion prior little about how often they
+come. What lid motion it draws is kept. Where the eyes have stayed open for longer than a drawn interval, the
+clock adds a blink: its time is drawn from the seed, its course is the median one of the training clips.
 """
 
 import math
@@ -10,15 +10,16 @@ import math
 import numpy as np
 import torch
 
-#: Openness of the lids over one blink at 25 fps: median course of the training clips' blinks, made to close.
+#: Openness of the lids over one blink at 25 fps, 1 open and 0 closed: the clips' median, made to close fully.
 COURSE = np.array([0.94, 0.42, 0.0, 0.22, 0.64, 0.79, 0.85, 0.89, 0.93])
 #: Log-normal intervals between blinks, seconds: about 17 a minute, as people blink while they talk.
 MEDIAN_INTERVAL, SPREAD = 3.2, 0.5
 _CLOSED = 0.4  # openness below which the prior's own motion counts as a blink
+_NO_BLINKS = 0.75  # least openness where blinks are switched off
 
 
 class BlinkClock:
-    """Adds blinks to a stream of lid openness at 25 fps.
+    """Adds blinks to a stream of lid openness.
 
     Args:
         generator: the seed's randomness, on the CPU.
@@ -30,10 +31,10 @@ class BlinkClock:
         self.generator, self.rate, self.fps = generator, rate, fps
         self._frame = 0
         self._start = math.inf
-        self._plan(0, float(torch.rand((), generator=generator)))  # somewhere between two blinks
+        self._plan(0, float(torch.rand((), generator=generator)))  # the stream begins between two blinks
 
     def _plan(self, frame: int, share: float = 1.0) -> None:
-        """Draw when the next blink begins, counted from ``frame``: after a ``share`` of an interval."""
+        """Draw when the next blink begins: after a ``share`` of an interval, counted from ``frame``."""
         if self.rate > 0:
             normal = float(torch.randn((), generator=self.generator))
             seconds = share * MEDIAN_INTERVAL * math.exp(SPREAD * normal) / self.rate
@@ -41,8 +42,15 @@ class BlinkClock:
             self._start = frame + max(round(seconds * self.fps), shortest)
 
     def __call__(self, openness: np.ndarray) -> np.ndarray:
-        """Openness (T,) of the next T frames, 1 open and 0 closed, with blinks; with none at rate 0."""
-        out = np.maximum(openness, 0.75) if self.rate == 0 else openness.copy()
+        """Add blinks to the next T frames.
+
+        Args:
+            openness: (T,) of the lids, 1 open and 0 closed.
+
+        Returns:
+            (T,) openness with blinks; at rate 0 the lids stay open.
+        """
+        out: np.ndarray = np.maximum(openness, _NO_BLINKS) if self.rate == 0 else openness.copy()
         for k in range(len(out)):
             frame = self._frame + k
             if self.rate > 0 and out[k] < _CLOSED and frame < self._start:

@@ -2,35 +2,58 @@
 
 from dataclasses import dataclass
 
+from talkface.face.coefficients import MOUTH_COEFFICIENTS, POSE_AND_GAZE, UPPER_COEFFICIENTS
+
 FRAME_RATE = 25
+"""Frames per second of everything that is drawn from speech."""
 SPEECH_WINDOW = 5
 """Frames of speech that are heard around a frame that is drawn."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class MotionConfig:
-    """E_a, the MLP heads and the motion decoder."""
+    """Architecture of :class:`~talkface.performance.model.MotionModel`: E_a, the MLP heads, the decoder.
 
-    content: int = 512  # content features per 20 ms
-    audio: int = 256  # f^a
+    Attributes:
+        content: content features per 20 ms.
+        audio: size of f^a.
+        audio_blocks: temporal blocks of E_a.
+        dropout: in E_a and in the lip path.
+        lip: size of f_l.
+        hidden: width of the heads, of f_cl and of f_ol.
+        non_lip: size of f_nl.
+        beta_mouth, beta_upper: expression coefficients of mouth and upper face.
+        members: lip paths whose coefficients are averaged; each has its own E_a.
+    """
+
+    content: int = 512
+    audio: int = 256
     audio_blocks: int = 5
     dropout: float = 0.2
-    lip: int = 64  # f_l
-    hidden: int = 256  # f_cl and f_ol
-    non_lip: int = 32  # f_nl
-    beta_mouth: int = 28
-    beta_upper: int = 16
-    members: int = 3  # lip paths that are averaged: each sees the same f^a through other weights
+    lip: int = 64
+    hidden: int = 256
+    non_lip: int = 32
+    beta_mouth: int = MOUTH_COEFFICIENTS
+    beta_upper: int = UPPER_COEFFICIENTS
+    members: int = 3
 
     @property
     def motion(self) -> int:
         """Non-lip coefficients per frame: upper face, rotation, translation, scale, gaze."""
-        return self.beta_upper + 3 + 2 + 1 + 4
+        return self.beta_upper + POSE_AND_GAZE
 
 
 @dataclass(frozen=True, kw_only=True)
 class PriorConfig:
-    """P_a2nl, the diffusion prior."""
+    """Architecture of :class:`~talkface.performance.model.DiffusionPrior`, P_a2nl.
+
+    Attributes:
+        non_lip: size of f_nl.
+        audio: size of f^a.
+        width, layers, heads, feed_forward: of the transformer.
+        window: frames that it can see at once.
+        diffusion_steps: of the noise schedule.
+    """
 
     non_lip: int = 32
     audio: int = 256
@@ -38,7 +61,7 @@ class PriorConfig:
     layers: int = 5
     heads: int = 4
     feed_forward: int = 768
-    window: int = 128  # frames
+    window: int = 128
     diffusion_steps: int = 1000
 
 

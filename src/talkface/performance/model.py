@@ -1,4 +1,4 @@
-"""TH-PAD's networks on coefficients: E_a, the heads of E_v, MLP_a2l, the prior P_a2nl, the motion decoder.
+"""TH-PAD's networks on coefficients: E_a, MLP_a2l, the heads of E_v, the motion decoder, the prior P_a2nl.
 
 Names follow the paper's graph::
 
@@ -28,7 +28,7 @@ def mlp(*widths: int, dropout: float = 0.0) -> nn.Sequential:
 
 
 class ResidualMLP(nn.Module):
-    """A linear map plus an MLP that starts at zero: exact from the first step where a linear map would do."""
+    """A linear map plus an MLP whose output starts at zero: at first it is the linear map alone."""
 
     def __init__(self, *widths: int) -> None:
         super().__init__()
@@ -39,11 +39,14 @@ class ResidualMLP(nn.Module):
             nn.init.zeros_(parameter)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.skip(x) + self.body(x)
+        """Map (..., widths[0]) to (..., widths[-1])."""
+        linear: Tensor = self.skip(x)
+        change: Tensor = self.body(x)
+        return linear + change
 
 
 class AudioEncoder(nn.Module):
-    """E_a: content features and level at 50 Hz to f^a at 25 fps. It sees half a second to either side."""
+    """E_a: content features and level at 50 Hz to f^a at 25 fps; it sees half a second to either side."""
 
     def __init__(self, config: MotionConfig) -> None:
         super().__init__()
@@ -56,13 +59,18 @@ class AudioEncoder(nn.Module):
         self.norm = nn.LayerNorm(config.audio)
 
     def forward(self, content: Tensor, level: Tensor) -> Tensor:
-        """Map content (B, 2T, C) and level (B, 2T), dB below the loudest, to f^a (B, T, audio)."""
+        """Map content (B, 2T, C) and level (B, 2T), dB relative to the loudest, to f^a (B, T, audio)."""
         x = torch.cat([content, level[..., None] / 20 + 1], -1).transpose(1, 2)
-        return self.norm(self.blocks(self.halve(self.inlet(x))).transpose(1, 2))
+        f_a: Tensor = self.norm(self.blocks(self.halve(self.inlet(x))).transpose(1, 2))
+        return f_a
 
 
 class MotionModel(nn.Module):
-    """E_a, MLP_a2l, MLP_cl, MLP_ol, MLP_nl and the motion decoder."""
+    """E_a, MLP_a2l, MLP_cl, MLP_ol, MLP_nl and the motion decoder.
+
+    The buffers hold what coefficients and codes are normalised with, and ``lip_gain``, by which the lips of
+    :meth:`speak` are scaled: the mean of several members opens less than one alone.
+    """
 
     motion_mean: Tensor
     motion_scale: Tensor
@@ -95,7 +103,7 @@ class MotionModel(nn.Module):
 
     @torch.no_grad()
     def _start_as_identity(self) -> None:
-        """Non-lip coefficients pass through f_ol and f_nl unchanged; the lips are left out of f_nl."""
+        """Start where non-lip coefficients pass f_ol and f_nl unchanged, and lips do not reach f_nl."""
         mouth, motion = self.config.beta_mouth, min(self.config.motion, self.config.non_lip)
         nn.init.orthogonal_(self.mlp_ol.skip.weight)
         select = torch.zeros(self.config.non_lip, mouth + self.config.motion)
@@ -139,15 +147,14 @@ class MotionModel(nn.Module):
         return self.mlp_cl(around), self.mlp_ol(frame)
 
     def non_lip_code(self, f_ol: Tensor) -> Tensor:
-        """f_nl^v (B, T, non_lip), normalised to unit variance: what the prior learns to draw from."""
-        return (self.mlp_nl(f_ol) - self.code_mean) / self.code_scale
+        """f_nl^v (B, T, non_lip), of zero mean and unit variance: what the prior learns to draw."""
+        code: Tensor = self.mlp_nl(f_ol)
+        return (code - self.code_mean) / self.code_scale
 
     def decode_motion(self, f_nl: Tensor) -> Tensor:
-        """Non-lip coefficients (B, T, motion) in their own units from a normalised f_nl."""
-        return (
-            self.non_lip_decoder(f_nl * self.code_scale + self.code_mean) * self.motion_scale
-            + self.motion_mean
-        )
+        """Non-lip coefficients (B, T, motion) in their own units from a normalised f_nl (B, T, non_lip)."""
+        motion: Tensor = self.non_lip_decoder(f_nl * self.code_scale + self.code_mean)
+        return motion * self.motion_scale + self.motion_mean
 
     def normalise(self, motion: Tensor) -> Tensor:
         """Non-lip coefficients (B, T, motion) to zero mean and unit variance."""
@@ -164,8 +171,8 @@ def timestep_embedding(step: Tensor, width: int) -> Tensor:
 class DiffusionPrior(nn.Module):
     """P_a2nl: denoises f_nl given f^a; a non-causal transformer with one token per frame (paper, Sec. 3.4).
 
-    Frames marked in ``known`` enter clean, in training as at inference: that is the paper's editing
-    mechanism, and it is what joins windows of a long speech.
+    Frames marked in ``known`` enter clean, in training as at inference. This is the paper's editing
+    mechanism; here it also joins the windows of a long speech.
     """
 
     def __init__(self, config: PriorConfig) -> None:
@@ -199,10 +206,10 @@ class DiffusionPrior(nn.Module):
         """Predict the clean codes x0.
 
         Args:
-            x: (B, T, non_lip) noisy codes; known frames are clean.
+            x: (B, T, non_lip) noisy codes; known frames are clean. T is ``config.window`` at most.
             step: (B,) diffusion step, 0 to diffusion_steps - 1.
-            f_a: (B, T, audio).
-            known: (B, T) 1 for frames given clean.
+            f_a: (B, T, audio) audio code.
+            known: (B, T) 1 for frames given clean, else 0.
             drop: (B,) True where the audio is hidden, for classifier-free guidance.
         """
         if drop is not None:
@@ -210,4 +217,5 @@ class DiffusionPrior(nn.Module):
         h = self.inlet(torch.cat([x, f_a, known[..., None].to(x)], -1))
         time = self.time(timestep_embedding(step, self.config.width))[:, None]
         h = torch.cat([time, h + self.position[: h.shape[1]]], 1)
-        return self.outlet(self.body(h)[:, 1:])
+        clean: Tensor = self.outlet(self.body(h)[:, 1:])
+        return clean

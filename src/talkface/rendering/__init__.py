@@ -1,1 +1,1 @@
-"""FaceMotion to frames: the warp renderer, its refiner, and the plate behind the lips."""
+"""FaceMotion to frames: the warped portrait, the refiner of mouth and eyes, the plate behind the lips."""

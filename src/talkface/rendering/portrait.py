@@ -1,10 +1,12 @@
-"""G in the compact preset: FaceMotion to frames, by warping the portrait and refining mouth and eyes.
+"""TH-PAD's generator G in the compact preset: FaceMotion to frames of a portrait.
+
+MeshWarp moves the portrait; the refiner draws mouth and eyes anew:
 
 frame = Refiner(MeshWarp(portrait, mesh(motion)), f_id, f_l, f_nl)
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -29,16 +31,25 @@ from talkface.face.model import FaceFit, FaceModel, estimate_pose
 from talkface.face.motion import FaceMotion
 from talkface.face.warp import move_ring, resample, resample_tensor, with_ring
 from talkface.media.prefetch import prefetched
-from talkface.rendering.mouth import hang_plate, plate_corners, show_plate
+from talkface.rendering.mouth_plate import draw_plate, mouth_plate, plate_corners
 from talkface.rendering.refiner import Refined, Refiner, motion_code
 
-_REACH = 0.45  # radians towards which a head turns, away from the camera
+_MOST_TURNED = 0.45  # radians from the camera that a head approaches and never reaches
 _CELLS_PER_UNIT = 110  # grid cells per inter-ocular distance: a cell is a pixel on a 512-pixel portrait
 
 
 @dataclass
 class Drawn:
-    """A frame on its way: the warped picture, its mesh, and the inputs of each part's refinement."""
+    """A warped frame with the refiner's inputs, which then draws into it.
+
+    Attributes:
+        image: (H, W, 3) uint8.
+        moved: (VERTICES, 3) its mesh with ring, pixels.
+        crops, maps, matrices: of each part: warped crop (P, P, 3) uint8, mesh maps (MAP_CHANNELS, P/2, P/2),
+            and affine map (2, 3) from frame to crop.
+        code: (51,) motion code.
+        wanted: False for a skipped frame that is drawn all the same, with its batch.
+    """
 
     image: np.ndarray
     moved: np.ndarray
@@ -50,7 +61,7 @@ class Drawn:
 
 
 class PortraitRenderer:
-    """Draws one portrait in any motion.
+    """Draws one portrait in any FaceMotion.
 
     Args:
         image: (H, W, 3) uint8 RGB portrait.
@@ -59,7 +70,7 @@ class PortraitRenderer:
         refiner: the network, or None to warp only.
         device: where the refiner runs.
         dtype: of the refiner's arithmetic.
-        whole: whether the head may go anywhere in the picture, and its background with it.
+        whole: resample the whole picture, not only what is near the head: for meshes anywhere in it.
     """
 
     def __init__(
@@ -77,14 +88,11 @@ class PortraitRenderer:
         self.warp, self._eyelids = face.mesh_warp(), face.eyelids()
         self.resting = with_ring(points)
         pose = self.fit.pose
-        self._rotation, self._scale, self._translation = (
-            pose.rotation[0],
-            float(pose.scale[0]),
-            pose.translation[0],
-        )
+        self._rotation, self._translation = pose.rotation[0], pose.translation[0]
+        self._scale = float(pose.scale[0])
         self._canonical = (self.resting - self._translation) / self._scale @ self._rotation
         self._box = (0, 0, image.shape[1], image.shape[0]) if whole else self._moving_box()
-        self._picture: Tensor | None = None  # on a GPU: warped there
+        self._picture: Tensor | None = None  # the portrait on the GPU, which warps it there
         if self.device.type != "cpu":
             pixels = torch.from_numpy(image).to(self.device)
             self._picture = pixels.permute(2, 0, 1)[None].float()
@@ -95,7 +103,7 @@ class PortraitRenderer:
             self._prepare_references(self._refiner, points)
 
     def _moving_box(self) -> tuple[int, int, int, int]:
-        """Left, top, right, bottom of what can move, within the picture."""
+        """Left, top, right, bottom of what moves, within the picture: the mesh and the ring around it."""
         height, width = self.image.shape[:2]
         low, high = self.resting[:, :2].min(0), self.resting[:, :2].max(0)
         left, top = np.clip(np.floor(low), 0, [width, height]).astype(int)
@@ -104,7 +112,8 @@ class PortraitRenderer:
 
     @torch.inference_mode()
     def _prepare_references(self, refiner: Refiner, points: np.ndarray) -> None:
-        self._parts = parts(refiner.config.pixels)  # their codes are their places
+        """The refiner's fixed inputs: the portrait's crops, their identity codes, the mouth plate."""
+        self._parts = parts(refiner.config.pixels)  # a part's code is its index
         self._finer = fineness(refiner.config.pixels)
         density = refiner.config.pixels / (MOUTH.side * face_unit(points))
         self._shrink = min(self._finer, max(1, int(density)))
@@ -114,7 +123,7 @@ class PortraitRenderer:
         self._tone = _single_tone(self._references[MOUTH.code])
         corners = self._scale * (self._corners @ self._rotation.T) + self._translation
         mean_mouth = refiner.mean_mouth.cpu().numpy()
-        self._plate = hang_plate(self.image, points, corners, mean_mouth, self._finer)
+        self._plate = mouth_plate(self.image, points, corners, mean_mouth, self._finer)
 
     def _to_tensor(self, crops: list[np.ndarray]) -> Tensor:
         stacked = torch.from_numpy(np.stack(crops)).to(self.device)
@@ -125,39 +134,33 @@ class PortraitRenderer:
     def meshes(self, motion: FaceMotion) -> tuple[np.ndarray, np.ndarray]:
         """Rigid and deformed meshes with rings, (T, V, 3) pixels each.
 
-        The motion's rotation is relative to the portrait's own.
+        The motion is relative to the portrait's own pose and gaze.
         """
-        shape = self.fit.neutral + self.face.expression(self._on_portrait(motion))
+        shape = self.fit.neutral + self.face.expression(self._relative_to_camera(motion))
         _close_lids(shape, self.fit.neutral, self._eyelids.openness(motion.beta_upper))
         _close_overlaps(shape)
         return self._posed(self._canonical[None], motion), self._posed(shape, motion)
 
     def _posed(self, shape: np.ndarray, motion: FaceMotion) -> np.ndarray:
         """Canonical points (T or 1, V, 3) in each frame's pose, (T, V, 3) pixels."""
-        rotation = Rotation.from_rotvec(self._within_reach(motion.rotation)).as_matrix() @ self._rotation
+        within = replace(motion, rotation=self._within_reach(motion.rotation))
+        rotation = within.rotation_matrices() @ self._rotation
         scale = (self._scale * motion.scale)[:, :, None]
         offset = np.repeat(self._translation[None], len(motion), 0)
         offset[:, :2] += motion.translation * self._scale
-        posed = scale * (shape @ rotation.swapaxes(1, 2)) + offset[:, None]
+        posed: np.ndarray = scale * (shape @ rotation.swapaxes(1, 2)) + offset[:, None]
         return posed.astype(np.float32)
 
     def _within_reach(self, rotvec: np.ndarray) -> np.ndarray:
-        """Rotations (T, 3) that give way the more the portrait is turned: what it hides cannot be shown."""
-        own = Rotation.from_matrix(self._rotation).as_rotvec()
-        reached = _REACH * np.tanh((own + rotvec) / _REACH) - _REACH * np.tanh(own / _REACH)
+        """Rotations (T, 3), less the more the portrait itself is turned: what it hides cannot be shown."""
+        own, limit = Rotation.from_matrix(self._rotation).as_rotvec(), _MOST_TURNED
+        reached: np.ndarray = limit * np.tanh((own + rotvec) / limit) - limit * np.tanh(own / limit)
         return reached.astype(np.float32)
 
-    def _on_portrait(self, motion: FaceMotion) -> FaceMotion:
-        """Gaze moves from where the portrait looks."""
-        return FaceMotion(
-            motion.beta_mouth,
-            motion.beta_upper,
-            motion.rotation,
-            motion.translation,
-            motion.scale,
-            motion.gaze + self.fit.motion.gaze,
-            motion.fps,
-        )
+    def _relative_to_camera(self, motion: FaceMotion) -> FaceMotion:
+        """The portrait's motion, within its reach, from a face that faces the camera and looks ahead."""
+        within = replace(motion, rotation=self._within_reach(motion.rotation))
+        return within.relative_to_camera(self._rotation, self.fit.motion.gaze)
 
     # -- drawing ---------------------------------------------------------------------------------
 
@@ -180,11 +183,11 @@ class PortraitRenderer:
                     yield one.image, one.moved[: len(self.fit.neutral)]
 
     def at(self, meshes: np.ndarray, motion: FaceMotion) -> list[np.ndarray]:
-        """The portrait at meshes of its own face, wherever these came from.
+        """Draw the portrait at given meshes of its own face.
 
         Args:
             meshes: (T, 478, 3) in pixels of a picture as large as the portrait.
-            motion: what they show; rotation and gaze are not relative to the portrait's.
+            motion: of these meshes, relative to a face that faces the camera and looks ahead.
 
         Returns:
             T pictures (H, W, 3) uint8.
@@ -206,12 +209,8 @@ class PortraitRenderer:
             if past >= len(motion):
                 continue
             rigid, target = self.meshes(motion)
-            codes = motion_code(
-                motion.beta_mouth,
-                motion.beta_upper,
-                motion.gaze + self.fit.motion.gaze,
-                self._absolute_rotation(motion),
-            )
+            shown = self._relative_to_camera(motion)
+            codes = motion_code(shown.beta_mouth, shown.beta_upper, shown.gaze, shown.rotation)
             plates = self._posed(self._corners[None], motion) if self._refiner is not None else None
             for start in range(0, len(motion), batch):
                 part = range(start, min(start + batch, len(motion)))
@@ -222,14 +221,13 @@ class PortraitRenderer:
                     for k, frame in zip(part, drawn, strict=True):
                         self._cut_parts(frame, plates[k])
                 for frame in drawn[: max(0, past - start)]:
-                    frame.wanted = False  # drawn with its batch, whose size tells in the last bits
+                    frame.wanted = (
+                        False  # drawn all the same: the batch's size changes the last bits of the others
+                    )
                 yield drawn
 
-    def _absolute_rotation(self, motion: FaceMotion) -> np.ndarray:
-        turn = Rotation.from_rotvec(self._within_reach(motion.rotation))
-        return (turn * Rotation.from_matrix(self._rotation)).as_rotvec().astype(np.float32)
-
     def _draw(self, rigid: np.ndarray, target: np.ndarray, code: np.ndarray) -> Drawn:
+        """The portrait warped to a ``target`` mesh (478, 3); ``rigid`` (VERTICES, 3) places the ring."""
         moved = move_ring(self.resting, rigid, target)
         left, top, right, bottom = self._box
         width, height = right - left, bottom - top
@@ -244,7 +242,7 @@ class PortraitRenderer:
         return Drawn(image, moved, [], [], [], code)
 
     def _cut_parts(self, drawn: Drawn, plate: np.ndarray) -> None:
-        """Add each part's crop, mesh maps and place to a frame; ``plate`` (3, 3) hangs in the mouth."""
+        """Add each part's crop, mesh maps and matrix to a frame; ``plate`` (3, 3): the plate's corners."""
         for part in self._parts:
             matrix = part_matrix(drawn.moved, part)
             goal = transform(drawn.moved, matrix)
@@ -253,7 +251,7 @@ class PortraitRenderer:
             maps = mesh_maps(self.warp, field, self.resting, goal)
             crop = cut(drawn.image, matrix, part.pixels)
             if part.code == MOUTH.code:
-                crop = show_plate(crop, self._plate, transform(plate, matrix), maps[3])
+                crop = draw_plate(crop, self._plate, transform(plate, matrix), maps[3])
             drawn.matrices.append(matrix)
             drawn.crops.append(crop)
             drawn.maps.append(maps)
@@ -291,7 +289,7 @@ class PortraitRenderer:
 
 
 def _shrunk(matrix: np.ndarray, by: int) -> np.ndarray:
-    """Map (2, 3) to the pixels of a crop of which each is the mean of ``by`` x ``by``."""
+    """Affine map (2, 3) to the pixels of a crop that was reduced ``by`` times by averaging."""
     smaller = matrix / by
     smaller[:, 2] -= (by - 1) / (2 * by)
     return smaller
@@ -308,15 +306,15 @@ def _single_tone(crop: Tensor, tolerance: float = 3.5 / 255) -> tuple[Tensor, Te
 
 
 def _toned(refined: Refined, slope: Tensor, offset: Tensor) -> Refined:
-    """Greyscale and sepia stay so: the refiner has only seen faces in colour."""
+    """Output in the portrait's single tone: the refiner was trained on faces in colour only."""
     residual = refined.residual.mean(1, keepdim=True) * slope
     return Refined(residual, refined.color.mean(1, keepdim=True) * slope + offset, refined.mask)
 
 
 def _layer(refined: Refined, warped: Tensor, maps: Tensor, finer: int) -> Tensor:
-    """What is added to the picture (0 to 255) and how much of the picture it replaces, (B, 4, H, W)."""
+    """Layers (B, 4, H, W) to paste: colour to add, 0 to 255, and the share of the picture it replaces."""
     between = torch.nn.functional.interpolate(maps[:, 3:4], scale_factor=2.0, mode="bilinear")
-    plate = (1 - refined.mask) * between  # between the lips the crop holds it, the picture does not
+    plate = (1 - refined.mask) * between  # between the lips the crop shows the plate, the frame does not
     add = (1 - refined.mask) * refined.residual + refined.mask * refined.color + plate * warped
     return _feather(maps[:, 6:7], finer) * torch.cat([add * 255, refined.mask + plate], 1)
 
@@ -339,7 +337,7 @@ _LID_ROWS = (
 
 
 def _close_lids(shape: np.ndarray, neutral: np.ndarray, openness: np.ndarray) -> None:
-    """Close these very eyes, in place: the coefficients close those of the mean face.
+    """Close this person's eyes, in place: the coefficients are made to close those of the mean face.
 
     Args:
         shape: (T, 478, 3) moved faces.
@@ -348,8 +346,8 @@ def _close_lids(shape: np.ndarray, neutral: np.ndarray, openness: np.ndarray) ->
     """
     shut = np.clip(1 - openness, 0.0, 1.0)[:, None]
     for upper, lower in _LID_ROWS:
-        wanted = (1 - shut) * (neutral[lower, 1] - neutral[upper, 1])
-        surplus = shut * (shape[:, lower, 1] - shape[:, upper, 1] - wanted)
+        gap = (1 - shut) * (neutral[lower, 1] - neutral[upper, 1])
+        surplus = shut * (shape[:, lower, 1] - shape[:, upper, 1] - gap)
         shape[:, upper, 1] += 0.85 * surplus
         shape[:, lower, 1] -= 0.15 * surplus
 

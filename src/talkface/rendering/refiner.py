@@ -1,9 +1,9 @@
-"""The Refiner, part of the generator G: draws what warping cannot make.
+"""The Refiner, second half of TH-PAD's generator G: draws what warping cannot.
 
-MeshWarp moves the portrait's own pixels; the Refiner adds mouth interior, teeth, eyelids and shading in small
-aligned crops of the mouth and the eyes. It is a U-Net without normalisation layers (they cost half of a CPU
-step), modulated by the identity code f_id and the motion codes (Sec. 3.3 of the paper modulates its generator
-the same way; the split into warp and refiner is ours).
+MeshWarp moves the portrait's own pixels. The Refiner adds the inside of the mouth, teeth, eyelids and shading
+in small aligned crops of the mouth and the eyes. It is a U-Net modulated by the identity code f_id and the
+motion codes, as the paper modulates its generator (Sec. 3.3); the split into warp and refiner is ours. It has
+no normalisation layers, which would take half of the time of a step on a CPU.
 """
 
 from dataclasses import dataclass
@@ -15,11 +15,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from talkface.errors import InvalidOption
+from talkface.face.coefficients import GAZE, MOUTH_COEFFICIENTS, ROTATION, UPPER_COEFFICIENTS
 from talkface.face.crop import MOUTH, PARTS
 from talkface.face.draw import MAP_CHANNELS
 from talkface.hub import build_pretrained
 from talkface.nn.blocks import Stage, pixel_shuffle
-from talkface.rendering.mouth import HEIGHT, WIDTH
+from talkface.rendering.mouth_plate import PLATE_HEIGHT, PLATE_WIDTH
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,12 +29,14 @@ class RefinerConfig:
 
     Attributes:
         motion: size of the code from :func:`motion_code`.
-        identity, code: sizes of f_id and of the code that modulates.
-        widths, blocks: of each scale, from fine to coarse; each has half of the sides of the one before.
-        pixels: side of the mouth's crop; the eyes' are half of it (:func:`talkface.face.crop.parts`).
+        identity: size of f_id.
+        code: size of the code that modulates the blocks.
+        widths, blocks: channels and residual blocks of each scale, from fine to coarse; each scale has half
+            the side of the one before.
+        pixels: side of the mouth's crop; the eyes' is half of it (:func:`talkface.face.crop.parts`).
     """
 
-    motion: int = 51
+    motion: int = MOUTH_COEFFICIENTS + UPPER_COEFFICIENTS + GAZE + ROTATION
     identity: int = 64
     code: int = 128
     widths: tuple[int, ...] = (32, 64, 128)
@@ -45,7 +48,9 @@ class RefinerConfig:
             raise InvalidOption(
                 f"a refiner has two or more scales, not {self.widths} with {self.blocks} blocks"
             )
-        step = 4 << (len(self.widths) - 1)  # half for the eyes, half for the stem, half for each scale more
+        step = 4 << (
+            len(self.widths) - 1
+        )  # a factor 2 for the eyes, 2 for the stem, 2 for each further scale
         if self.pixels <= 0 or self.pixels % step:
             raise InvalidOption(
                 f"a refiner of {len(self.widths)} scales takes crops of multiples of {step} px"
@@ -54,9 +59,12 @@ class RefinerConfig:
 
 @dataclass(frozen=True)
 class Refined:
-    """What the network says about a crop, each at its size: out = (1 - mask)(warped + residual) + mask color.
+    """The network's output for a batch of crops: out = (1 - mask)(warped + residual) + mask color.
 
-    ``residual`` and ``color`` are (B, 3, H, W), ``mask`` is (B, 1, H, W) in [0, 1].
+    Attributes:
+        residual: (B, 3, H, W) in -0.5 to 0.5, added to the warped crop.
+        color: (B, 3, H, W) in [0, 1], drawn anew.
+        mask: (B, 1, H, W) in [0, 1], where it is drawn anew.
     """
 
     residual: Tensor
@@ -85,7 +93,9 @@ class IdentityEncoder(nn.Module):
         self.head = nn.Linear(128, identity)
 
     def forward(self, crop: Tensor) -> Tensor:
-        return self.head(self.body(crop * 2 - 1).mean((2, 3)))
+        """Identity codes of crops; H and W are multiples of 16."""
+        f_id: Tensor = self.head(self.body(crop * 2 - 1).mean((2, 3)))
+        return f_id
 
 
 class Refiner(nn.Module):
@@ -94,8 +104,8 @@ class Refiner(nn.Module):
     def __init__(self, config: RefinerConfig) -> None:
         super().__init__()
         self.config = config
-        self.mean_mouth: Tensor  # of the training people, relative to their skin's colour
-        self.register_buffer("mean_mouth", torch.full((HEIGHT, WIDTH, 3), 0.5))
+        self.mean_mouth: Tensor  # of the training people, relative to the colour of their skin
+        self.register_buffer("mean_mouth", torch.full((PLATE_HEIGHT, PLATE_WIDTH, 3), 0.5))
         small, upwards = config.widths[0], config.widths[::-1]
         self.identity = IdentityEncoder(config.identity)
         self.code = nn.Sequential(
@@ -123,15 +133,15 @@ class Refiner(nn.Module):
         nn.init.zeros_(self.head.get_parameter("bias"))
 
     @classmethod
-    def from_pretrained(cls, name_or_path: str = "thpad-refiner") -> "Refiner":
-        """Load the shipped model, or one from a directory or hub id."""
-        return build_pretrained(cls, RefinerConfig, name_or_path)
-
-    @classmethod
     def debug(cls, pixels: int = MOUTH.pixels) -> "Refiner":
         """A tiny random network for tests."""
         widths, blocks = (8, 16, 16), (1, 1, 1)
         return cls(RefinerConfig(identity=8, code=16, widths=widths, blocks=blocks, pixels=pixels)).eval()
+
+    @classmethod
+    def from_pretrained(cls, name_or_path: str = "thpad-refiner") -> "Refiner":
+        """Load the shipped model, or one from a directory or hub id."""
+        return build_pretrained(cls, RefinerConfig, name_or_path)
 
     def forward(
         self,
@@ -150,7 +160,7 @@ class Refiner(nn.Module):
             maps: (B, MAP_CHANNELS, H/2, W/2) from :func:`talkface.face.draw.mesh_maps`.
             motion: (B, motion) from :func:`motion_code`.
             part: (B,) index of the part.
-            f_id: (B, identity) when it was computed before; else it is taken from ``reference``.
+            f_id: (B, identity), where it was computed before; by default from ``reference``.
         """
         f_id = self.identity(reference) if f_id is None else f_id
         code = self.code(torch.cat([motion, F.one_hot(part, len(PARTS)).to(motion), f_id], 1))
@@ -166,7 +176,7 @@ class Refiner(nn.Module):
             h = F.interpolate(up(h), scale_factor=2.0, mode="nearest")
             h = merge(torch.cat([h, skips.pop()], 1))
             h = stage(h, code)
-        residual, color, mask = pixel_shuffle(self.head(F.silu(h)), 2).split([3, 3, 1], 1)
+        residual, color, mask = torch.split(pixel_shuffle(self.head(F.silu(h)), 2), [3, 3, 1], 1)
         inside = F.interpolate(maps[:, 3:4], scale_factor=2.0, mode="bilinear")
         return Refined(0.5 * torch.tanh(residual), torch.sigmoid(color), torch.sigmoid(mask + 9 * inside - 5))
 
@@ -174,7 +184,13 @@ class Refiner(nn.Module):
 def motion_code(
     beta_mouth: np.ndarray, beta_upper: np.ndarray, gaze: np.ndarray, rotation: np.ndarray
 ) -> np.ndarray:
-    """The motion codes (T, 51) that modulate the refiner: f_l and f_nl as coefficients of about unit size."""
-    return (
-        np.concatenate([beta_mouth, beta_upper, gaze * 20, rotation * 5], -1).clip(-5, 5).astype(np.float32)
-    )
+    """The motion code (T, 51) that modulates the refiner: f_l and f_nl as coefficients of about unit size.
+
+    Args:
+        beta_mouth: (T, 28) expression coefficients of the mouth.
+        beta_upper: (T, 16) those of the upper face.
+        gaze: (T, 4) iris displacement, inter-ocular distances.
+        rotation: (T, 3) rotation vector of the head, radians, not relative to the portrait.
+    """
+    code = np.concatenate([beta_mouth, beta_upper, gaze * 20, rotation * 5], -1)
+    return code.clip(-5, 5).astype(np.float32)

@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 _MOST_TAKES = 64
 
 
-def part(folder: str, kind: Any) -> Any:
+def part(folder: str, kind: type) -> Any:  # noqa: ANN401 - a field has the type of its annotation
     """A field of :class:`Parts`: a network with its folder in a preset and in a directory of models."""
     return field(metadata={"folder": folder, "kind": kind})
 
@@ -77,7 +77,7 @@ class Parts:
 
 @dataclass(frozen=True, kw_only=True)
 class PerformanceParts(Parts):
-    """What a person who moves of their own accord needs: the prior of head, gaze and brows, and the refiner."""
+    """These, and what moves and draws a portrait: the prior of head, gaze and brows, and the refiner."""
 
     prior: DiffusionPrior = part("thpad-prior", DiffusionPrior)
     refiner: Refiner = part("thpad-refiner", Refiner)
@@ -149,7 +149,7 @@ class Pipeline(Generic[AnyParts]):
 
     @classmethod
     def debug(cls, device: str = "cpu", seed: int = 0) -> Self:
-        """A pipeline of tiny random networks: all of the way from input to output, at once and meaningless."""
+        """A pipeline of tiny random networks: the whole way from input to output, in seconds, without meaning."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             return cls(cls.debug_parts(), device, torch.float32, "debug")

@@ -191,9 +191,9 @@ def _judge_faces(new: Path, shipped: Path, prepared: Path, weights: Path, count:
 
     Sheets of the drawn faces are left in ``out``, to be looked at.
     """
-    from talkface.data.attributes import described
+    from talkface.data.attributes import portrait_attributes
     from talkface.data.faces import held_out, portraits
-    from talkface.data.prepare import Manifest
+    from talkface.data.manifest import Manifest
     from talkface.diffusion.base import Base
     from talkface.diffusion.model import FaceDiffusion
     from talkface.evaluation.protocols.portraits import distances, draw_faces, extractors, sheet
@@ -203,7 +203,7 @@ def _judge_faces(new: Path, shipped: Path, prepared: Path, weights: Path, count:
         raise InvalidOption('faces are judged by extractors that are missing: pip install -e ".[eval]"')
     manifest = Manifest.load(prepared)
     album = portraits(manifest)
-    real, known = held_out(album, len(album), "dev"), described(manifest, album)
+    real, known = held_out(album, len(album), "dev"), portrait_attributes(manifest, album)
     people = held_out(album, count, "dev")
     base = Base.from_pretrained(str(_base(weights, weights, prepared)))
     warp = FaceModel.from_pretrained().mesh_warp()

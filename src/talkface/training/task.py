@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from talkface.data.prepare import Manifest
+from talkface.data.manifest import Manifest
 from talkface.training.draws import Batch, drawn, to_device
 
 if TYPE_CHECKING:  # a default is Python 3.13's: ``Task`` alone is a task of any settings

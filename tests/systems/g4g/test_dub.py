@@ -474,7 +474,12 @@ def test_interrupted(slow_film: Path, samples: np.ndarray, tmp_path: Path) -> No
     def listen() -> None:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=listen) as process:
+    with subprocess.Popen(
+        command,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=listen,  # noqa: PLW1509 - it sets a signal's handler and takes no lock
+    ) as process:
         assert process.stderr
         for line in process.stderr:
             if json.loads(line).get("done"):

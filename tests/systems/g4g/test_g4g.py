@@ -2,11 +2,10 @@
 
 import json
 import tracemalloc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Never
 
 import numpy as np
 import pytest
@@ -27,21 +26,22 @@ from talkface.media.video import Frame
 from talkface.nn.threads import shared_cores
 from talkface.performance.config import SPEECH_WINDOW
 from talkface.performance.lip_track import LipTrack
-from talkface.performance.lips import Spoken
+from talkface.performance.lips import SpokenLips
 from talkface.systems.g4g.bank import Album, gather
 from talkface.systems.g4g.config import PAPER, GeneratorConfig
-from talkface.systems.g4g.drawing import PIXELS, hidden_region
-from talkface.systems.g4g.experts import MOUTH_PIXELS, SyncExpert, SyncExpertConfig
+from talkface.systems.g4g.drawing import MOUTH_CROP_PIXELS, hidden_region
+from talkface.systems.g4g.experts import SYNC_CROP_PIXELS, SyncExpert, SyncExpertConfig
 from talkface.systems.g4g.geometry import MouthRange, Retargeter, mesh_code, mouth_shape
 from talkface.systems.g4g.losses import diagonal_alignment, multi_scale, pairwise_alignment, retrieval
-from talkface.systems.g4g.model import Drawn, Generator, Inputs
+from talkface.systems.g4g.model import Generator, GeneratorInputs, GeneratorOutput
 from talkface.systems.g4g.references import Chooser, spread
-from talkface.systems.g4g.renderer import Job, MouthRenderer
+from talkface.systems.g4g.renderer import FaceEdit, MouthRenderer
 from talkface.training import TrainerConfig, overfit_one_batch
-from talkface.training.datasets.looks import draw_looks, places, with_looks
+from talkface.training.datasets.augmentation import augment_mouths, draw_augmentation, sampling_matrices
 from talkface.training.run import load_recipe
+from talkface.training.tasks.g4g_alignment import AlignmentTask, GeneratorTrainConfig
 from talkface.training.tasks.g4g_experts import ExpertTask, ExpertTrainConfig, offset_accuracy, too_near
-from talkface.training.tasks.g4g_generator import AlignmentTask, GeneratorTask, GeneratorTrainConfig
+from talkface.training.tasks.g4g_generator import GeneratorTask
 
 TINY = GeneratorConfig(content=16, code=16, embedding=16, widths=(8, 16, 16))
 
@@ -51,7 +51,7 @@ def face() -> FaceModel:
     return FaceModel.from_pretrained()
 
 
-def inputs(config: GeneratorConfig, batch: int = 2, seed: int = 0) -> Inputs:
+def inputs(config: GeneratorConfig, batch: int = 2, seed: int = 0) -> GeneratorInputs:
     """Random inputs; the middle of the crop is hidden."""
     random = torch.Generator().manual_seed(seed)
     side, half, count = config.pixels, config.pixels // 2, config.references
@@ -61,7 +61,7 @@ def inputs(config: GeneratorConfig, batch: int = 2, seed: int = 0) -> Inputs:
 
     hidden = torch.zeros(batch, 1, side, side)
     hidden[..., side // 3 : -side // 3, side // 4 : -side // 4] = 1.0
-    return Inputs(
+    return GeneratorInputs(
         context=rand(batch, 3, side, side),
         hidden=hidden,
         maps=rand(batch, config.maps, half, half),
@@ -74,7 +74,7 @@ def inputs(config: GeneratorConfig, batch: int = 2, seed: int = 0) -> Inputs:
     )
 
 
-def total(drawn: Drawn, given: Inputs) -> Tensor:
+def total(drawn: GeneratorOutput, given: GeneratorInputs) -> Tensor:
     """A loss of everything that is drawn."""
     parts = [drawn.picture(given.seeds, given.context), *drawn.scales, drawn.visual, drawn.audio]
     return sum((part.square().mean() for part in parts), torch.zeros(()))
@@ -89,11 +89,11 @@ def test_what_is_drawn_has_its_shapes_and_ranges() -> None:
     given = inputs(generator.config, 3)
     with torch.no_grad():
         drawn = generator(given)
-    assert drawn.weights.shape == (3, 2, PIXELS, PIXELS)
-    assert drawn.residual.shape == drawn.color.shape == (3, 3, PIXELS, PIXELS)
-    assert drawn.mask.shape == drawn.alpha.shape == (3, 1, PIXELS, PIXELS)
+    assert drawn.weights.shape == (3, 2, MOUTH_CROP_PIXELS, MOUTH_CROP_PIXELS)
+    assert drawn.residual.shape == drawn.color.shape == (3, 3, MOUTH_CROP_PIXELS, MOUTH_CROP_PIXELS)
+    assert drawn.mask.shape == drawn.alpha.shape == (3, 1, MOUTH_CROP_PIXELS, MOUTH_CROP_PIXELS)
     assert [tuple(scale.shape) for scale in drawn.scales] == [(3, 3, 16, 16), (3, 3, 32, 32)]
-    torch.testing.assert_close(drawn.weights.sum(1), torch.ones(3, PIXELS, PIXELS))
+    torch.testing.assert_close(drawn.weights.sum(1), torch.ones(3, MOUTH_CROP_PIXELS, MOUTH_CROP_PIXELS))
     for part in (drawn.weights, drawn.mask, drawn.alpha, *drawn.scales):
         assert 0 <= part.min() <= part.max() <= 1
     assert (drawn.alpha[given.hidden == 0] == 0).all()
@@ -165,11 +165,11 @@ def test_expert_embeds_windows_of_five_frames(visual: str) -> None:
     torch.manual_seed(0)
     config = SyncExpertConfig(visual=visual, content=16, widths=(8, 8, 8, 8), audio=16, embedding=16)
     expert = SyncExpert(config).eval()
-    mouths = torch.rand(2, 9, 3, MOUTH_PIXELS, MOUTH_PIXELS)
+    mouths = torch.rand(2, 9, 3, SYNC_CROP_PIXELS, SYNC_CROP_PIXELS)
     with torch.no_grad():
         video = expert.embed_video(mouths)
         audio = expert.embed_audio(torch.randn(2, 18, 16), -torch.rand(2, 18))
-        looked, seen = expert.look(mouths[:, 2:7])
+        looked, seen = expert.embed_with_features(mouths[:, 2:7])
         apart = expert.embed_video(mouths, 2)
     assert video.shape == audio.shape == (2, 5, 16)
     torch.testing.assert_close(looked, video[:, 2])
@@ -222,7 +222,7 @@ def embeddings(count: int, seed: int = 0) -> Tensor:
 
 
 @pytest.mark.parametrize("align", [diagonal_alignment, pairwise_alignment])
-def test_alignment_prefers_what_belongs_together(align) -> None:
+def test_alignment_prefers_what_belongs_together(align: Callable[..., Tensor]) -> None:
     torch.manual_seed(0)
     x, temperature = embeddings(24), torch.tensor(2.3)
     clip, frame = torch.arange(24) // 6, torch.arange(24) % 6 * 5
@@ -384,7 +384,7 @@ def test_a_retargeter_forgets_at_a_cut(face: FaceModel) -> None:
 def test_mouth_range_has_limits(openings: list[float]) -> None:
     seen = MouthRange.seen(np.array(openings))
     assert 0.65 <= seen.gain <= 1.35
-    assert seen.limit >= max(0.12, max(openings))
+    assert seen.limit >= max(0.12, *openings)
 
 
 def test_mouth_range_of_the_still_is_usual_and_grows_with_liveliness() -> None:
@@ -435,7 +435,7 @@ def test_lower_face_mask_is_zero_outside_its_outline(turn: float, x: float, y: f
     assert not mask[eyes[inside, 1], eyes[inside, 0]].any()
 
 
-def test_threads_come_back_from_where_cores_are_shared() -> Never:
+def test_threads_come_back_from_where_cores_are_shared() -> None:
     before = torch.get_num_threads()
     with shared_cores(stages=1000):
         assert torch.get_num_threads() == 1
@@ -454,7 +454,7 @@ def test_what_is_hidden_lies_around_the_lips(face: FaceModel) -> None:
     hidden = hidden_region(goal)
     lips = goal[tp.LIPS_OUTER, :2].round().astype(int)
     assert hidden[lips[:, 1], lips[:, 0]].min() > 0.95
-    border = np.ones((PIXELS, PIXELS), bool)
+    border = np.ones((MOUTH_CROP_PIXELS, MOUTH_CROP_PIXELS), bool)
     border[2:-2, 2:-2] = False
     assert not hidden[border].any()
 
@@ -468,10 +468,10 @@ CONTENT = torch.randn(2 * LENGTH, 8, generator=torch.Generator().manual_seed(2))
 LEVEL = -30 * torch.rand(2 * LENGTH, generator=torch.Generator().manual_seed(3))
 
 
-def stretches(step: int = 100) -> Iterator[Spoken]:
+def stretches(step: int = 100) -> Iterator[SpokenLips]:
     for start in range(0, LENGTH, step):
         own, double = slice(start, start + step), slice(2 * start, 2 * (start + step))
-        yield Spoken(BETA[own], GATE[own], torch.zeros(0), CONTENT[double], LEVEL[double])
+        yield SpokenLips(BETA[own], GATE[own], torch.zeros(0), CONTENT[double], LEVEL[double])
 
 
 @settings(max_examples=40, deadline=None)
@@ -509,7 +509,7 @@ def test_the_mouth_is_closed_when_the_speech_is_over() -> None:
 
 
 def test_little_is_held_however_far_one_goes() -> None:
-    def endless() -> Iterator[Spoken]:
+    def endless() -> Iterator[SpokenLips]:
         while True:
             yield from stretches()
 
@@ -540,7 +540,7 @@ SMALL = replace(TINY, content=512)
 QUICK = TrainerConfig(max_steps=60, lr=3e-3, warmup_steps=2, device="cpu")
 
 
-def generator_config(expert: Path, model: GeneratorConfig = SMALL, **others) -> GeneratorTrainConfig:
+def generator_config(expert: Path, model: GeneratorConfig = SMALL, **others: float) -> GeneratorTrainConfig:
     return GeneratorTrainConfig(
         model=model, smallest_unit=0.0, aligned_clips=2, expert=str(expert), stretches=1, bank=4, **others
     )
@@ -602,7 +602,9 @@ def test_expert_overfits_one_batch(visual: str, prepared_clips: Path, tmp_path: 
     assert 0 <= task.validate()["val_accuracy"] <= 1
 
 
-def opencv_look(mouth: np.ndarray, scale: float, turn: float, shift: np.ndarray, mirror: bool) -> np.ndarray:
+def augmented_by_opencv(
+    mouth: np.ndarray, scale: float, turn: float, shift: np.ndarray, mirror: bool
+) -> np.ndarray:
     """A mouth (H, W, 3) uint8 scaled, turned, moved and then mirrored, by OpenCV."""
     import cv2
 
@@ -614,7 +616,7 @@ def opencv_look(mouth: np.ndarray, scale: float, turn: float, shift: np.ndarray,
 
 
 @pytest.mark.parametrize("half", [False, True])
-def test_looks_are_what_opencv_makes(half: bool, picture: Image.Image) -> None:
+def test_augmented_mouths_are_what_opencv_makes(half: bool, picture: Image.Image) -> None:
     """To within a grey level on average, of mouths with edges and skin; half precision misplaces nothing."""
     generator = np.random.default_rng(0)
     count, length = 6, 2
@@ -622,27 +624,27 @@ def test_looks_are_what_opencv_makes(half: bool, picture: Image.Image) -> None:
     mouths = np.array([[whole[k : k + 96, 80:176] for k in (120, 110)]] * count)
     scale, turn = np.linspace(0.9, 1.1, count), np.linspace(-0.15, 0.15, count)
     shift, mirror = generator.uniform(-5, 5, (count, 2)), np.arange(count) % 2 == 0
-    looks = draw_looks(count, generator) | {"place": places(scale, turn, shift, mirror)}
-    looks |= {"noise": np.zeros_like(looks["noise"])}
-    given = {name: torch.from_numpy(value) for name, value in looks.items()}
+    drawn = draw_augmentation(count, generator) | {"place": sampling_matrices(scale, turn, shift, mirror)}
+    drawn |= {"noise": np.zeros_like(drawn["noise"])}
+    given = {name: torch.from_numpy(value) for name, value in drawn.items()}
     with torch.autocast("cpu", torch.bfloat16, enabled=half):
-        made = with_looks(torch.from_numpy(mouths).movedim(-1, 2), given)
-    assert made.shape == (count, length, 3, MOUTH_PIXELS, MOUTH_PIXELS)
+        made = augment_mouths(torch.from_numpy(mouths).movedim(-1, 2), given)
+    assert made.shape == (count, length, 3, SYNC_CROP_PIXELS, SYNC_CROP_PIXELS)
     for k in range(count):
         for frame in range(length):
-            moved = opencv_look(mouths[k, frame], scale[k], turn[k], shift[k], bool(mirror[k]))
-            wanted = np.clip(moved * looks["gain"][k] + looks["lift"][k], 0, 255)
+            moved = augmented_by_opencv(mouths[k, frame], scale[k], turn[k], shift[k], bool(mirror[k]))
+            wanted = np.clip(moved * drawn["gain"][k] + drawn["lift"][k], 0, 255)
             apart = np.abs(255 * made[k, frame].movedim(0, -1).numpy() - wanted)
             assert apart.mean() < 0.7
             assert np.quantile(apart, 0.99) < 3
 
 
 def test_only_noisy_mouths_are_noisy() -> None:
-    looks = {"place": places(np.ones(3), np.zeros(3), np.zeros((3, 2)), np.zeros(3, bool))}
-    looks |= {"gain": np.ones((3, 3), np.float32), "lift": np.zeros(3, np.float32)}
-    looks |= {"noisy": np.array([0, 2]), "noise": np.array([2, 5], np.float32)}
-    grey = torch.full((3, 2, 3, MOUTH_PIXELS, MOUTH_PIXELS), 128, dtype=torch.uint8)
-    made = 255 * with_looks(grey, {name: torch.from_numpy(value) for name, value in looks.items()})
+    drawn = {"place": sampling_matrices(np.ones(3), np.zeros(3), np.zeros((3, 2)), np.zeros(3, bool))}
+    drawn |= {"gain": np.ones((3, 3), np.float32), "lift": np.zeros(3, np.float32)}
+    drawn |= {"noisy": np.array([0, 2]), "noise": np.array([2, 5], np.float32)}
+    grey = torch.full((3, 2, 3, SYNC_CROP_PIXELS, SYNC_CROP_PIXELS), 128, dtype=torch.uint8)
+    made = 255 * augment_mouths(grey, {name: torch.from_numpy(value) for name, value in drawn.items()})
     np.testing.assert_allclose(made.std((1, 2, 3, 4)), [2, 0, 5], atol=0.05)
     np.testing.assert_allclose(made.mean((1, 2, 3, 4)), 128, atol=0.1)
 
@@ -684,8 +686,9 @@ def test_paper_preset_trains_and_draws_by_the_same_code(
     )
     before, image = talking_frames[20], talking_frames[20].copy()
     points = FaceTracker().track_image(image)[0].points
-    wanted = LipTrack(iter([Spoken(np.zeros((9, 28), "f4"), np.ones(9, "f4"), *speech(9))])).at(0.1)
-    renderer.draw([renderer.cut(Job(image, points, points, np.zeros(3, np.float32), wanted, 0.8))])
+    target = LipTrack(iter([SpokenLips(np.zeros((9, 28), "f4"), np.ones(9, "f4"), *speech(9))])).at(0.1)
+    edit = FaceEdit(image, points, points, np.zeros(3, np.float32), target, 0.8)
+    renderer.draw([renderer.prepare(edit)])
     assert (image != before).any()
     low = int(points[tp.FOREHEAD, 1])
     np.testing.assert_array_equal(image[:low], before[:low])

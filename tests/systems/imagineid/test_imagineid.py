@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conftest import RATE, read_samples, write_looks, write_wav
-from talkface.data.prepare import Manifest, list_items
+from talkface.data.manifest import Manifest
+from talkface.data.prepare import list_items
 from talkface.diffusion.autoencoder import FaceAutoencoder
 from talkface.diffusion.captions import PSEUDO_WORDS, tokenize
 from talkface.diffusion.model import FaceDiffusion

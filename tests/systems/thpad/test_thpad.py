@@ -18,7 +18,7 @@ from talkface.performance.blinks import BlinkClock
 from talkface.performance.config import PriorConfig
 from talkface.performance.lips import speech_gate
 from talkface.performance.model import DiffusionPrior, MotionModel
-from talkface.performance.motion import SpeechToMotion, Style, calmed, resample_stream
+from talkface.performance.motion import SpeechToMotion, Style, resample_stream, smoothed
 from talkface.performance.sampler import sample, signal_level
 from talkface.rendering.portrait import PortraitRenderer, paste
 from talkface.rendering.refiner import Refiner
@@ -26,13 +26,8 @@ from talkface.speech.features import ContentEncoder, FeatureStream
 from talkface.systems.thpad import losses
 from talkface.training import TrainerConfig, overfit_one_batch
 from talkface.training.tasks.thpad_lips import LipsTask, LipsTrainConfig
-from talkface.training.tasks.thpad_motion import (
-    MotionTrainConfig,
-    PriorTask,
-    PriorTrainConfig,
-    best_lag_correlation,
-    editing_mask,
-)
+from talkface.training.tasks.thpad_motion import MotionTrainConfig, best_lag_correlation
+from talkface.training.tasks.thpad_prior import PriorTask, PriorTrainConfig, editing_mask
 from talkface.training.tasks.thpad_sync import fractional_lag
 
 
@@ -57,7 +52,7 @@ def blocks(samples: np.ndarray, size: int) -> list[np.ndarray]:
 
 @settings(max_examples=12, deadline=None)
 @given(samples=st.integers(700, 160_000), size=st.integers(900, 70_000))
-def test_features_come_at_50_hz_whatever_the_blocks(samples, size) -> None:
+def test_features_come_at_50_hz_whatever_the_blocks(samples: int, size: int) -> None:
     torch.manual_seed(0)
     stream = FeatureStream(ContentEncoder.debug(), window=3.0, context=0.5)
     audio = speech(samples / 16_000)
@@ -76,13 +71,13 @@ def test_blocks_do_not_change_the_features() -> None:
 
 
 @pytest.mark.parametrize("seconds", [0.06, 0.5, 4.0, 4.02, 9.7])
-def test_motion_has_a_frame_every_40_ms(performer, seconds) -> None:
+def test_motion_has_a_frame_every_40_ms(performer: SpeechToMotion, seconds: float) -> None:
     audio = speech(seconds)
     frames = sum(len(motion) for motion in performer(blocks(audio, 64_000)))
     assert frames == -(-len(audio) // 640)
 
 
-def test_seeds_change_the_head_and_not_the_lips(performer) -> None:
+def test_seeds_change_the_head_and_not_the_lips(performer: SpeechToMotion) -> None:
     audio = speech(6.0)
     takes = [FaceMotion.concatenate(list(performer([audio], seed=seed))) for seed in (1, 1, 2)]
     np.testing.assert_array_equal(takes[0].rotation, takes[1].rotation)
@@ -90,7 +85,7 @@ def test_seeds_change_the_head_and_not_the_lips(performer) -> None:
     assert np.abs(takes[0].rotation - takes[2].rotation).max() > 1e-3
 
 
-def test_strengths_of_zero_hold_still(performer) -> None:
+def test_strengths_of_zero_hold_still(performer: SpeechToMotion) -> None:
     style = Style(pose=0, blink=0, gaze=0, expression=0, lips=0)
     motion = FaceMotion.concatenate(list(performer([speech(2.0)], style=style)))
     for name in ("rotation", "translation", "gaze", "beta_mouth"):
@@ -100,7 +95,7 @@ def test_strengths_of_zero_hold_still(performer) -> None:
 
 
 @pytest.mark.parametrize("pieces", [1, 7, 50])
-def test_blinks_come_at_a_human_rate_and_close_the_eyes(pieces) -> None:
+def test_blinks_come_at_a_human_rate_and_close_the_eyes(pieces: int) -> None:
     minutes = 4
     open_eyes = np.ones(minutes * 60 * 25)
 
@@ -127,7 +122,7 @@ def test_a_blink_of_the_prior_is_not_doubled() -> None:
     assert (closed[1:] & ~closed[:-1]).sum() <= 50, "40 are the prior's own; few fall into its pauses of 2 s"
 
 
-def test_silence_closes_the_mouth(performer) -> None:
+def test_silence_closes_the_mouth(performer: SpeechToMotion) -> None:
     motion = FaceMotion.concatenate(list(performer([np.zeros(48_000, np.float32)])))
     assert np.abs(motion.beta_mouth).max() == 0
 
@@ -147,7 +142,7 @@ def test_gate_opens_before_the_voice_and_closes_after_it() -> None:
     st.lists(st.integers(1, 60), min_size=1, max_size=5),
     st.sampled_from([23.976, 25.0, 29.97, 30.0, 50.0, 60.0]),
 )
-def test_any_frame_rate_gets_its_exact_number_of_frames(lengths, fps) -> None:
+def test_any_frame_rate_gets_its_exact_number_of_frames(lengths: list[int], fps: float) -> None:
     total = sum(lengths)
     ramp = np.arange(total, dtype=np.float32)[:, None] / 25
     whole = FaceMotion(ramp, ramp, 0 * np.tile(ramp, 3), np.tile(ramp, 2), ramp, np.tile(ramp, 4))
@@ -168,7 +163,7 @@ def test_prior_keeps_known_frames_and_follows_its_noise() -> None:
     known[:, :10] = 1
     noise = torch.randn(2, 40, 32)
     one = sample(prior, f_a, known, codes, noise, 4)
-    two = sample(prior, f_a, known, codes, noise, 4, guidance_scale=1.5)
+    two = sample(prior, f_a, known, codes, noise, 4, guidance=1.5)
     torch.testing.assert_close(one[:, :10], codes[:, :10])
     assert torch.isfinite(two).all()
     assert not torch.allclose(one, sample(prior, f_a, known, codes, -noise, 4))
@@ -194,14 +189,14 @@ def test_losses_know_their_optimum() -> None:
 
 @settings(max_examples=40, deadline=None)
 @given(st.integers(30, 128), st.integers(0, 10_000))
-def test_editing_masks_leave_something_to_draw(frames, seed) -> None:
+def test_editing_masks_leave_something_to_draw(frames: int, seed: int) -> None:
     known = editing_mask(frames, np.random.default_rng(seed))
     assert set(np.unique(known)) <= {0.0, 1.0}
     assert known.shape == (frames,)
 
 
 @pytest.mark.parametrize("lag", [-3, 0, 2])
-def test_lag_of_a_shifted_signal_is_found(lag) -> None:
+def test_lag_of_a_shifted_signal_is_found(lag: int) -> None:
     signal = np.convolve(np.random.default_rng(0).standard_normal(200), np.ones(5) / 5, "same")
     found, score = fractional_lag(np.roll(signal, lag), signal, 5)
     assert abs(found - lag) < 0.2
@@ -293,14 +288,14 @@ def test_paste_blends_inside_its_footprint() -> None:
 
 @given(lengths=st.lists(st.integers(1, 60), min_size=1, max_size=5))
 @settings(deadline=None, max_examples=20)
-def test_calming_does_not_depend_on_how_the_stream_is_cut(lengths: list[int]) -> None:
+def test_smoothing_does_not_depend_on_how_the_stream_is_cut(lengths: list[int]) -> None:
     rng, count = np.random.default_rng(0), sum(lengths)
     sizes = {"beta_mouth": 28, "beta_upper": 16, "rotation": 3, "translation": 2, "scale": 1, "gaze": 4}
     drawn = {name: rng.standard_normal((count, size)).astype(np.float32) for name, size in sizes.items()}
     whole = FaceMotion(**drawn, fps=25.0)
     edges = np.cumsum([0, *lengths])
     parts = [whole[int(a) : int(b)] for a, b in pairwise(edges)]
-    once, cut = (FaceMotion.concatenate(list(calmed(stream))) for stream in ([whole], parts))
+    once, cut = (FaceMotion.concatenate(list(smoothed(stream))) for stream in ([whole], parts))
     assert len(cut) == len(whole)
     np.testing.assert_allclose(cut.rotation, once.rotation, atol=1e-6)
     np.testing.assert_array_equal(cut.beta_mouth, whole.beta_mouth)

@@ -10,7 +10,7 @@ from talkface.errors import ModelUnavailable
 from talkface.evaluation.judges.sync import fingerprint
 from talkface.face.crop import MOUTH, part_matrix
 from talkface.speech.features import ContentEncoder, FeatureStream
-from talkface.systems.g4g.experts import MOUTH_PIXELS, SyncExpert
+from talkface.systems.g4g.experts import SYNC_CROP_PIXELS, SyncExpert
 
 logger = logging.getLogger(__name__)
 
@@ -25,7 +25,7 @@ class OwnJudge:
         ModelUnavailable: There are none.
     """
 
-    name, crop_pixels, padded = "lse", MOUTH_PIXELS, False
+    name, crop_pixels, padded = "lse", SYNC_CROP_PIXELS, False
 
     def __init__(self, name_or_path: str = "sync-evaluation") -> None:
         self._network = SyncExpert.from_pretrained(name_or_path)

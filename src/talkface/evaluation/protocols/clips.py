@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from talkface.data.prepare import Item, Manifest, list_items
+from talkface.data.manifest import Item, Manifest
+from talkface.data.prepare import list_items
 from talkface.errors import UnreadableMedia
 from talkface.evaluation.figures import sync
 from talkface.evaluation.tracking import COMMON_FPS, track_file
@@ -64,7 +65,7 @@ class Library:
         """
         if item.key not in self._clips:
             track = self._track(item)
-            self._clips[item.key] = Clip(item.key, group_of(item), self.manifest.file(item), track)
+            self._clips[item.key] = Clip(item.key, item.group, self.manifest.file(item), track)
         return self._clips[item.key]
 
     def _track(self, item: Item) -> FaceTrack:
@@ -105,13 +106,6 @@ def _manifest(data: Path) -> Manifest:
     if not data.is_dir():
         raise UnreadableMedia(f"{data} is not a folder of videos, nor one that `talkface prepare` wrote")
     return Manifest(data / "prepared", data, list_items(data))
-
-
-def group_of(item: Item) -> str:
-    """The group a clip is reported in: GRID's speaker s1 (many sentences), its other speakers, or "wild"."""
-    if item.corpus != "GRID":
-        return "wild"
-    return "grid_s1" if item.speaker == "s1" else "grid_other"
 
 
 def same_names(real: Path, generated: Path) -> list[tuple[Path, Path]]:

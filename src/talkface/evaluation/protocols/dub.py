@@ -10,10 +10,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from talkface.data.prepare import Item, Manifest
+from talkface.data.manifest import Item, Manifest
 from talkface.errors import InvalidOption, NoFaceFound
 from talkface.evaluation.judges import sync_judges
-from talkface.evaluation.protocols.clips import Clip, Library, group_of, talking_items
+from talkface.evaluation.protocols.clips import Clip, Library, talking_items
 from talkface.evaluation.protocols.pair import PairScorer
 from talkface.evaluation.protocols.request import Request, counted, leaving_out
 from talkface.evaluation.protocols.scores import write_tests
@@ -126,8 +126,8 @@ def other_speech(items: Iterable[Item], seed: int = PAIRING_SEED) -> list[tuple[
         are left out.
     """
     items, partner = list(items), dict[str, Item]()
-    for group in sorted({group_of(item) for item in items}):
-        members = sorted((item for item in items if group_of(item) == group), key=lambda item: item.key)
+    for group in sorted({item.group for item in items}):
+        members = sorted((item for item in items if item.group == group), key=lambda item: item.key)
         members = [members[k] for k in np.random.default_rng(seed).permutation(len(members))]
         counts = Counter(item.speaker for item in members)
         # Clips are ordered by speaker: shifted by the largest number of clips of one speaker, each clip gets

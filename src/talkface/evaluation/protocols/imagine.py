@@ -11,7 +11,7 @@ import numpy as np
 
 from talkface.data.arrays import keep_arrays
 from talkface.data.attributes import FaceRes
-from talkface.data.prepare import Item, Manifest
+from talkface.data.manifest import Item, Manifest
 from talkface.errors import InvalidOption
 from talkface.evaluation import report
 from talkface.evaluation.figures import motion, picture, sync

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from talkface.data.prepare import Item, Manifest
+from talkface.data.manifest import Item, Manifest
 from talkface.evaluation.protocols.request import leaving_out
 from talkface.systems.imagineid.config import EMOTIONS
 from talkface.systems.imagineid.voice import Listener

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from talkface.data.prepare import Item, Manifest
+from talkface.data.manifest import Item, Manifest
 from talkface.evaluation.figures import picture, sync
 from talkface.evaluation.judges.recognisers import recognisers
-from talkface.evaluation.protocols.clips import frames_at, group_of, prepared_track
+from talkface.evaluation.protocols.clips import frames_at, prepared_track
 from talkface.evaluation.protocols.moods import acted_moods
 from talkface.evaluation.protocols.request import counted, leaving_out
 from talkface.evaluation.tracking import TrackedFace, resample_track, ticks_within, track_file
@@ -53,7 +53,7 @@ def judge_swaps(
         seed: Of the first person.
         options: Of the pipeline.
     """
-    wild = [item for item in items if group_of(item) == "wild"] or items
+    wild = [item for item in items if item.group == "wild"] or items
     moods = [manifest.file(item) for item in acted_moods(manifest) if item.split == "val"]
     rows = []
     chosen = wild[:: max(1, len(wild) // _MOST_TRIPLES)][:_MOST_TRIPLES]

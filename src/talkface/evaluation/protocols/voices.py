@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from talkface.data.attributes import FaceRes, Look, looks
+from talkface.data.attributes import FaceDescription, FaceRes, portrait_descriptions
 from talkface.data.faces import Portrait, held_out, portraits
+from talkface.data.manifest import Manifest
 from talkface.data.pairs import VoiceAndFace, strangers, voices_with_faces
-from talkface.data.prepare import Manifest
 from talkface.diffusion.captions import age_group
 from talkface.evaluation import report
 from talkface.evaluation.figures import picture
@@ -58,9 +58,9 @@ class _Subject:
 
     pair: VoiceAndFace
     speaker: Speaker
-    look: Look
+    look: FaceDescription
     imagined: list[Imagined]
-    imagined_looks: list[Look]
+    imagined_looks: list[FaceDescription]
 
 
 def judge_voices(
@@ -68,7 +68,7 @@ def judge_voices(
 ) -> Voices:
     """Imagine portraits for voices of held-out people, one recording each; compare them with the people."""
     album = portraits(manifest)
-    known = looks(manifest, album)
+    known = portrait_descriptions(manifest, album)
     pairs = list({pair.person: pair for pair in strangers(list(voices_with_faces(manifest)))}.values())
     pairs = pairs if not limit else pairs[:: max(1, len(pairs) // limit)][:limit]
     describe, subjects = FaceRes(), []
@@ -205,7 +205,7 @@ class _NearestTraining:
         known: What FaceRes sees in each, by its key.
     """
 
-    def __init__(self, train: list[Portrait], known: dict[str, Look]) -> None:
+    def __init__(self, train: list[Portrait], known: dict[str, FaceDescription]) -> None:
         features = np.stack([known[portrait.key].features for portrait in train]).astype(np.float32)
         self.train, self._middle = train, features.mean(0)
         self._candidates = self._unit(features)
@@ -215,7 +215,7 @@ class _NearestTraining:
         unit: np.ndarray = centred / np.linalg.norm(centred, axis=-1, keepdims=True)
         return unit
 
-    def cosines(self, look: Look) -> np.ndarray:
+    def cosines(self, look: FaceDescription) -> np.ndarray:
         """Cosine with every training picture, (N,)."""
         alike: np.ndarray = self._unit(look.features.astype(np.float32)) @ self._candidates.T
         return alike

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 
 from talkface.face import topology as tp
+from talkface.face.arrays import load_arrays, state_of
 from talkface.face.crop import face_unit
-from talkface.hub import load_pretrained
 
 WIDTH, HEIGHT = 32, 40  # samples of the flattened face
 _UNIT = 32  # pixels of the crop per inter-ocular distance
@@ -95,13 +95,11 @@ class AppearanceModel:
     @lru_cache(maxsize=2)
     def from_pretrained(cls, name_or_path: str = "appearance") -> "AppearanceModel":
         """Load the shipped model, or one from a directory or hub id."""
-        _, state = load_pretrained(name_or_path)
-        return cls(**{name: tensor.numpy() for name, tensor in state.items()})
+        return cls(**load_arrays(name_or_path))
 
     def state(self) -> dict[str, torch.Tensor]:
         """Tensors to save."""
-        names = ("corners", "weights", "area", "mean", "projection")
-        return {name: torch.from_numpy(np.ascontiguousarray(getattr(self, name))) for name in names}
+        return state_of(self, ("corners", "weights", "area", "mean", "projection"))
 
     def __call__(self, image: np.ndarray, points: np.ndarray) -> Appearance:
         """Describe the face with mesh (478, 3), pixels, in an RGB picture (H, W, 3) uint8."""
@@ -131,7 +129,8 @@ class AppearanceModel:
 def twice_area(triangles: np.ndarray) -> np.ndarray:
     """Twice the signed area (P,) of triangles (P, 3, 2)."""
     a, b = triangles[:, 1] - triangles[:, 0], triangles[:, 2] - triangles[:, 0]
-    return a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]
+    area: np.ndarray = a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]
+    return area
 
 
 def _matrix(points: np.ndarray) -> np.ndarray:
@@ -170,7 +169,8 @@ def _crop(image: np.ndarray, matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray
 def _centred() -> np.ndarray:
     """Weight (H, W) that leaves out the rim of the flat face, where hair and background begin."""
     y, x = np.mgrid[:HEIGHT, :WIDTH]
-    return np.exp(-(((x - 15.5) / 13) ** 4) - ((y - 18) / 17) ** 4).astype(np.float32)
+    weight: np.ndarray = np.exp(-(((x - 15.5) / 13) ** 4) - ((y - 18) / 17) ** 4).astype(np.float32)
+    return weight
 
 
 def _pattern(flat: np.ndarray, seen: np.ndarray, radius: float = 4.0) -> np.ndarray:
@@ -179,7 +179,8 @@ def _pattern(flat: np.ndarray, seen: np.ndarray, radius: float = 4.0) -> np.ndar
     detail = detail / np.sqrt(cv2.GaussianBlur(detail * detail, (0, 0), radius) + 9.0)
     mirrored = np.clip(1 - 2 * seen, 0, 1) * seen[:, ::-1]
     filled = (detail * seen + detail[:, ::-1] * mirrored) / np.maximum(seen + mirrored, 0.3)
-    return (filled * _centred()).ravel()
+    pattern: np.ndarray = (filled * _centred()).ravel()
+    return pattern
 
 
 def _histogram(lab: np.ndarray, inside: np.ndarray) -> tuple[np.ndarray, float]:

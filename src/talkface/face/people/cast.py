@@ -10,15 +10,16 @@ from scipy.spatial.transform import Rotation
 
 from talkface.errors import NoFaceFound
 from talkface.face import topology as tp
+from talkface.face.detection import Detection
 from talkface.face.model import FaceModel, estimate_pose
 from talkface.face.people.appearance import Appearance, AppearanceModel
-from talkface.face.people.detection import detect_faces, detected_mesh, face_height
+from talkface.face.people.search import detect_faces, detected_mesh, face_height
 from talkface.face.people.shots import CHANGE, blocks, difference
-from talkface.face.tracker import Detection, FaceTracker
+from talkface.face.tracker import FaceTracker
 from talkface.media.prefetch import prefetched
 
 if TYPE_CHECKING:
-    from talkface.media.video import Frame
+    from talkface.media.decode import Frame
 
 _SMALLEST = 40  # pixels from forehead to chin that are looked for
 _FRONTAL = 45.0  # degrees of yaw up to which a view tells what the face is like from the front
@@ -81,7 +82,7 @@ class Cast:
 
 
 @dataclass(frozen=True)
-class _Look:
+class _ScannedFrame:
     """A scanned frame.
 
     Attributes:
@@ -141,11 +142,11 @@ def scan(
     """
     views: list[list[_View]] = []
     alike: list[bool] = []
-    for index, look in enumerate(prefetched(_looks(frames, tracker))):
-        alike.append(look.alike)
-        views.append(_views(index, look, tracker, views[-1] if views else []))
+    for index, scanned in enumerate(prefetched(_scanned(frames, tracker))):
+        alike.append(scanned.alike)
+        views.append(_views(index, scanned, tracker, views[-1] if views else []))
         if keep:
-            keep(look.frame, [view.points for view in views[-1]])
+            keep(scanned.frame, [view.points for view in views[-1]])
     groups = _merged(_chained(views, alike))
     if not groups:
         raise NoFaceFound("no face found in the video; give one in which a face is clearly visible")
@@ -154,7 +155,7 @@ def scan(
     return Cast(people, len(views))
 
 
-def _looks(frames: "Iterable[Frame]", tracker: FaceTracker) -> "Iterator[_Look]":
+def _scanned(frames: "Iterable[Frame]", tracker: FaceTracker) -> "Iterator[_ScannedFrame]":
     """Frames with the faces that the detector finds in them, where somebody new may be."""
     last: np.ndarray | None = None
     trusted = 0
@@ -164,12 +165,12 @@ def _looks(frames: "Iterable[Frame]", tracker: FaceTracker) -> "Iterator[_Look]"
         calm = alike and last is not None and float(np.abs(last - now).max()) < _STIR
         last, trusted = now, trusted + 1 if calm else 0
         due = trusted % (_TRUSTED + 1) == 0
-        yield _Look(frame, alike, detect_faces(tracker, frame.image, _SMALLEST) if due else None)
+        yield _ScannedFrame(frame, alike, detect_faces(tracker, frame.image, _SMALLEST) if due else None)
 
 
-def _views(index: int, look: _Look, tracker: FaceTracker, before: list[_View]) -> list[_View]:
+def _views(index: int, scanned: _ScannedFrame, tracker: FaceTracker, before: list[_View]) -> list[_View]:
     """The faces of a frame: those detected, or those ``before`` unless one is lost."""
-    frame, regions = look.frame, look.regions
+    frame, regions = scanned.frame, scanned.regions
     if regions is None:
         views = _seen(index, frame, tracker, [view.region for view in before])
         if before and len(views) == len(before):
@@ -265,6 +266,6 @@ def _person(number: int, views: Sequence[_View], frames: int, face: FaceModel) -
 
 def head_angles(rotation: np.ndarray) -> np.ndarray:
     """Yaw, pitch and roll of heads in degrees (T, 3), from rotations (T, 3, 3) of a pose."""
-    angles = Rotation.from_matrix(rotation).as_euler("YXZ", degrees=True)
+    angles: np.ndarray = Rotation.from_matrix(rotation).as_euler("YXZ", degrees=True)
     angles[:, 0] = np.clip(_YAW * angles[:, 0], -90.0, 90.0)
     return angles

@@ -4,38 +4,35 @@ import logging
 import math
 from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 
 from talkface.face import topology as tp
-from talkface.face.crop import face_unit
+from talkface.face.detection import Detection
 from talkface.face.people.appearance import Appearance, AppearanceModel
 from talkface.face.people.cast import Cast, head_angles
-from talkface.face.people.detection import detect_faces, detected_mesh
+from talkface.face.people.search import detect_faces, detected_mesh
 from talkface.face.people.shots import number_shots
 from talkface.face.people.smoothing import REACH, TrackedFace, smooth
-from talkface.face.tracker import Detection, FaceTracker
+from talkface.face.people.tracks import ACCEPTED, FILLED_GAP, HeldFrame, Moment, PersonTrack
+from talkface.face.tracker import FaceTracker
 
 if TYPE_CHECKING:
-    from talkface.media.video import Frame
+    from talkface.media.decode import Frame
 
 logger = logging.getLogger(__name__)
 
 _AHEAD = 0.3  # seconds that frames are held
-_GAP = 0.2  # seconds without a face that are filled
 _SEARCH, _REST = 0.3, 1.0  # seconds between detections while somebody is missing, and while nobody is
 _CHECK = 0.5  # seconds after which it is checked whose face is followed
 _KNOWN, _UNKNOWN = 3.0, 1.0  # seconds until somebody who is left alone is looked at again
-_ACCEPT = -1.0  # log-odds from which a face is taken for the likeliest person of the cast
 _RECONSIDER = 1.0  # the same for a face that was not taken for anybody before
 _CLEAR = 4.0  # lead in log-odds over everybody else that needs no second look
 _COVERED = 30.0  # mean change of a lost face's blocks, of 255, that says that it is not there any more
-_STRAY = 0.12  # inter-ocular distances by which a face leaves its course when a track hops to another one
 _VIEWS = 4  # looks that decide who somebody is
-_JUMP = 0.35  # inter-ocular distances from frame to frame; more is no motion
 _TURNED = math.radians(76)  # yaw from which a face is not usable
 _STEADY = math.radians(6)  # by which it must be less until the face is usable again
 
@@ -94,125 +91,21 @@ class Follower:
             yield scene.pop()
 
 
-@dataclass(frozen=True)
-class _Held:
-    """A frame that waits for what comes after it.
-
-    ``time`` in seconds grows even if the video runs backwards; ``step`` is that since the frame before.
-    """
-
-    index: int
-    time: float
-    step: float
-    frame: "Frame"
-    shot: int
-
-
-@dataclass
-class _Moment:
-    """Where a face was found in a frame, as tracked; ``face`` is the same, pose and expression apart."""
-
-    time: float
-    points: np.ndarray
-    center: np.ndarray
-    unit: float
-    face: TrackedFace | None = None
-
-    def jumps_to(self, later: "_Moment") -> bool:
-        """Whether the face moves or grows too much for a motion until then."""
-        frames = max(1.0, (later.time - self.time) / 0.04)
-        moved = float(np.linalg.norm(later.center - self.center)) / self.unit
-        return max(moved, abs(math.log(later.unit / self.unit))) > _JUMP * frames
-
-
-@dataclass
-class _Track:
-    """A face followed through one shot.
-
-    Attributes:
-        shot: Number of the shot.
-        region: Where the face was last.
-        moments: What was found in recent frames, by their index.
-        views: What the face looks like; of at most a few frames.
-        live: Whether it is still followed.
-        known: Whether it has been decided who it is: ``person``, None for a stranger.
-        checked: When it was last checked whose face it is, seconds.
-        accept: Log-odds from which it is taken for somebody of the cast.
-        doubts: How many checks in a row have failed.
-        suspect: Index of the frame since which it may be somebody else's face.
-    """
-
-    shot: int
-    region: Detection
-    moments: dict[int, _Moment] = field(default_factory=dict)
-    views: list[Appearance] = field(default_factory=list)
-    live: bool = True
-    known: bool = False
-    person: int | None = None
-    checked: float = 0.0
-    accept: float = _ACCEPT
-    doubts: int = 0
-    suspect: int | None = None
-
-    def add(self, held: _Held, points: np.ndarray) -> None:
-        center, unit = points[tp.RIGID, :2].mean(0), max(face_unit(points), 1e-3)
-        self.moments[held.index] = _Moment(held.time, points, center, unit)
-
-    @property
-    def last(self) -> int:
-        """Index of the last frame in which the face was found; -1 if in none."""
-        return max(self.moments, default=-1)
-
-    def strays(self, index: int, back: int = 1) -> bool:
-        """Whether the face suddenly leaves its course in a frame, coming from before (1) or after (-1)."""
-        a, b, c = (self.moments.get(index - back * steps) for steps in (2, 1, 0))
-        if a is None or b is None or c is None:
-            return False
-        return float(np.linalg.norm(c.center - 2 * b.center + a.center)) > _STRAY * b.unit
-
-    def close(self) -> None:
-        """Follow it no further, and forget what may have been somebody else's face."""
-        self.live = False
-        if self.suspect is not None:
-            self.moments = {i: moment for i, moment in self.moments.items() if i < self.suspect}
-
-    def around(self, held: _Held) -> list[_Moment]:
-        """Moments, in order of time, that tell where the face is in a frame; empty if nothing does."""
-        order = sorted(self.moments)
-        before = [self.moments[i] for i in order if i <= held.index]
-        after = [self.moments[i] for i in order if i > held.index]
-        if held.index not in self.moments:
-            if not (before and after) or before[-1].jumps_to(after[0]):
-                return []
-            if after[0].time - before[-1].time - held.step > _GAP + 1e-3:
-                return []
-        chosen = before[-1:]
-        for moment in reversed(before[:-1]):
-            if held.time - moment.time > REACH or moment.jumps_to(chosen[0]):
-                break
-            chosen.insert(0, moment)
-        for moment in after:
-            if moment.time - held.time > REACH or chosen[-1].jumps_to(moment):
-                break
-            chosen.append(moment)
-        return chosen
-
-
 class _Scene:
-    """What a follower knows while it goes through a video."""
+    """State of a follower on its way through a video."""
 
     def __init__(self, follower: Follower) -> None:
         self.tracker, self.cast, self.numbers = follower.tracker, follower.cast, follower.numbers
         self._limit = follower.turned
-        self.held: deque[_Held] = deque()
+        self.held: deque[HeldFrame] = deque()
         self._describe = AppearanceModel.from_pretrained()
-        self._tracks: list[_Track] = []
+        self._tracks: list[PersonTrack] = []
         self._strangers: list[tuple[Detection, float]] = []  # where people are who are left alone, until when
         self._places: dict[int, Detection] = {}  # where people of the cast were last in this shot
         self._turned: dict[int, bool] = {}
         self._due = -math.inf
         self._shot = 0
-        self._newest: _Held | None = None
+        self._newest: HeldFrame | None = None
         self._smallest = min((self.cast[number].size[0] for number in self.numbers), default=math.inf)
 
     # -- the newest frame --
@@ -237,21 +130,21 @@ class _Scene:
         if self.held and self._missing(self.held[-1]):
             self._search(self.held[-1])
 
-    def _missing(self, held: _Held) -> frozenset[int]:
+    def _missing(self, held: HeldFrame) -> frozenset[int]:
         """Who is asked for and not in a frame."""
         return self.numbers - {track.person for track in self._live() if track.last == held.index}
 
-    def _hold(self, frame: "Frame", shot: int) -> _Held:
+    def _hold(self, frame: "Frame", shot: int) -> HeldFrame:
         step = 0.0 if self._newest is None else abs(frame.time - self._newest.frame.time)
         index, time = (0, 0.0) if self._newest is None else (self._newest.index + 1, self._newest.time + step)
-        self._newest = _Held(index, time, step, frame, shot)
+        self._newest = HeldFrame(index, time, step, frame, shot)
         self.held.append(self._newest)
         return self._newest
 
-    def _live(self) -> list[_Track]:
+    def _live(self) -> list[PersonTrack]:
         return [track for track in self._tracks if track.live]
 
-    def _update(self, track: _Track, held: _Held) -> None:
+    def _update(self, track: PersonTrack, held: HeldFrame) -> None:
         mesh = self.tracker.mesh(held.frame.image, track.region)
         if mesh is None:
             self._miss(track, held)
@@ -267,7 +160,7 @@ class _Scene:
         ):
             self._check(track, held)
 
-    def _miss(self, track: _Track, held: _Held) -> None:
+    def _miss(self, track: PersonTrack, held: HeldFrame) -> None:
         """What to do about a track whose face is not found in a frame."""
         last = track.moments[track.last]
         if track.last == held.index - 1:
@@ -275,10 +168,10 @@ class _Scene:
             before = self.held[-2].frame.image if len(self.held) > 1 else held.frame.image
             if _change(before, held.frame.image, last.points) > _COVERED:
                 track.live = False
-        elif held.time - last.time - held.step > _GAP:
+        elif held.time - last.time - held.step > FILLED_GAP:
             track.live = False
 
-    def _part(self, held: _Held) -> None:
+    def _part(self, held: HeldFrame) -> None:
         """Where two tracks have run onto one face, the track of the person whose face it is goes on."""
         here = [track for track in self._live() if held.index in track.moments]
         for number, a in enumerate(here):
@@ -290,16 +183,16 @@ class _Scene:
                     gone.close()
                     self._due = -math.inf
 
-    def _view(self, track: _Track, held: _Held) -> Appearance:
+    def _view(self, track: PersonTrack, held: HeldFrame) -> Appearance:
         return self._describe(held.frame.image, track.moments[held.index].points)
 
-    def _likeness(self, track: _Track, view: Appearance) -> float:
+    def _likeness(self, track: PersonTrack, view: Appearance) -> float:
         known = None if track.person is None else self.cast[track.person].appearance
         return (known or Appearance.mean(track.views)).likeness(view)
 
     # -- who is there --
 
-    def _search(self, held: _Held) -> None:
+    def _search(self, held: HeldFrame) -> None:
         """Detect faces, and begin tracks where nobody is followed yet."""
         for region in detect_faces(self.tracker, held.frame.image, self._smallest):
             near = [track for track in self._live() if track.region.overlaps(region)]
@@ -317,7 +210,7 @@ class _Scene:
                 track = near[0]
                 track.region, track.checked = mesh.region, -math.inf  # it may be somebody else's face
             else:
-                track = _Track(held.shot, mesh.region, accept=accept)
+                track = PersonTrack(held.shot, mesh.region, accept=accept)
                 self._tracks.append(track)
             track.add(held, mesh.points)
             if not track.known:
@@ -332,15 +225,15 @@ class _Scene:
             if place.overlaps(region):
                 if math.dist(place.center, region.center) > 0.1 * place.size:  # perhaps it is somebody else
                     del self._strangers[number]
-                    return False, _ACCEPT
+                    return False, ACCEPTED
                 if time < until:
                     self._strangers[number] = region, until
                     return True, _RECONSIDER
                 del self._strangers[number]
                 return False, _RECONSIDER
-        return False, _ACCEPT
+        return False, ACCEPTED
 
-    def _trace_back(self, track: _Track) -> None:
+    def _trace_back(self, track: PersonTrack) -> None:
         """Follow a face that was just detected back through the frames still held."""
         last = track.region
         for held in list(self.held)[-2::-1]:
@@ -357,7 +250,7 @@ class _Scene:
             if not track.known and held.index % 2 == 0 and len(track.views) < _VIEWS:
                 track.views.append(self._view(track, held))
 
-    def _decide(self, track: _Track, only_if_clear: bool = False) -> None:
+    def _decide(self, track: PersonTrack, only_if_clear: bool = False) -> None:
         """Say who is followed by a track; strangers, and people nobody asked for, are left alone."""
         taken = {other.person for other in self._live() if other is not track}
         view = Appearance.mean(track.views)
@@ -377,7 +270,7 @@ class _Scene:
             until = track.checked + (_UNKNOWN if best is None else _KNOWN)
             self._strangers.append((track.region, until))
 
-    def _check(self, track: _Track, held: _Held) -> None:
+    def _check(self, track: PersonTrack, held: HeldFrame) -> None:
         """End a track that has run onto somebody else's face; another may begin there."""
         view = self._view(track, held)
         taken = {other.person for other in self._live() if other is not track}
@@ -400,7 +293,7 @@ class _Scene:
     # -- the oldest frame --
 
     def pop(self) -> "tuple[Frame, dict[int, Sighting]]":
-        """Give back the frame that has waited longest, with everybody in it."""
+        """The frame that has been held longest, with everybody in it."""
         held = self.held[0]
         if held.shot != self._shot:
             self._shot, self._turned, self._places = held.shot, {}, {}
@@ -421,7 +314,7 @@ class _Scene:
         self._forget(held)
         return held.frame, sightings
 
-    def _sighting(self, number: int, held: _Held, around: list[_Moment], found: bool) -> Sighting:
+    def _sighting(self, number: int, held: HeldFrame, around: list[Moment], found: bool) -> Sighting:
         neutral = self.cast[number].neutral
         faces = []
         for moment in around:
@@ -435,9 +328,9 @@ class _Scene:
         inside = bool(((mouth >= 0) & (mouth < held.frame.image.shape[1::-1])).all())
         return Sighting(points, found, yaw, held.shot, inside and not turned)
 
-    def _forget(self, held: _Held) -> None:
+    def _forget(self, held: HeldFrame) -> None:
         """Drop what no later frame needs."""
-        oldest = held.time - REACH - _GAP
+        oldest = held.time - REACH - FILLED_GAP
         for track in self._tracks:
             track.moments = {
                 i: moment for i, moment in track.moments.items() if moment.time >= oldest or i == track.last

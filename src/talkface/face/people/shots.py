@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 if TYPE_CHECKING:
-    from talkface.media.video import Frame
+    from talkface.media.decode import Frame
 
 _GRID = (16, 12)  # blocks across and down
 _RETURN = 2  # frames after which a flash has gone

@@ -101,4 +101,5 @@ def _expression(faces: Sequence[TrackedFace], times: np.ndarray) -> np.ndarray:
     around = np.stack([faces[i].canonical for i in near])
     moved = np.square(around[..., :2] - here[:, :2]).sum(-1)
     weight = np.exp(-0.5 * (moved / _NOISE**2 + np.square(times[near] / _BRIEF)[:, None]))
-    return ((weight[..., None] * around).sum(0) / weight.sum(0)[:, None]).astype(np.float32)
+    smoothed: np.ndarray = ((weight[..., None] * around).sum(0) / weight.sum(0)[:, None]).astype(np.float32)
+    return smoothed

@@ -15,7 +15,7 @@ from talkface.face.motion import FaceMotion
 from talkface.face.people.follower import Sighting
 
 if TYPE_CHECKING:
-    from talkface.media.video import Frame
+    from talkface.media.decode import Frame
 
 logger = logging.getLogger(__name__)
 

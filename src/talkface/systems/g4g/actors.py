@@ -1,45 +1,45 @@
-"""The people who are dubbed: what is to be drawn of them, frame after frame."""
+"""The people who are dubbed: how each frame of theirs is to be changed, or why it stays as it is."""
 
 import logging
 import math
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.spatial.transform import Rotation
 
 from talkface.face import topology as tp
 from talkface.face.model import FaceModel
 from talkface.face.occlusion import OcclusionFinder, keep_mask
 from talkface.face.people import Sighting
-from talkface.media.video import Frame
+from talkface.media.decode import Frame
 from talkface.performance.lip_track import LipTrack
 from talkface.systems.g4g.geometry import MouthRange, Retargeter
-from talkface.systems.g4g.renderer import Job, MouthRenderer
+from talkface.systems.g4g.renderer import FaceEdit, MouthRenderer
 
 logger = logging.getLogger(__name__)
 
-TURNED = math.radians(64)  # yaw from which a face goes back to the original
-_FADE = 0.2  # seconds that this takes
-_LOOKS = 12.5  # times a second at which it is looked whether something covers the mouth
-_COVERED = 0.6  # share of the lips under something from which a frame stays as it is
-_AWAY = 1.0  # seconds without the person after which nothing is remembered
+TURNED = math.radians(64)
+"""Yaw, radians, from which a face stays as it is in the video."""
+_FADE = 0.2  # seconds over which a face that turns away fades to the original
+_OCCLUSION_RATE = 12.5  # times per second at which occlusion of the mouth is looked for
+_COVERED = 0.6  # share of covered lips from which a frame stays as it is
+_AWAY = 1.0  # seconds without the person after which what is remembered is dropped
 
 
 @dataclass
 class Actor:
-    """One person who is dubbed: how the lips are moved and drawn, and what they say.
+    """One person who is dubbed, from frame to frame.
 
     Attributes:
         face: the 3DMM.
-        retarget: moves the mesh's lips.
-        renderer: draws them.
-        lips: what they say.
-        range: how they open the mouth.
-        finder: sees what covers the mouth.
+        retarget: moves the lips of the mesh.
+        renderer: draws the mouth.
+        lips: the lip motion of the new speech.
+        range: how far the person opens the mouth.
+        finder: finds what covers the mouth.
         keep_silence: leave the frames as they are where nobody speaks.
-        absent: frames in which the person was not seen.
-        turned: frames in which the face was turned away.
-        covered: frames in which most of the lips were behind something.
+        absent: number of frames so far in which the person was not seen.
+        turned: number in which the face was turned away.
+        covered: number in which most of the lips were behind something.
     """
 
     face: FaceModel
@@ -52,15 +52,20 @@ class Actor:
     absent: int = 0
     turned: int = 0
     covered: int = 0
-    _look: int = -1  # number of the last look at what covers the mouth
+    _look: int = -1  # number of the last search for occlusion
     _covering: np.ndarray | None = None
     _shot: int = -1
     _last: float = -math.inf  # when the person was seen last
     _facing: float = 0.0  # 1 for a face turned to the camera, 0 for one that is turned away
 
-    def job(self, frame: Frame, sighting: Sighting | None) -> Job | None:
-        """What is to be drawn in the next frame, or None where it stays as it is."""
-        wanted = self.lips.at(frame.time)
+    def edit(self, frame: Frame, sighting: Sighting | None) -> FaceEdit | None:
+        """How the next frame is to be changed, or None where it stays as it is.
+
+        Args:
+            frame: to be called for one after the other.
+            sighting: where the person is in it; None if nowhere.
+        """
+        target = self.lips.at(frame.time)
         if sighting is None:
             self.absent += 1
             return None
@@ -72,27 +77,27 @@ class Actor:
         if keep is not None and _lips_under(keep, sighting.points) > _COVERED:
             self.covered += 1
             return None
-        strength = self._facing * (wanted.gate if self.keep_silence else 1.0)
-        wanted = replace(wanted, beta_mouth=self.range.fit(self.face, wanted.beta_mouth))
-        moved = self.retarget(  # in silence too: it remembers the face
-            sighting.points[None], wanted.beta_mouth[None], np.array([strength], np.float32)
+        strength = self._facing * (target.gate if self.keep_silence else 1.0)
+        target = replace(target, beta_mouth=self.range.fit(self.face, target.beta_mouth))
+        moved = self.retarget(  # in silence too: its running mean goes on
+            sighting.points[None], target.beta_mouth[None], np.array([strength], np.float32)
         )
         if strength == 0.0:
             return None
-        rotation = Rotation.from_matrix(moved.pose.rotation[0]).as_rotvec().astype(np.float32)
-        return Job(
-            frame.image, sighting.points, moved.points[0], rotation, wanted, frame.origin, strength, keep
+        rotation = moved.pose.rotation_vectors[0]
+        return FaceEdit(
+            frame.image, sighting.points, moved.points[0], rotation, target, frame.origin, strength, keep
         )
 
     def report(self, number: int) -> None:
-        """Say how many frames have stayed as they were."""
+        """Log how many frames have stayed as they were; ``number`` is the person's."""
         counts = {"not seen": self.absent, "turned away": self.turned, "covered": self.covered}
-        said = ", ".join(f"{what} in {count} frame(s)" for what, count in counts.items() if count)
-        if said:
-            logger.warning("face %d is %s: they stay as they were", number, said)
+        reasons = ", ".join(f"{what} in {count} frame(s)" for what, count in counts.items() if count)
+        if reasons:
+            logger.warning("face %d is %s: they stay as they were", number, reasons)
 
     def _face(self, sighting: Sighting, time: float) -> None:
-        """Note whether the face is turned to the camera: gradually, but at once in a new shot."""
+        """Update how far the face counts as turned to the camera: gradually, but at once in a new shot."""
         anew = sighting.shot != self._shot or time - self._last > _AWAY
         goal = float(sighting.usable)
         step = 1.0 if anew else abs(time - self._last) / _FADE
@@ -105,7 +110,9 @@ class Actor:
 
     def _keep(self, frame: Frame, points: np.ndarray) -> np.ndarray | None:
         """Where something covers the face and the frame stays as it is, (H, W) float32; None if nowhere."""
-        look = int(frame.time * _LOOKS)  # by the clock, so that a resumed run looks at the same frames
+        look = int(
+            frame.time * _OCCLUSION_RATE
+        )  # by the clock, so that a resumed run searches the same frames
         if self._covering is None or look != self._look:
             self._covering, self._look = self.finder(frame.image, points), look
         height, width = frame.image.shape[:2]

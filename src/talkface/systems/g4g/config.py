@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from talkface.face.coefficients import MOUTH_COEFFICIENTS, ROTATION
 from talkface.face.draw import MAP_CHANNELS
 
 
@@ -12,24 +13,23 @@ class GeneratorConfig:
     Attributes:
         pixels: side of the mouth crop.
         content: content features per 20 ms.
-        mesh: size of the mesh code (:func:`~talkface.systems.g4g.geometry.mesh_code`).
         code: size of the codes that modulate.
         embedding: size of the space in which faces and speech are aligned.
         widths: channels at 1/2, 1/4, ... of the crop's side.
         references: reference frames per frame.
-        reach: how far the adaptive spatial transform may move a feature, share of the crop's side.
+        reach: how far the adaptive spatial transform may move a feature, as a share of the crop's side.
         scales: at how many of the coarser scales the adaptive spatial transform finds its own flow.
-        choosing: contrast of the references' shares once trained: above 1 one of them shows rather than the
-            mean of several, which is blurred.
+        choosing: factor on the logits of the references' shares outside of training. Above 1 the best
+            reference dominates; a mean of several would be blurred.
+        maps: channels of the mesh maps (:func:`~talkface.face.draw.mesh_maps`).
+        mesh: size of the mesh code (:func:`~talkface.systems.g4g.geometry.mesh_code`).
         intra_modal: modulate the masked face by the mesh (off: an ablation).
+        seeded: MeshWarp puts the references in place first (off: an ablation).
         fusion: channels of the fusion network (0: none, an ablation; the mask alone blends).
-        seeded: references are brought in place by MeshWarp first (off: an ablation).
     """
 
     pixels: int = 128
     content: int = 512
-    mesh: int = 31
-    maps: int = MAP_CHANNELS
     code: int = 128
     embedding: int = 128
     widths: tuple[int, ...] = (24, 48, 64)
@@ -37,9 +37,11 @@ class GeneratorConfig:
     reach: float = 0.06
     scales: int = 2
     choosing: float = 3.0
+    maps: int = MAP_CHANNELS
+    mesh: int = MOUTH_COEFFICIENTS + ROTATION
     intra_modal: bool = True
-    fusion: int = 16
     seeded: bool = True
+    fusion: int = 16
 
 
 PAPER = GeneratorConfig(

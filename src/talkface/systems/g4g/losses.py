@@ -10,18 +10,18 @@ from talkface.nn.picture import weighted_l1
 def diagonal_alignment(
     visual: Tensor, audio: Tensor, temperature: Tensor, clip: Tensor, frame: Tensor, apart: int = 3
 ) -> Tensor:
-    """The diagonal matrix: cosines of all faces with all sounds should be the identity matrix.
+    """Inter-modal alignment: the cosines of a batch's faces with its sounds should be the identity matrix.
 
-    Rows and columns of the same clip that are ``apart`` or more frames away are hard negatives; nearer ones,
+    Frames of the same clip that are ``apart`` or more frames from each other are hard negatives; nearer ones,
     which sound and look alike, are left out.
 
     Args:
         visual: (N, C) of length 1.
         audio: (N, C) of length 1, row by row of the same frame.
-        temperature: log of what the cosines are multiplied by.
-        clip: (N,) which clip each row comes from.
-        frame: (N,) and which of its frames.
-        apart: frames.
+        temperature: log of the factor on the cosines.
+        clip: (N,) the clip that each row comes from.
+        frame: (N,) its frame in the clip.
+        apart: least distance of negatives in a clip, in frames.
     """
     logits = visual @ audio.T * temperature.exp().clamp(max=100)
     near = (clip[:, None] == clip[None]) & ((frame[:, None] - frame[None]).abs() < apart)
@@ -34,9 +34,9 @@ def diagonal_alignment(
 def pairwise_alignment(
     visual: Tensor, audio: Tensor, temperature: Tensor, clip: Tensor, frame: Tensor, apart: int = 3
 ) -> Tensor:
-    """Ordinary contrast, the ablation: one right and one wrong sound for each face, right or wrong.
+    """Ordinary contrastive loss, an ablation: one matching and one other sound for each face, classified.
 
-    The wrong one is the next row that is not near; arguments as of :func:`diagonal_alignment`.
+    The other one is drawn at random from those that are not near; arguments as of :func:`diagonal_alignment`.
     """
     count = len(visual)
     near = (clip[:, None] == clip[None]) & ((frame[:, None] - frame[None]).abs() < apart)
@@ -44,16 +44,16 @@ def pairwise_alignment(
     wrong = noise.argmax(1)
     scale = temperature.exp().clamp(max=100)
     positive, negative = ((visual * a).sum(1) * scale for a in (audio, audio[wrong]))
-    middle = scale / 2  # cosines above one half count as a match
+    middle = scale / 2  # a cosine above one half counts as a match
     return (F.softplus(middle - positive) + F.softplus(negative - middle)).mean() / 2
 
 
 def multi_scale(scales: list[Tensor], target: Tensor, weight: Tensor) -> Tensor:
-    """Multi-scale supervision: L1 of the pictures at coarser scales under the mask at that scale.
+    """Multi-scale supervision: L1 of pictures at coarser scales, under the weight at that scale.
 
     Args:
-        scales: (B, 3, h, w) each in [0, 1].
-        target: (B, 3, H, W).
+        scales: pictures (B, 3, h, w) in [0, 1].
+        target: (B, 3, H, W) in [0, 1].
         weight: (B, 1, H, W).
     """
     total = target.new_zeros(())
@@ -66,7 +66,7 @@ def multi_scale(scales: list[Tensor], target: Tensor, weight: Tensor) -> Tensor:
 
 
 def retrieval(visual: Tensor, audio: Tensor) -> Tensor:
-    """Whether each face (N, C) finds its own sound among all (N, C), (N,) float."""
+    """1 where the nearest of all sounds (N, C) to a face (N, C) is its own, else 0, (N,) float."""
     return ((visual @ audio.T).argmax(1) == torch.arange(len(visual), device=visual.device)).float()
 
 

@@ -1,4 +1,4 @@
-"""G4G's generator: a mouth from a masked face, a mesh, reference frames and speech.
+"""G4G's generator: draws a mouth from a masked face, a mesh, reference frames and speech.
 
 ::
 
@@ -9,32 +9,40 @@
 """
 
 from dataclasses import asdict, dataclass
-from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from talkface.hub import build_pretrained
-from talkface.nn.blocks import ModulatedBlock, Stage, pixel_shuffle
-from talkface.performance.config import SPEECH_WINDOW
+from talkface.nn.blocks import Stage, pixel_shuffle
 from talkface.systems.g4g.config import GeneratorConfig
+from talkface.systems.g4g.layers import (
+    AdaptiveSpatialTransform,
+    AlignedBlock,
+    Fusion,
+    MeshEncoder,
+    PictureEncoder,
+    SpeechEncoder,
+    sample,
+)
 
 
 @dataclass(frozen=True)
-class Inputs:
-    """What the generator draws a batch of mouths from.
+class GeneratorInputs:
+    """A batch of what the generator draws mouths from.
 
     Attributes:
-        context: (B, 3, P, P) the masked face in [0, 1]: grey where it is hidden.
-        hidden: (B, 1, P, P) 1 where the face is hidden, soft at the border.
+        context: (B, 3, P, P) the masked face in [0, 1], grey where it is hidden.
+        hidden: (B, 1, P, P) the mask, 1 where the face is hidden, soft at the border.
         maps: (B, MAP_CHANNELS, P/2, P/2) of the mesh to be drawn, from :func:`~talkface.face.draw.mesh_maps`.
-        mesh: (B, mesh) code of mouth and pose.
+        mesh: (B, mesh) coefficients of mouth and pose (:func:`~talkface.systems.g4g.geometry.mesh_code`).
         references: (B, R, 3, P, P) mouth crops of reference frames in [0, 1].
         grids: (B, R, P/2, P/2, 2) where MeshWarp finds each cell in each reference, -1 to 1.
-        seeds: (B, R, 3, P, P) the references warped by MeshWarp, in the light of the context.
+        seeds: (B, R, 3, P, P) the references warped into place, their colours matched to the context.
         content: (B, 2 * SPEECH_WINDOW, content) content features around the frame.
-        level: (B, 2 * SPEECH_WINDOW) level in dB below the loudest.
+        level: (B, 2 * SPEECH_WINDOW) dB relative to the loudest sound.
     """
 
     context: Tensor
@@ -49,19 +57,19 @@ class Inputs:
 
 
 @dataclass(frozen=True)
-class Drawn:
-    """What the generator says about a batch of mouths.
+class GeneratorOutput:
+    """What the generator gives for a batch of mouths.
 
     ``picture = alpha * ((1 - mask) (sum_r weights_r seeds_r + residual) + mask color) + (1 - alpha) context``
 
     Attributes:
-        weights: (B, R, P, P) share of each reference, sums to 1.
+        weights: (B, R, P, P) share of each reference; they sum to 1.
         residual: (B, 3, P, P) what is added to the references.
-        color: (B, 3, P, P) what is drawn anew.
-        mask: (B, 1, P, P) where it is drawn anew.
-        alpha: (B, 1, P, P) where it shows, 0 outside of what is hidden.
+        color: (B, 3, P, P) colours that are drawn anew.
+        mask: (B, 1, P, P) where they replace the references.
+        alpha: (B, 1, P, P) opacity of the mouth, 0 outside of the mask ``hidden``.
         scales: pictures at the coarser scales, coarsest first, for multi-scale supervision.
-        visual, audio: (B, embedding) aligned embeddings of face and speech.
+        visual, audio: (B, embedding) aligned embeddings of face and speech, of length 1.
     """
 
     weights: Tensor
@@ -80,159 +88,8 @@ class Drawn:
         return self.alpha * mouth + (1 - self.alpha) * context
 
 
-class AdaptiveInstanceNorm(nn.Module):
-    """AdaIN: statistics of each channel are replaced by those that a code asks for."""
-
-    def __init__(self, width: int, code: int) -> None:
-        super().__init__()
-        self.affine = nn.Linear(code, 2 * width)
-        nn.init.normal_(self.affine.weight, std=1e-2)
-        nn.init.zeros_(self.affine.bias)
-
-    def forward(self, x: Tensor, code: Tensor) -> Tensor:
-        scale, shift = self.affine(code)[..., None, None].chunk(2, 1)
-        return F.instance_norm(x) * (1 + scale) + shift
-
-
-class AlignedBlock(nn.Module):
-    """Residual block of the intra-modal alignment: masked-face features take the mesh's statistics."""
-
-    def __init__(self, width: int, code: int) -> None:
-        super().__init__()
-        self.norms = nn.ModuleList(AdaptiveInstanceNorm(width, code) for _ in range(2))
-        self.convs = nn.ModuleList(nn.Conv2d(width, width, 3, padding=1) for _ in range(2))
-
-    def forward(self, x: Tensor, code: Tensor) -> Tensor:
-        h = x
-        for norm, conv in zip(self.norms, self.convs, strict=True):
-            h = conv(F.silu(norm(h, code)))
-        return x + h
-
-
-class SpeechEncoder(nn.Module):
-    """E_a: content and level around a frame to the speech code f_a (B, code)."""
-
-    def __init__(self, content: int, code: int) -> None:
-        super().__init__()
-        self.body = nn.Sequential(
-            nn.Dropout1d(0.1),
-            nn.Conv1d(content + 1, 2 * code, 1),
-            nn.SiLU(),
-            nn.Conv1d(2 * code, 2 * code, 4, stride=2, padding=1),
-            nn.SiLU(),
-            nn.Conv1d(2 * code, code, SPEECH_WINDOW),
-        )
-
-    def forward(self, content: Tensor, level: Tensor) -> Tensor:
-        x = torch.cat([content, level[..., None] / 20 + 1], -1).transpose(1, 2)
-        return self.body(x)[..., 0]
-
-
-class MeshEncoder(nn.Module):
-    """E_m: mesh maps (B, maps, H, W) and coefficients (B, mesh) to the mesh code (B, code)."""
-
-    def __init__(self, maps: int, mesh: int, code: int) -> None:
-        super().__init__()
-        self.look = nn.Sequential(
-            nn.Conv2d(maps, 32, 4, stride=4),
-            nn.SiLU(),
-            nn.Conv2d(32, 64, 3, stride=2, padding=1),
-            nn.SiLU(),
-            nn.AdaptiveAvgPool2d(4),
-            nn.Flatten(),
-        )
-        self.join = nn.Sequential(nn.Linear(64 * 16 + mesh, code), nn.SiLU(), nn.Linear(code, code))
-
-    def forward(self, maps: Tensor, mesh: Tensor) -> Tensor:
-        return self.join(torch.cat([self.look(maps), mesh], 1))
-
-
-class PictureEncoder(nn.Module):
-    """A pyramid of features of a crop: (B, channels, P, P) to maps at 1/2, 1/4, ... of its side."""
-
-    def __init__(self, channels: int, extra: int, widths: tuple[int, ...], code: int) -> None:
-        super().__init__()
-        self.stem = nn.Conv2d(4 * channels + extra, widths[0], 3, padding=1)
-        self.down = nn.ModuleList(nn.Conv2d(a, b, 3, stride=2, padding=1) for a, b in pairwise(widths))
-        self.blocks = nn.ModuleList(ModulatedBlock(width, code) for width in widths[1:])
-
-    def forward(self, picture: Tensor, extra: Tensor | None, code: Tensor) -> list[Tensor]:
-        pixels = F.pixel_unshuffle(picture, 2)
-        pyramid = [self.stem(pixels if extra is None else torch.cat([pixels, extra], 1))]
-        for down, block in zip(self.down, self.blocks, strict=True):
-            pyramid.append(block(down(F.silu(pyramid[-1])), code))
-        return pyramid
-
-
-class AdaptiveSpatialTransform(nn.Module):
-    """Deforms reference features to fit, guided by speech and masks, on top of where MeshWarp puts them."""
-
-    def __init__(self, width: int, code: int, references: int, reach: float) -> None:
-        super().__init__()
-        self.references, self.reach = references, reach
-        self.inlet = nn.Conv2d((1 + references) * width + 2, width // 2, 1)
-        self.block = ModulatedBlock(width // 2, code)
-        self.flow = nn.Conv2d(width // 2, 3 * references, 3, padding=1)
-        nn.init.zeros_(self.flow.weight)
-        nn.init.zeros_(self.flow.get_parameter("bias"))
-
-    def forward(
-        self, face: Tensor, references: Tensor, grids: Tensor, masks: Tensor, code: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Find a flow and a share for each reference.
-
-        Args:
-            face: (B, C, H, W) aligned features of the masked face.
-            references: (B, R, C, H, W).
-            grids: (B, R, H, W, 2) where each cell lies in each reference, -1 to 1.
-            masks: (B, 2, H, W) what is hidden, and the inside of the mouth.
-            code: (B, code) of speech and mesh.
-
-        Returns:
-            flow (B, R, H, W, 2), to be added to the grids, and logits (B, R, H, W) of the shares.
-        """
-        seeded = sample(references, grids)
-        h = self.inlet(torch.cat([face, seeded.flatten(1, 2), masks], 1))
-        flow, shares = self.flow(F.silu(self.block(h, code))).split([2 * self.references, self.references], 1)
-        flow = self.reach * torch.tanh(flow.unflatten(1, (self.references, 2))).movedim(2, -1)
-        return flow, shares
-
-
-def sample(pictures: Tensor, grids: Tensor) -> Tensor:
-    """Draw (B, R, C, H, W) through grids (B, R, h, w, 2), -1 to 1: (B, R, C, h, w)."""
-    drawn = F.grid_sample(
-        pictures.flatten(0, 1), grids.flatten(0, 1), padding_mode="border", align_corners=False
-    )
-    return drawn.unflatten(0, pictures.shape[:2])
-
-
-class Fusion(nn.Module):
-    """Joins the drawn mouth and the face around it: corrects what is off in tone or shows at the seam.
-
-    Where each of them shows is the mask's to say: in training the face around is the real one, and a
-    network that may choose learns to show nothing else.
-    """
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.body = nn.Sequential(
-            nn.Conv2d(4 * 7, width, 3, padding=1),
-            nn.SiLU(),
-            nn.Conv2d(width, width, 3, padding=1),
-            nn.SiLU(),
-            nn.Conv2d(width, 4 * 3, 3, padding=1),
-        )
-        nn.init.normal_(self.body[-1].get_parameter("weight"), std=1e-3)
-        nn.init.zeros_(self.body[-1].get_parameter("bias"))
-
-    def forward(self, mouth: Tensor, context: Tensor, hidden: Tensor) -> Tensor:
-        """What to add to the mouth, (B, 3, P, P)."""
-        pixels = F.pixel_unshuffle(torch.cat([mouth, context, hidden], 1), 2)
-        return 0.2 * torch.tanh(pixel_shuffle(self.body(pixels), 2))
-
-
 class Generator(nn.Module):
-    """The whole of it."""
+    """G4G's generator, in the size that its config gives."""
 
     def __init__(self, config: GeneratorConfig) -> None:
         super().__init__()
@@ -276,14 +133,19 @@ class Generator(nn.Module):
         """Load the shipped generator, or one from a directory or hub id."""
         return build_pretrained(cls, GeneratorConfig, name_or_path)
 
-    def config_dict(self) -> dict:
+    def config_dict(self) -> dict[str, Any]:
         """What ``config.json`` holds."""
         return {"class": "Generator", "model": asdict(self.config)}
 
     # -- alignment -------------------------------------------------------------------------------
 
     def see(self, context: Tensor, hidden: Tensor, maps: Tensor, mesh: Tensor) -> tuple[list[Tensor], Tensor]:
-        """Intra-modal alignment: features of the masked face, the coarsest in the mesh's terms; mesh code."""
+        """Intra-modal alignment of the masked face to the mesh; arguments as in :class:`GeneratorInputs`.
+
+        Returns:
+            Features of the face at every scale, finest first, the coarsest aligned; and the mesh code f_m (B,
+            code).
+        """
         f_m = self.mesh(maps, mesh)
         picture = torch.cat([context * 2 - 1, hidden], 1)
         pyramid = self.face(picture, maps, f_m if self.config.intra_modal else torch.zeros_like(f_m))
@@ -302,17 +164,26 @@ class Generator(nn.Module):
     # -- picture ---------------------------------------------------------------------------------
 
     def remember(self, references: Tensor) -> list[Tensor]:
-        """Features of reference crops (N, 3, P, P) in [0, 1], at every scale: once for each reference."""
+        """Features of reference crops (N, 3, P, P) in [0, 1] at every scale; they can be used again."""
         code = self.reference_code.expand(len(references), -1)
-        return self.reference(references * 2 - 1, None, code)
+        pyramid: list[Tensor] = self.reference(references * 2 - 1, None, code)
+        return pyramid
 
-    def forward(self, inputs: Inputs, remembered: list[Tensor] | None = None) -> Drawn:
-        """Draw a batch; ``remembered`` (B, R, C, H, W at every scale) spares encoding the references."""
+    def forward(self, inputs: GeneratorInputs, remembered: list[Tensor] | None = None) -> GeneratorOutput:
+        """Draw a batch.
+
+        Args:
+            inputs: of the batch.
+            remembered: features of its references (B, R, C, H, W) at every scale, from :meth:`remember`; by
+                default they are computed from the crops.
+        """
         f_a = self.speech(inputs.content, inputs.level)
         pyramid, f_m = self.see(inputs.context, inputs.hidden, inputs.maps, inputs.mesh)
         if remembered is None:
             shape = inputs.references.shape[:2]
-            remembered = [f.unflatten(0, shape) for f in self.remember(inputs.references.flatten(0, 1))]
+            remembered = [
+                torch.unflatten(f, 0, shape) for f in self.remember(inputs.references.flatten(0, 1))
+            ]
         code = torch.cat([f_m, f_a], 1)
         deformed, shares = self._deform(pyramid, remembered, inputs, code)
         h = self.start(self.first_merge(torch.cat([pyramid[-1], deformed[-1]], 1)), code)
@@ -327,7 +198,7 @@ class Generator(nn.Module):
         return self._finish(h, shares, inputs, scales, (self.embed_face(pyramid), self.embed_speech(f_a)))
 
     def _deform(
-        self, pyramid: list[Tensor], remembered: list[Tensor], inputs: Inputs, code: Tensor
+        self, pyramid: list[Tensor], remembered: list[Tensor], inputs: GeneratorInputs, code: Tensor
     ) -> tuple[list[Tensor], Tensor]:
         """Reference features at every scale, in place and mixed; logits of the shares at the finest."""
         deformed: list[Tensor] = []
@@ -341,7 +212,7 @@ class Generator(nn.Module):
                 flow = own if flow is None else own + _resized_grids(flow, size)
                 shares = logits if shares is None else logits + _resized(shares, size)
             else:
-                assert flow is not None  # the coarsest scale has found one
+                assert flow is not None  # the coarsest scale has a transform
                 assert shares is not None
                 flow, shares = _resized_grids(flow, size), _resized(shares, size)
             moved = sample(features, grids + flow)
@@ -349,17 +220,23 @@ class Generator(nn.Module):
         assert shares is not None
         return deformed, shares
 
-    def _masks(self, inputs: Inputs, size: tuple[int, int]) -> Tensor:
-        """Multi-scale masks (B, 2, h, w): what is hidden and the inside of the mouth."""
+    def _masks(self, inputs: GeneratorInputs, size: tuple[int, int]) -> Tensor:
+        """Masks (B, 2, h, w) at one scale: what is hidden and the inside of the mouth."""
         inside = F.adaptive_avg_pool2d(inputs.maps[:, 3:4], size)
         return torch.cat([F.adaptive_avg_pool2d(inputs.hidden, size), inside], 1)
 
     def _finish(
-        self, h: Tensor, shares: Tensor, inputs: Inputs, scales: list[Tensor], embedded: tuple[Tensor, Tensor]
-    ) -> Drawn:
+        self,
+        h: Tensor,
+        shares: Tensor,
+        inputs: GeneratorInputs,
+        scales: list[Tensor],
+        embedded: tuple[Tensor, Tensor],
+    ) -> GeneratorOutput:
+        """The output from the decoder's last features ``h`` and the logits ``shares`` of the references."""
         count = self.config.references
         out = pixel_shuffle(self.head(F.silu(h)), 2)
-        logits, residual, color, mask = out.split([count, 3, 3, 1], 1)
+        logits, residual, color, mask = torch.split(out, [count, 3, 3, 1], 1)
         contrast = 1.0 if self.training else self.config.choosing
         weights = (contrast * (logits + _resized(shares, (logits.shape[-2], logits.shape[-1])))).softmax(1)
         residual, color, mask = 0.5 * torch.tanh(residual), torch.sigmoid(color), torch.sigmoid(mask - 3)
@@ -367,7 +244,7 @@ class Generator(nn.Module):
             mouth = (1 - mask) * ((weights[:, :, None] * inputs.seeds).sum(1) + residual) + mask * color
             tone = self.fusion(mouth, inputs.context, inputs.hidden)
             residual, color = residual + tone, color + tone
-        return Drawn(weights, residual, color, mask, inputs.hidden, scales, *embedded)
+        return GeneratorOutput(weights, residual, color, mask, inputs.hidden, scales, *embedded)
 
 
 def _resized(maps: Tensor, size: tuple[int, int]) -> Tensor:
@@ -376,8 +253,8 @@ def _resized(maps: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def _resized_grids(grids: Tensor, size: tuple[int, int]) -> Tensor:
-    """Grids or flows (B, R, h, w, 2) at another size: their values are shares of the side and stay."""
+    """Grids or flows (B, R, h, w, 2) at another size; values are relative to the side and do not change."""
     flat = grids.flatten(0, 1).movedim(-1, 1)
     smaller = flat.shape[-1] >= size[-1]
     moved = F.adaptive_avg_pool2d(flat, size) if smaller else _resized(flat, size)
-    return moved.movedim(1, -1).unflatten(0, grids.shape[:2])
+    return torch.unflatten(moved.movedim(1, -1), 0, grids.shape[:2])

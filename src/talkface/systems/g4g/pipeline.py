@@ -31,7 +31,7 @@ from talkface.systems.g4g.bank import Album, gather
 from talkface.systems.g4g.dubbing import Dubbing, Plan, PlannedFace
 from talkface.systems.g4g.geometry import MouthRange, Retargeter, mouth_shape
 from talkface.systems.g4g.model import Generator
-from talkface.systems.g4g.renderer import Bank, Cut, MouthRenderer
+from talkface.systems.g4g.renderer import Bank, MouthRenderer, PreparedEdit
 from talkface.systems.pipeline import Parts, Pipeline, open_source, part
 
 logger = logging.getLogger(__name__)
@@ -48,7 +48,7 @@ class _Batch:
     """Frames on their way, and what is to be drawn into them by person."""
 
     frames: list[Frame] = field(default_factory=list)
-    cuts: dict[int, list[Cut]] = field(default_factory=dict)
+    cuts: dict[int, list[PreparedEdit]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -256,8 +256,8 @@ def _cut(
     for frame, sightings in followed:
         batch.frames.append(frame)
         for number, actor in actors.items():
-            if job := actor.job(frame, sightings.get(number)):
-                batch.cuts.setdefault(number, []).append(actor.renderer.cut(job))
+            if edit := actor.edit(frame, sightings.get(number)):
+                batch.cuts.setdefault(number, []).append(actor.renderer.prepare(edit))
         if len(batch.frames) == _BATCH:
             yield batch
             batch = _Batch()

@@ -1,11 +1,12 @@
 """Draws new lips into the frames of a video, in place.
 
-The jaw is moved by MeshWarp at the frame's own resolution; the mouth is drawn by the generator from reference
-frames of the same person; everything outside of the lower face stays as it is, to the bit.
+MeshWarp moves the jaw at the frame's own resolution; the generator draws the mouth from reference frames of
+the same person. Pixels outside of the lower face do not change.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from typing import Any, cast
 
 import cv2
 import numpy as np
@@ -17,14 +18,14 @@ from talkface.face.masks import lower_face_mask, lower_face_outline
 from talkface.face.model import FaceModel
 from talkface.face.warp import MeshWarp, move_ring, resample, with_ring
 from talkface.nn.threads import shared_cores
-from talkface.performance.lip_track import Wanted
-from talkface.systems.g4g.drawing import Prepared, Reference, mouth_matrix, prepare
+from talkface.performance.lip_track import LipTarget
+from talkface.systems.g4g.drawing import FrameInputs, Reference, mouth_matrix, prepare
 from talkface.systems.g4g.geometry import mesh_code, mouth_shape
-from talkface.systems.g4g.model import Drawn, Generator, Inputs
+from talkface.systems.g4g.model import Generator, GeneratorInputs, GeneratorOutput
 from talkface.systems.g4g.references import Chooser, features
 
 _CELLS_PER_UNIT = 48  # grid cells of the warp per inter-ocular distance
-_COARSEST = 4.0  # pixels of a cell; OpenCV places pixels to a 32nd of it
+_COARSEST = 4.0  # largest cell, pixels; OpenCV places pixels to a 32nd of it
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,8 @@ class Bank:
         references: K crops with their meshes.
         pictures: K lower faces at the video's own resolution, (H, W, 3) uint8.
         matrices: K affine maps (2, 3) from the pixels of the crops to those of the pictures.
-        described: (K, F) features by which they are chosen.
+        described: (K, F) features by which they are chosen
+            (:func:`~talkface.systems.g4g.references.features`).
         times: (K,) seconds at which they were seen.
     """
 
@@ -47,17 +49,17 @@ class Bank:
 
 
 @dataclass
-class Job:
-    """One face in one frame: where it is, where it is to be, and what is said.
+class FaceEdit:
+    """A change of one face in one frame.
 
     Attributes:
-        image: (H, W, 3) uint8 the frame; drawn into.
-        points: (478, 3) the face as it is, pixels.
-        goal: (478, 3) as it is to be.
-        rotation: (3,) its rotation vector, radians.
-        wanted: what the speech wants.
+        image: (H, W, 3) uint8 the frame; it is drawn into.
+        points: (478, 3) the mesh of the face as it is, pixels.
+        goal: (478, 3) the mesh as it is to be.
+        rotation: (3,) rotation vector of the head, radians.
+        target: what the lips are to do, and the speech around this moment.
         time: seconds in the source video.
-        strength: 1 draws the mouth, 0 leaves it.
+        strength: opacity of the new mouth, 0 to 1.
         keep: (H, W) float32 or None: 1 where something covers the face and the frame stays as it is.
     """
 
@@ -65,22 +67,27 @@ class Job:
     points: np.ndarray
     goal: np.ndarray
     rotation: np.ndarray
-    wanted: Wanted
+    target: LipTarget
     time: float
     strength: float = 1.0
     keep: np.ndarray | None = None
 
 
 @dataclass
-class Cut:
-    """A job with what the generator is given for it."""
+class PreparedEdit:
+    """An edit with what the generator is given for it.
 
-    job: Job
+    Attributes:
+        edit: whose jaw is moved already.
+        matrix: affine map (2, 3) from frame to mouth crop.
+        chosen: indices of its references in the bank.
+        inputs: of the generator.
+    """
+
+    edit: FaceEdit
     matrix: np.ndarray
-    crop: np.ndarray
-    goal: np.ndarray
     chosen: list[int]
-    prepared: Prepared
+    inputs: FrameInputs
 
 
 class MouthRenderer:
@@ -106,79 +113,85 @@ class MouthRenderer:
             self._crops = self._tensor(_planes(crops.astype(np.float32) / 255))
             self._remembered = self.generator.remember(self._crops)
 
-    def draw(self, cuts: Sequence[Cut]) -> None:
-        """Draw the mouths of some frames for which :meth:`cut` was called, in place."""
+    def draw(self, edits: Sequence[PreparedEdit]) -> None:
+        """Draw the mouths of frames that :meth:`prepare` prepared, in place."""
         with torch.inference_mode(), shared_cores():
-            inputs, remembered = self._batch(cuts)
+            inputs, remembered = self._batch(edits)
             drawn = self.generator(inputs, remembered)
-        for index, piece in enumerate(cuts):
-            self._paste(piece, drawn, index)
+        for index, prepared in enumerate(edits):
+            self._paste(prepared, drawn, index)
 
     # -- before the generator --------------------------------------------------------------------
 
-    def cut(self, job: Job) -> Cut:
-        """Move the jaw of a frame, in place, and cut out what the generator needs; frame after frame."""
-        resting = with_ring(job.points)
-        moved = move_ring(resting, resting, job.goal)
-        self._move_jaw(job, resting, moved)
+    def prepare(self, edit: FaceEdit) -> PreparedEdit:
+        """Move the jaw of a frame, in place, and cut out what the generator needs.
+
+        To be called for one frame after the other: the choice of references depends on the last one.
+        """
+        resting = with_ring(edit.points)
+        moved = move_ring(resting, resting, edit.goal)
+        self._move_jaw(edit, resting, moved)
         matrix = mouth_matrix(moved, self.pixels)
         goal = transform(moved, matrix)
-        crop = cut(job.image, matrix, self.pixels)
-        shape = mouth_shape(self.face, job.wanted.beta_mouth)
-        chosen = self._choose(features(shape, job.rotation), job.time)
+        crop = cut(edit.image, matrix, self.pixels)
+        shape = mouth_shape(self.face, edit.target.beta_mouth)
+        chosen = self._choose(features(shape, edit.rotation), edit.time)
         references = [self.bank.references[k] for k in chosen]
-        covered = cut(job.keep, matrix, self.pixels) if job.keep is not None else None
-        prepared = prepare(self.warp, crop, goal, references, self.generator.config.seeded, covered)
-        return Cut(job, matrix, crop, goal, chosen, prepared)
+        covered = cut(edit.keep, matrix, self.pixels) if edit.keep is not None else None
+        inputs = prepare(self.warp, crop, goal, references, self.generator.config.seeded, covered)
+        return PreparedEdit(edit, matrix, chosen, inputs)
 
-    def _move_jaw(self, job: Job, resting: np.ndarray, moved: np.ndarray) -> None:
-        """Warp the lower face of the frame itself, in place; nothing else changes."""
-        height, width = job.image.shape[:2]
-        outline = lower_face_outline(job.points)
+    def _move_jaw(self, edit: FaceEdit, resting: np.ndarray, moved: np.ndarray) -> None:
+        """Warp the frame's lower face, in place, from mesh ``resting`` to ``moved``, with rings."""
+        height, width = edit.image.shape[:2]
+        outline = lower_face_outline(edit.points)
         left, top = np.clip(np.floor(outline.min(0)), 0, [width, height]).astype(int)
         right, bottom = np.clip(np.ceil(outline.max(0)) + 1, 0, [width, height]).astype(int)
         if right <= left or bottom <= top:
             return
         offset = np.array([left, top, 0], np.float32)
-        mask = lower_face_mask(job.points - offset, (right - left, bottom - top))
+        mask = lower_face_mask(edit.points - offset, (right - left, bottom - top))
         rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
         if not len(rows):
             return
         top, bottom = top + rows[0], top + rows[-1] + 1
         left, right = left + columns[0], left + columns[-1] + 1
         mask = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-        cell = float(np.clip(face_unit(job.points) / _CELLS_PER_UNIT, 1.0, _COARSEST))
+        cell = float(np.clip(face_unit(edit.points) / _CELLS_PER_UNIT, 1.0, _COARSEST))
         cells = int(np.ceil((right - left) / cell)), int(np.ceil((bottom - top) / cell))
         field = self.warp.field(resting, moved, cells, cell, (float(left), float(top)))
-        region = job.image[top:bottom, left:right]
+        region = edit.image[top:bottom, left:right]
         warped = np.empty_like(region)
-        resample(job.image, field, warped)
-        if job.keep is not None:  # nor may what covers the face be drawn a second time beside itself
+        resample(edit.image, field, warped)
+        if (
+            edit.keep is not None
+        ):  # neither draw over what covers the face, nor draw it a second time beside itself
             x, y = field.dense(right - left, bottom - top)
-            fetched = cv2.remap(job.keep, x, y, cv2.INTER_LINEAR)
-            mask = mask * (1 - np.maximum(job.keep[top:bottom, left:right], fetched))
+            fetched = cv2.remap(edit.keep, x, y, cv2.INTER_LINEAR)
+            mask = mask * (1 - np.maximum(edit.keep[top:bottom, left:right], fetched))
         alpha = mask[..., None]
         blended = region + alpha * (warped.astype(np.float32) - region)
         region[:] = (blended + 0.5).astype(np.uint8)
 
-    def _batch(self, cuts: Sequence[Cut]) -> tuple[Inputs, list[Tensor]]:
-        prepared = [piece.prepared for piece in cuts]
-        wanted = [piece.job.wanted for piece in cuts]
-        rotations = np.stack([piece.job.rotation for piece in cuts])
+    def _batch(self, edits: Sequence[PreparedEdit]) -> tuple[GeneratorInputs, list[Tensor]]:
+        """The generator's inputs, and features of the references (B, R, C, H, W) at every scale."""
+        frames = [prepared.inputs for prepared in edits]
+        targets = [prepared.edit.target for prepared in edits]
+        rotations = np.stack([prepared.edit.rotation for prepared in edits])
         arrays = {
-            "context": _planes(np.stack([p.context for p in prepared])),
-            "hidden": np.stack([p.hidden for p in prepared])[:, None],
-            "maps": np.stack([p.maps for p in prepared]),
-            "mesh": mesh_code(np.stack([w.beta_mouth for w in wanted]), rotations),
-            "grids": np.stack([p.grids for p in prepared]).astype(np.float32),
-            "seeds": _planes(np.stack([p.seeds for p in prepared])),
-            "content": np.stack([w.content for w in wanted]),
-            "level": np.stack([w.level for w in wanted]),
+            "context": _planes(np.stack([frame.context for frame in frames])),
+            "hidden": np.stack([frame.hidden for frame in frames])[:, None],
+            "maps": np.stack([frame.maps for frame in frames]),
+            "mesh": mesh_code(np.stack([target.beta_mouth for target in targets]), rotations),
+            "grids": np.stack([frame.grids for frame in frames]).astype(np.float32),
+            "seeds": _planes(np.stack([frame.seeds for frame in frames])),
+            "content": np.stack([target.content for target in targets]),
+            "level": np.stack([target.level for target in targets]),
         }
-        chosen = torch.tensor([piece.chosen for piece in cuts], device=self.device)
+        chosen = torch.tensor([prepared.chosen for prepared in edits], device=self.device)
         tensors = {name: self._tensor(array) for name, array in arrays.items()}
-        inputs = Inputs(**tensors, references=self._crops[chosen])
-        assert {f.name for f in fields(Inputs)} == tensors.keys() | {"references"}
+        inputs = GeneratorInputs(**tensors, references=self._crops[chosen])
+        assert {f.name for f in fields(GeneratorInputs)} == tensors.keys() | {"references"}
         return inputs, [features_[chosen] for features_ in self._remembered]
 
     def _tensor(self, array: np.ndarray) -> Tensor:
@@ -186,40 +199,45 @@ class MouthRenderer:
 
     # -- after it --------------------------------------------------------------------------------
 
-    def _paste(self, piece: Cut, drawn: Drawn, index: int) -> None:
-        """Put a mouth together at the frame's own resolution, in place."""
-        spot = _Spot.of(piece.prepared.hidden, piece.matrix, piece.job.image.shape)
+    def _paste(self, prepared: PreparedEdit, drawn: GeneratorOutput, index: int) -> None:
+        """Compose row ``index`` of what was drawn at the frame's own resolution, in place."""
+        edit = prepared.edit
+        spot = _Spot.of(prepared.inputs.hidden, prepared.matrix, edit.image.shape)
         if spot is None:
             return
-        take = lambda t: spot.maps(_rows(t[index].float().cpu().numpy()))  # noqa: E731
-        mouth, weights = take(drawn.residual), take(drawn.weights)
-        for place in range(len(piece.chosen)):
-            mouth += weights[..., place, None] * self._seed(piece, spot, place)
-        mask, alpha = np.split(take(torch.cat([drawn.mask, drawn.alpha], 1)), 2, 2)
-        mouth += mask * (take(drawn.color) - mouth)
-        alpha = alpha * piece.job.strength
-        if piece.job.keep is not None:
-            alpha *= 1 - piece.job.keep[spot.rows, spot.columns, None]
-        region = piece.job.image[spot.rows, spot.columns]
+
+        def resampled(maps: Tensor) -> np.ndarray:
+            return spot.maps(_rows(maps[index].float().cpu().numpy()))
+
+        mouth, weights = resampled(drawn.residual), resampled(drawn.weights)
+        for place in range(len(prepared.chosen)):
+            mouth += weights[..., place, None] * self._seed(prepared, spot, place)
+        mask, alpha = np.split(resampled(torch.cat([drawn.mask, drawn.alpha], 1)), 2, 2)
+        mouth += mask * (resampled(drawn.color) - mouth)
+        alpha = alpha * edit.strength
+        if edit.keep is not None:
+            alpha *= 1 - edit.keep[spot.rows, spot.columns, None]
+        region = edit.image[spot.rows, spot.columns]
         blended = region + alpha * (255 * mouth - region)
         np.clip(blended, 0, 255, out=blended)
         region[:] = (blended + 0.5).astype(np.uint8)
 
-    def _seed(self, piece: Cut, spot: "_Spot", place: int) -> np.ndarray:
-        """A reference in place, from its own picture at full resolution, (h, w, 3) float32 in [0, 1]."""
-        index, pixels = piece.chosen[place], self.pixels
-        crop = (piece.prepared.grids[place] + 1) * (pixels / 2) - 0.5
+    def _seed(self, prepared: PreparedEdit, spot: "_Spot", place: int) -> np.ndarray:
+        """The ``place``-th reference, warped at its full resolution, (h, w, 3) float32 in [0, 1]."""
+        index, pixels = prepared.chosen[place], self.pixels
+        crop = (prepared.inputs.grids[place] + 1) * (pixels / 2) - 0.5
         matrix = self.bank.matrices[index]
         there = spot.maps((crop @ matrix[:, :2].T + matrix[:, 2]).astype(np.float32), finer=0.5)
         stride = np.sqrt(abs(np.linalg.det(matrix[:, :2]) * np.linalg.det(spot.matrix[:, :2])))
         picture, scale = self._picture(index, max(1, round(float(stride))))
         there = (there + 0.5) * scale - 0.5
-        border = cv2.BORDER_REPLICATE
-        seed = cv2.remap(picture, there, None, cv2.INTER_CUBIC, borderMode=border)  # type: ignore[call-overload]
-        return seed * (piece.prepared.gains[place] / 255)
+        no_map, border = cast(Any, None), cv2.BORDER_REPLICATE  # OpenCV's stubs ask for two maps
+        seed: np.ndarray = cv2.remap(picture, there, no_map, cv2.INTER_CUBIC, borderMode=border)
+        seed = seed * (prepared.inputs.gains[place] / 255)
+        return seed
 
     def _picture(self, index: int, shrink: int) -> tuple[np.ndarray, np.ndarray]:
-        """A reference's picture made smaller by area, and by how much (2,): larger ones would shimmer."""
+        """A reference's picture, reduced ``shrink`` times by area against aliasing, and the scale (2,)."""
         picture = self.bank.pictures[index]
         if shrink == 1:
             return picture, np.ones(2, np.float32)
@@ -245,12 +263,12 @@ class _Spot:
 
     @classmethod
     def of(cls, hidden: np.ndarray, matrix: np.ndarray, shape: tuple[int, ...]) -> "_Spot | None":
-        """Where what is hidden (P, P) of a crop lies in a frame (H, W, ...); None if nowhere.
+        """The part of a frame that a crop's mask covers; None if it lies outside.
 
         Args:
-            hidden: 0 where nothing is drawn.
+            hidden: (P, P) the mask, 0 where nothing is drawn.
             matrix: affine map (2, 3) from frame to crop.
-            shape: of the frame.
+            shape: of the frame, height and width first.
         """
         y, x = np.nonzero(hidden)
         if not len(x):
@@ -267,18 +285,23 @@ class _Spot:
         return cls(slice(top, bottom), slice(left, right), local)
 
     def maps(self, maps: np.ndarray, finer: float = 1.0) -> np.ndarray:
-        """Maps (h, w, C) of a crop in this rectangle (H, W, C).
+        """Resample maps of a crop to this rectangle.
 
-        They have ``finer`` times as many places a side as the crop has pixels.
+        Args:
+            maps: (h, w, C) float32.
+            finer: their side over that of the crop.
+
+        Returns:
+            (H, W, C) float32.
         """
         channels = maps.shape[2]
-        if channels > 4:  # more than OpenCV takes
+        if channels > 4:  # OpenCV takes no more
             parts = np.split(maps, range(4, channels, 4), 2)
             return np.concatenate([self.maps(part, finer) for part in parts], 2)
         matrix = finer * self.matrix
         matrix[:, 2] += (finer - 1) / 2
         shrink = int(np.sqrt(abs(np.linalg.det(matrix[:, :2]))))
-        if shrink > 1:  # by area: what is finer than the frame would flicker
+        if shrink > 1:  # by area: details finer than the frame's pixels would flicker
             small = maps.shape[1] // shrink, maps.shape[0] // shrink
             scale = (np.array(small) / maps.shape[1::-1])[:, None]
             maps = cv2.resize(np.ascontiguousarray(maps), small, interpolation=cv2.INTER_AREA)

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from talkface.face.coefficients import MOUTH_COEFFICIENTS, SHAPE_COEFFICIENTS, UPPER_COEFFICIENTS
+
 EMOTIONS = ("neutral", "calm", "happy", "sad", "angry", "fearful", "disgust", "surprised")
 
 
@@ -41,9 +43,9 @@ class PadConfig:
     layers: int = 2
     heads: int = 4
     dropout: float = 0.2
-    shape: int = 40
+    shape: int = SHAPE_COEFFICIENTS
     semantic: int = 64
     features: int = 1024
-    beta_mouth: int = 28
-    beta_upper: int = 16
+    beta_mouth: int = MOUTH_COEFFICIENTS
+    beta_upper: int = UPPER_COEFFICIENTS
     emotion: int = 16

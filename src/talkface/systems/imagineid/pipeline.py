@@ -187,8 +187,8 @@ class ImagineIdPipeline(Pipeline[ImagineIdParts]):
             renderer = "warp"
         if renderer == "diffusion" and not self.parts.adapters.complete():
             raise InvalidOption(
-                f"there are no adapters for the base {self.parts.base.name}: choose renderer warp, or train them "
-                "(recipes/imagineid-tia.yaml, -sca, -mba)"
+                f"there are no adapters for the base {self.parts.base.name}: choose renderer warp, or train "
+                "them (recipes/imagineid-tia.yaml, -sca, -mba)"
             )
         parts = PARTS if renderer == "diffusion" else PARTS[:3]
         if not wish.without <= set(parts):

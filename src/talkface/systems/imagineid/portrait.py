@@ -25,9 +25,10 @@ from talkface.errors import NoFaceFound
 from talkface.face import topology as tp
 from talkface.face.crop import face_unit
 from talkface.face.draw import draw_mesh
+from talkface.face.mesh import FaceMesh
 from talkface.face.model import FaceModel
 from talkface.face.portrait import SIDE
-from talkface.face.tracker import FaceMesh, FaceTracker
+from talkface.face.tracker import FaceTracker
 from talkface.systems.imagineid.adapters import Adapters
 from talkface.systems.imagineid.ccf import SpatialCondition, with_pseudo_words
 from talkface.systems.imagineid.chance import AGE_WORDS, draw_hair, draw_person

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from talkface.face.coefficients import MOUTH_COEFFICIENTS
+
 WINDOW_FRAMES = 8
 """Frames that stage 2 draws together."""
 SIGNAL_CHANNELS = 15
@@ -25,7 +27,7 @@ class MVControlNetConfig:
     """
 
     audio: int = 0
-    lips: int = 28
+    lips: int = MOUTH_COEFFICIENTS
     words: int = 5
     identity: int = 64
     drawing: bool = True

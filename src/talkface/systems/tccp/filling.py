@@ -6,7 +6,6 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from scipy.spatial.transform import Rotation
 
 from talkface.errors import InvalidOption, NoFaceFound
 from talkface.face.model import FaceModel, Pose
@@ -168,8 +167,8 @@ class Filling(Take):
         """What is to be drawn; frames without a hole as they are."""
         motion, neutral = landmarks.motion, self.identity.neutral
         reach = np.arange(-AROUND, AROUND + 1) / FRAME_RATE
-        for k, one in enumerate(self.scene.holed()):
-            k = min(k, len(landmarks) - 1)
+        for number, one in enumerate(self.scene.holed()):
+            k = min(number, len(landmarks) - 1)
             if one.hole is None or not landmarks.there[k]:
                 yield one.frame
                 continue
@@ -183,11 +182,11 @@ def _landmarks(times: np.ndarray, poses: list[Pose | None], motion: FaceMotion) 
     there = np.array([pose is not None for pose in poses])
     known = [pose for pose in poses if pose is not None]
     held = np.maximum(np.cumsum(there) - 1, 0)
-    rotation = np.stack([Rotation.from_matrix(known[k].rotation[0]).as_rotvec() for k in held])
+    rotation = np.stack([known[k].rotation_vectors[0] for k in held])
     return Landmarks(
         times=times,
         there=there,
         place=np.stack([known[k].translation[0, :2] for k in held]),
         size=np.array([known[k].scale[0] for k in held]),
-        motion=replace(motion, rotation=rotation.astype(np.float32)),
+        motion=replace(motion, rotation=rotation),
     )

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from talkface.face.coefficients import SHAPE_COEFFICIENTS
 from talkface.hub import build_pretrained
 from talkface.nn.transformer import transformer
 from talkface.speech.features import sinusoids
@@ -38,7 +39,7 @@ class LandmarkConfig:
     """
 
     content: int = 512
-    shape: int = 40
+    shape: int = SHAPE_COEFFICIENTS
     channels: tuple[int, ...] = (32, 64, 96, 128)
     width: int = 192
     layers: int = 4

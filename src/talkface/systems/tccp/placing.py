@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import torch
 from scipy.ndimage import gaussian_filter1d
-from scipy.spatial.transform import Rotation
 
 from talkface.errors import InvalidOption
+from talkface.face.coefficients import GAZE, MOUTH_COEFFICIENTS, ROTATION, UPPER_COEFFICIENTS
 from talkface.face.crop import cut
 from talkface.face.model import FaceModel, Pose
 from talkface.face.motion import FaceMotion
@@ -35,7 +35,8 @@ class Landmarks:
         there: (T,) whether there is a face to draw.
         place: (T, 2) of the head's origin, pixels.
         size: (T,) pixels per unit of the canonical face.
-        motion: rotation, mouth, upper face and gaze; its translation and scale are not used.
+        motion: rotation, mouth, upper face and gaze, relative to a face that faces the camera and looks
+            ahead; its translation and scale are not used.
     """
 
     times: np.ndarray
@@ -52,7 +53,7 @@ class Landmarks:
         motion = self.motion[part]
         place = np.concatenate([self.place[part], np.zeros((len(motion), 1))], 1)
         pose = Pose(
-            Rotation.from_rotvec(motion.rotation).as_matrix().astype(np.float32),
+            motion.rotation_matrices().astype(np.float32),
             self.size[part].astype(np.float32),
             place.astype(np.float32),
         )
@@ -100,10 +101,10 @@ class Landmarks:
 _ROWS: dict[str, tuple[int, ...]] = {
     "place": (2,),
     "size": (),
-    "rotation": (3,),
-    "beta_mouth": (28,),
-    "beta_upper": (16,),
-    "gaze": (4,),
+    "rotation": (ROTATION,),
+    "beta_mouth": (MOUTH_COEFFICIENTS,),
+    "beta_upper": (UPPER_COEFFICIENTS,),
+    "gaze": (GAZE,),
 }  # widths of the JSON's lists, one entry a frame each
 
 

@@ -32,10 +32,9 @@ def context_view(image: np.ndarray, outline: np.ndarray, matrix: np.ndarray) -> 
 
 def pose_in_view(pose: Pose, matrix: np.ndarray) -> np.ndarray:
     """A pose (of one frame) in a view, as stage 1 predicts it, (6,) float32."""
-    vector = Rotation.from_matrix(pose.rotation[0]).as_rotvec()
     place = (matrix[:, :2] @ pose.translation[0, :2] + matrix[:, 2] + 0.5) / VIEW_PIXELS - 0.5
     size = np.log(pose.scale[0] * matrix[0, 0] / VIEW_PIXELS)
-    return np.concatenate([vector, place, [size]]).astype(np.float32)
+    return np.concatenate([pose.rotation_vectors[0], place, [size]]).astype(np.float32)
 
 
 def pose_in_frame(given: np.ndarray, matrix: np.ndarray) -> Pose:

@@ -1,4 +1,4 @@
-"""Losses of TH-PAD."""
+"""Losses of TH-PAD's motion model and prior."""
 
 import numpy as np
 import torch
@@ -7,6 +7,7 @@ from torch.nn import functional as F
 
 from talkface.face import topology as tp
 from talkface.face.model import FaceModel
+from talkface.performance.lip_shape import lip_readout
 
 
 def contrastive_sync(video: Tensor, audio: Tensor, temperature: Tensor) -> Tensor:
@@ -27,27 +28,21 @@ def velocity(predicted: Tensor, target: Tensor) -> Tensor:
     return (predicted.diff(dim=1) - target.diff(dim=1)).square().mean()
 
 
-def lip_readout(model: FaceModel) -> np.ndarray:
-    """Linear map (M, 3) from beta_mouth to inner-lip opening, mouth width and jaw, canonical units."""
-    upper, lower = tp.INNER_LIPS
-    right, left = tp.MOUTH_CORNERS
-    mouth = model.mouth
-    columns = [
-        mouth[:, lower, 1] - mouth[:, upper, 1],
-        mouth[:, left, 0] - mouth[:, right, 0],
-        mouth[:, tp.CHIN, 1],
-    ]
-    return np.stack(columns, 1).astype(np.float32)
-
-
 def pearson(a: Tensor, b: Tensor) -> Tensor:
-    """Correlation over time of (B, T, K): (B, K)."""
+    """Pearson correlation over time (B, K) of two signals (B, T, K)."""
     a, b = a - a.mean(1, keepdim=True), b - b.mean(1, keepdim=True)
     return (a * b).sum(1) / (a.square().sum(1) * b.square().sum(1) + 1e-6).sqrt()
 
 
 class LipLoss(nn.Module):
-    """How far lips are from real ones, and how badly they follow them."""
+    """Distance of lips from real ones, and 1 - correlation with them (ours; the lip decoder's loss).
+
+    Attributes:
+        readout: (M, 3) from beta_mouth to opening, width and jaw.
+        usual: (3,) deviations over time from which on each of them counts fully.
+        vertices: (M, V) from beta_mouth to x and y of the lips' and the chin's vertices.
+        weight: (3,) of each correlation.
+    """
 
     readout: Tensor
     usual: Tensor
@@ -64,11 +59,15 @@ class LipLoss(nn.Module):
         self.register_buffer("weight", torch.tensor([1.0, 0.4, 0.4]))
 
     def forward(self, predicted: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
-        """Distance of lip vertices (in 5 % of inter-ocular) and 1 - correlation of opening, width and jaw.
+        """Losses of a batch.
 
         Args:
             predicted: (B, T, M) mouth coefficients.
             real: (B, T, M) those of the tracked face.
+
+        Returns:
+            Distance of lip vertices (in 5 % of the inter-ocular distance), of their speed and of
+            coefficients; and 1 - correlation of opening, width and jaw, less where they hardly move.
         """
         a, b = predicted @ self.vertices / 0.05, real @ self.vertices / 0.05
         distance = F.smooth_l1_loss(a, b, beta=0.5)

@@ -13,8 +13,8 @@ import torch
 
 from talkface.errors import InvalidOption, NoFaceFound, UnusableFace
 from talkface.face import topology as tp
+from talkface.face.mesh import FaceMesh
 from talkface.face.motion import FaceMotion
-from talkface.face.tracker import FaceMesh
 from talkface.hub import COMPACT
 from talkface.media.audio import AudioInfo, stream_audio
 from talkface.media.decode import Frame

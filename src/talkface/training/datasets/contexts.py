@@ -7,7 +7,7 @@ import numpy as np
 
 from talkface.data.arrays import kept_arrays
 from talkface.data.faces import Portrait, portraits, weights
-from talkface.data.prepare import Item, Manifest
+from talkface.data.manifest import Item, Manifest
 from talkface.face.crop import cut, face_unit, transform
 from talkface.face.model import FaceModel, Pose, estimate_pose
 from talkface.face.portrait import PIXELS

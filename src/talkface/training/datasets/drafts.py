@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from talkface.data.arrays import kept_arrays
-from talkface.data.attributes import described
+from talkface.data.attributes import portrait_attributes
 from talkface.data.faces import Portrait, held_out, portraits, weights
-from talkface.data.prepare import Manifest
+from talkface.data.manifest import Manifest
 from talkface.diffusion.base import Base
 from talkface.diffusion.captions import Attributes, caption, tokenize
 from talkface.diffusion.sampling import default_guidance, default_steps, guided, restore_spectrum, sample
@@ -166,7 +166,7 @@ class DraftSplits:
         album = [portrait for portrait in usable if portrait.split == "train"]
         sharpness = np.array([portrait.sharpness for portrait in album])
         base, warp = Base.from_pretrained(settings.base, device), face.mesh_warp()
-        given = described(manifest, usable), base, warp
+        given = portrait_attributes(manifest, usable), base, warp
         folder = manifest.directory
         drafts = Drafts.of(album, *given, settings.drafts, settings.times, folder, seed=seed)
         others = held_out(usable, settings.held_out)

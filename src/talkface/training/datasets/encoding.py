@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from talkface.data.prepare import Item, Manifest
+from talkface.data.manifest import Item, Manifest
 from talkface.diffusion.autoencoder import FaceAutoencoder
 from talkface.diffusion.stable import StableAutoencoder
 from talkface.face.model import FaceModel

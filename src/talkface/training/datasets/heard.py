@@ -3,7 +3,7 @@
 import numpy as np
 
 from talkface.data.arrays import keep_arrays
-from talkface.data.prepare import Item, Manifest
+from talkface.data.manifest import Item, Manifest
 from talkface.speech.features import FeatureStream
 from talkface.systems.imagineid.hearing import SpeechFeatures, speech_features
 

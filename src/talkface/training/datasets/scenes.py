@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 from talkface.data.arrays import kept_arrays
-from talkface.data.prepare import Item, Manifest
+from talkface.data.manifest import Item, Manifest
 from talkface.data.side_by_side import side_by_side
 from talkface.diffusion.base import Base
 from talkface.face.crop import cut, transform

@@ -1,18 +1,19 @@
-"""Talking clips for G4G's trainings: aligned faces, speech features and mouth coefficients on one clock."""
+"""Talking clips for G4G's trainings: aligned faces, speech features and mouth coefficients at 25 fps."""
 
 import logging
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from talkface.data.crops import CropClip, crop_clip
-from talkface.data.prepare import Item, Manifest
+from talkface.data.manifest import Item, Manifest
 from talkface.data.side_by_side import side_by_side
 from talkface.face.crop import MOUTH, cut, part_matrix
 from talkface.face.model import FaceModel
-from talkface.training.datasets.clips import ClipReader, Example
+from talkface.training.datasets.clips import ClipReader, Example, speaker_weights
 
 logger = logging.getLogger(__name__)
 
@@ -22,11 +23,11 @@ class TalkingClip:
     """A clip at 25 fps.
 
     Attributes:
-        crops: the aligned frames, T of them.
-        content: variants (2T, C) float16 of the content features: of the clean sound first, then augmented.
-        level: variants (2T,) of the level in dB below the loudest.
-        beta_mouth: (T, M).
-        item: where it comes from.
+        crops: T aligned frames.
+        content: content features (2T, C) float16, first of the clean sound, then of augmented variants.
+        level: the same variants' level (2T,), dB relative to the loudest sound.
+        beta_mouth: (T, M) mouth coefficients.
+        item: the clip.
     """
 
     crops: CropClip
@@ -39,7 +40,7 @@ class TalkingClip:
         return len(self.beta_mouth)
 
     def mouths(self, pixels: int) -> np.ndarray:
-        """Aligned mouth crops (T, pixels, pixels, 3) uint8."""
+        """Aligned mouth crops (T, pixels, pixels, 3) uint8 for the sync experts."""
         images = np.empty((len(self), pixels, pixels, 3), np.uint8)
         for k in range(len(self)):
             matrix = part_matrix(self.crops.points[k], MOUTH) * (pixels / MOUTH.pixels)
@@ -47,9 +48,9 @@ class TalkingClip:
         return images
 
 
-def half_of(item: Item) -> str:
-    """ "a" or "b": speakers are on one side; of the one with hundreds of clips, each clip is."""
-    name = item.key if (item.corpus, item.speaker) == ("GRID", "s1") else item.corpus + item.speaker
+def half_of(item: Item, by_clip: Sequence[str] = ()) -> str:
+    """ "a" or "b": speakers are on one side; of those who fit a pattern ``by_clip``, each clip is."""
+    name = item.key if item.look_up(dict.fromkeys(by_clip, True), False) else item.person
     return "ab"[zlib.crc32(name.encode()) % 2]
 
 
@@ -59,6 +60,7 @@ def read_talking(
     model: FaceModel,
     *,
     half: str = "all",
+    by_clip: Sequence[str] = (),
     variants: int = 1,
     smallest_unit: float = 0.0,
     shortest: int = 25,
@@ -73,15 +75,16 @@ def read_talking(
         split: "train" or "val".
         model: the 3DMM.
         half: "a" or "b" for the clips of one expert only.
+        by_clip: patterns (:mod:`talkface.data.groups`) of speakers with so many clips that each is in a half.
         variants: how often the sound is encoded: the first time as it is, then augmented.
         smallest_unit: least inter-ocular distance in pixels.
         shortest: least number of frames.
-        most_of_one: at most so many clips of a speaker; 0 for all.
-        limit: at most so many clips in all; 0 for all.
-        seed: draws the augmentation.
+        most_of_one: greatest number of clips of a speaker; 0 for all.
+        limit: greatest number of clips; 0 for all.
+        seed: of the augmentation.
     """
     reader, generator = ClipReader(Manifest.load(data), model), np.random.default_rng(seed)
-    items = [item for item in reader.items(split) if half in ("all", half_of(item))]
+    items = [item for item in reader.items(split) if half in ("all", half_of(item, by_clip))]
     clips: list[TalkingClip] = []
     counts: dict[str, int] = {}
 
@@ -91,7 +94,7 @@ def read_talking(
 
     rows = list(zip(items, generator.spawn(len(items)), strict=True))
     for clip, found in side_by_side(read, rows):
-        name = clip.item.corpus + clip.item.speaker
+        name = clip.item.person
         if most_of_one and counts.get(name, 0) >= most_of_one:
             continue
         if len(clip) < shortest or clip.crops.unit < smallest_unit or found < 0.9:
@@ -106,6 +109,7 @@ def read_talking(
 
 
 def _talking(manifest: Manifest, model: FaceModel, examples: list[Example]) -> TalkingClip:
+    """The clip whose variants ``examples`` are, with the aligned frames at their times."""
     crops, first = crop_clip(manifest, examples[0].item, model), examples[0]
     places = np.searchsorted(crops.times, first.times - 0.5 / crops.fit.motion.fps)
     chosen = np.clip(places, 0, max(0, len(crops) - 1))
@@ -114,10 +118,6 @@ def _talking(manifest: Manifest, model: FaceModel, examples: list[Example]) -> T
     return TalkingClip(part, content, level, first.beta_mouth, first.item)
 
 
-def speaker_weights(clips: list[TalkingClip], power: float) -> np.ndarray:
-    """How often each clip is drawn: at ``power`` 0 by its length, at 1 all speakers alike, (N,) sums to 1."""
-    total: dict[str, int] = {}
-    for clip in clips:
-        total[clip.crops.speaker] = total.get(clip.crops.speaker, 0) + len(clip)
-    weight = np.array([len(c) / total[c.crops.speaker] ** power for c in clips])
-    return weight / weight.sum()
+def clip_weights(clips: list[TalkingClip], power: float) -> np.ndarray:
+    """Probability with which each clip is drawn, (N,); see :func:`speaker_weights`."""
+    return speaker_weights([clip.crops.speaker for clip in clips], [len(clip) for clip in clips], power)

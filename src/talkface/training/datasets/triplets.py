@@ -12,7 +12,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 
 from talkface.data.arrays import kept_arrays
-from talkface.data.prepare import Item, Track
+from talkface.data.manifest import Item, Track
 from talkface.data.side_by_side import side_by_side
 from talkface.face.crop import cut, transform
 from talkface.face.portrait import PIXELS, portrait_matrix

@@ -10,15 +10,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from talkface.data.faces import Portrait, held_out, portraits, weights
-from talkface.data.prepare import Manifest
 from talkface.diffusion.autoencoder import FaceAutoencoder, divergence
 from talkface.diffusion.config import AutoencoderConfig
 from talkface.hub import save_pretrained
 from talkface.media.prefetch import prefetched
 from talkface.nn.adversarial import PatchDiscriminator, feature_matching, hinge_discriminator, hinge_generator
 from talkface.nn.picture import detail, gradient_loss, pictures, weighted_l1
-from talkface.training import OptimizerSpec
-from talkface.training.tasks.prepared import PreparedTask
+from talkface.training import OptimizerSpec, Task
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,19 +50,18 @@ class AutoencoderTrainConfig:
     held_out: int = 48
 
 
-class AutoencoderTask(PreparedTask[AutoencoderTrainConfig]):
+class AutoencoderTask(Task[AutoencoderTrainConfig]):
     """L1, gradients, a little divergence, and a PatchGAN from a certain step on.
 
     The best weights have the highest PSNR, less a penalty for other sharpness than the real pictures'.
     """
 
-    Config = AutoencoderTrainConfig
     metric, mode = "val_quality", "max"
 
     def prepare(self, data: Path, seed: int) -> None:
         """Load portraits, and build autoencoder and discriminator."""
         config = self.config
-        album = portraits(Manifest.load(data))
+        album = portraits(self.manifest)
         self.album = [portrait for portrait in album if portrait.split == "train"]
         self.weights = weights(self.album)
         self.held_out = held_out(album, config.held_out)

@@ -23,8 +23,8 @@ from talkface.face.draw import draw_mesh
 from talkface.face.portrait import PIXELS
 from talkface.hub import save_pretrained
 from talkface.media.prefetch import prefetched
+from talkface.training import Task
 from talkface.training.datasets.drafts import Drafts, DraftSettings, DraftSplits, varied_one
-from talkface.training.tasks.prepared import PreparedTask
 
 _VALIDATION_SCALE = 0.6  # of full size, at which portraits are shown in validation
 
@@ -54,13 +54,12 @@ class CriticTrainConfig(DraftSettings):
     held_out: int = 96
 
 
-class CriticTask(PreparedTask[CriticTrainConfig]):
+class CriticTask(Task[CriticTrainConfig]):
     """Logistic regression with two small networks, one for eyes and one for the mouth.
 
     The network of the eyes learns to tell mixed pairs from real ones, too.
     """
 
-    Config = CriticTrainConfig
     metric, mode = "val_auc", "max"
 
     def prepare(self, data: Path, seed: int) -> None:

@@ -9,9 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from talkface.data.attributes import described
+from talkface.data.attributes import portrait_attributes
 from talkface.data.faces import Portrait, held_out, portraits, weights
-from talkface.data.prepare import Manifest
 from talkface.diffusion.autoencoder import FaceAutoencoder
 from talkface.diffusion.captions import Attributes, caption, tokenize
 from talkface.diffusion.config import DiffusionConfig
@@ -29,9 +28,9 @@ from talkface.face.draw import draw_mesh
 from talkface.face.model import FaceModel
 from talkface.face.portrait import PIXELS
 from talkface.hub import save_pretrained
+from talkface.training import Task
 from talkface.training.datasets.latents import PortraitLatents, PortraitSettings, usable_portraits
 from talkface.training.draws import to_device
-from talkface.training.tasks.prepared import PreparedTask
 
 _VALIDATION_TIMES = (0.15, 0.4, 0.65, 0.9)  # noise levels
 _SAMPLE_PROMPTS = ("", "woman", "man", "old man, beard, grey hair", "young woman, blond hair", "man, glasses")
@@ -63,22 +62,21 @@ class DiffusionTrainConfig(PortraitSettings):
     held_out: int = 64
 
 
-class DiffusionTask(PreparedTask[DiffusionTrainConfig]):
+class DiffusionTask(Task[DiffusionTrainConfig]):
     """Flow matching with logit-normal times (Esser et al., 2024).
 
     Captions and meshes are hidden at times, so that each can be missing; faces count more than what is around
     them.
     """
 
-    Config = DiffusionTrainConfig
     metric, mode = "val_loss", "min"
 
     def prepare(self, data: Path, seed: int) -> None:
         """Load portraits, and build the LDM over its autoencoder."""
         config = self.config
-        manifest = Manifest.load(data)
+        manifest = self.manifest
         album = portraits(manifest)
-        known = described(manifest, album)
+        known = portrait_attributes(manifest, album)
         self.autoencoder = FaceAutoencoder.from_pretrained(config.autoencoder).to(self.device)
         face = FaceModel.from_pretrained(config.face_model)
         self.warp = face.mesh_warp()

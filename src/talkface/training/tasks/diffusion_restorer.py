@@ -25,7 +25,7 @@ from talkface.hub import save_pretrained
 from talkface.media.prefetch import prefetched
 from talkface.nn.adversarial import hinge_discriminator, hinge_generator
 from talkface.nn.picture import cut_out, detail, gradient_loss, pictures, weighted_l1
-from talkface.training import OptimizerSpec
+from talkface.training import OptimizerSpec, Task
 from talkface.training.datasets.drafts import (
     VALIDATION_NOISE,
     Drafts,
@@ -34,7 +34,6 @@ from talkface.training.datasets.drafts import (
     varied_one,
 )
 from talkface.training.perceptual import FEATURE_LAYERS, JUDGED, Judges
-from talkface.training.tasks.prepared import PreparedTask
 
 _REMEMBERED = 16  # batches that the discriminators may see again
 
@@ -87,10 +86,9 @@ class JudgedViews(NamedTuple):
     mouth: Tensor
 
 
-class RestorerTask(PreparedTask[RestorerTrainConfig]):
+class RestorerTask(Task[RestorerTrainConfig]):
     """As GFPGAN, without its generative prior: reconstruction, discriminators of the whole and of parts."""
 
-    Config = RestorerTrainConfig
     metric, mode = "val_quality", "max"
 
     def prepare(self, data: Path, seed: int) -> None:

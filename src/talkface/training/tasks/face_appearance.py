@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from talkface.data.prepare import Manifest
+from talkface.data.manifest import Manifest
 from talkface.errors import UnreadableMedia
 from talkface.face import topology as tp
 from talkface.face.model import FaceModel

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from talkface.data.attributes import HEADS, AttributeHeads, looks, measures
+from talkface.data.attributes import HEADS, AttributeHeads, measures, portrait_descriptions
 from talkface.data.faces import portraits
 from talkface.hub import save_pretrained
 from talkface.training import ClosedFormTask
@@ -35,7 +35,7 @@ class AttributeTask(ClosedFormTask[AttributeConfig]):
         config, album = self.config, {portrait.key: portrait for portrait in portraits(self.manifest)}
         with Path(config.labels).open(newline="") as file:
             rows = [(row["key"], row["attributes"].split()) for row in csv.DictReader(file, delimiter="\t")]
-        known = looks(self.manifest, list(album.values()))
+        known = portrait_descriptions(self.manifest, list(album.values()))
         design = np.stack([measures(album[key].image(), album[key].points, known[key]) for key, _ in rows])
         labels = np.array([[float(name in said) for name in HEADS] for _, said in rows])
         metrics = _cross_validated(design, labels, config.penalty)

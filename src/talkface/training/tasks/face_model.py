@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from talkface.face import topology as tp
+from talkface.face.coefficients import MOUTH_COEFFICIENTS, SHAPE_COEFFICIENTS, UPPER_COEFFICIENTS
 from talkface.face.model import DEPTH_WEIGHT, FaceModel, clip_neutral, estimate_pose, mouth_weight
 from talkface.hub import save_pretrained
 from talkface.training import ClosedFormTask
@@ -26,9 +27,9 @@ class FaceModelConfig:
         alignments: rounds of aligning all clips with their mean and taking the mean anew.
     """
 
-    identity: int = 40
-    mouth: int = 28
-    upper: int = 16
+    identity: int = SHAPE_COEFFICIENTS
+    mouth: int = MOUTH_COEFFICIENTS
+    upper: int = UPPER_COEFFICIENTS
     frames_per_clip: int = 60
     alignments: int = 4
 

@@ -11,12 +11,18 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from talkface.data.crops import CropClip, crop_clip
-from talkface.data.occluders import PIXELS as CROP
-from talkface.data.occluders import Layer, Textures, draw_occluder, skin_patch
-from talkface.data.prepare import Manifest
+from talkface.data.manifest import Manifest
+from talkface.data.occluders import LAYER_PIXELS, Layer, Textures, draw_occluder, skin_patch
 from talkface.face.crop import MOUTH, cut, part_matrix, transform
 from talkface.face.model import FaceModel
-from talkface.face.occlusion import PIXELS, MouthView, OcclusionConfig, OcclusionNet, compare, network_input
+from talkface.face.occlusion import (
+    MASK_PIXELS,
+    MouthView,
+    OcclusionConfig,
+    OcclusionNet,
+    compare,
+    network_input,
+)
 from talkface.face.warp import MeshWarp, with_ring
 from talkface.hub import save_pretrained
 from talkface.training import Task
@@ -98,7 +104,7 @@ class MouthMaker:
         """
         image, points = clip.image(frame), _disturbed(clip, frame, generator)
         matrix = part_matrix(points, MOUTH)
-        crop = cut(image, matrix, CROP)
+        crop = cut(image, matrix, LAYER_PIXELS)
         own = skin_patch(image, clip.points[frame], generator)
         layer = draw_occluder(generator, self.textures, own)
         before = layer if generator.random() < 0.5 else draw_occluder(generator, self.textures, own)
@@ -110,7 +116,9 @@ class MouthMaker:
         for covered in (False, True):
             picture = layer.over(crop, generator) if covered else crop.astype(np.float32)
             seen = _small(_shot(picture, generator))
-            alpha = cv2.resize(layer.alpha, (PIXELS, PIXELS), interpolation=cv2.INTER_AREA) * covered
+            alpha = (
+                cv2.resize(layer.alpha, (MASK_PIXELS, MASK_PIXELS), interpolation=cv2.INTER_AREA) * covered
+            )
             given = network_input(seen, seed, maps)
             rows.append(_row(given, alpha, mirror))
         return rows
@@ -121,7 +129,7 @@ class MouthMaker:
         """Another frame in light of its own, with an occluder in front if one is given."""
         image, points = clip.image(frame), clip.points[frame]
         matrix = part_matrix(points, MOUTH)
-        crop = cut(image, matrix, CROP).astype(np.float32)
+        crop = cut(image, matrix, LAYER_PIXELS).astype(np.float32)
         if layer is not None:
             crop = layer.over(crop, generator)
         seen = _Crop(_shot(crop, generator), transform(with_ring(points), matrix))
@@ -131,7 +139,7 @@ class MouthMaker:
         """A frame and its reference as they are."""
         view, reference = (MouthView.of(clip.image(k), clip.points[k]) for k in (frame, other))
         given = network_input(view.crop, *compare(self.warp, view, reference))
-        return _row(given, np.zeros((PIXELS, PIXELS), np.float32), False)
+        return _row(given, np.zeros((MASK_PIXELS, MASK_PIXELS), np.float32), False)
 
 
 @dataclass(frozen=True)
@@ -148,7 +156,7 @@ def _row(given: np.ndarray, covered: np.ndarray, mirror: bool) -> Row:
 
 
 def _small(crop: np.ndarray) -> np.ndarray:
-    small: np.ndarray = cv2.resize(crop, (PIXELS, PIXELS), interpolation=cv2.INTER_AREA)
+    small: np.ndarray = cv2.resize(crop, (MASK_PIXELS, MASK_PIXELS), interpolation=cv2.INTER_AREA)
     return small
 
 
@@ -248,7 +256,7 @@ class OcclusionTask(Task[OcclusionTrainConfig]):
 
     @torch.no_grad()
     def _found(self, rows: list[Row]) -> Tensor:
-        """Probabilities (N, PIXELS, PIXELS)."""
+        """Probabilities (N, MASK_PIXELS, MASK_PIXELS)."""
         parts = [rows[k : k + 32] for k in range(0, len(rows), 32)]
         logits = [self.net(to_device(_stacked(part), self.device)["input"])[:, 0] for part in parts]
         return torch.sigmoid(torch.cat(logits)).cpu()

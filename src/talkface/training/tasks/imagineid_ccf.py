@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from talkface.data.prepare import Manifest
 from talkface.diffusion.base import Base
 from talkface.face.draw import draw_mesh
 from talkface.face.model import FaceModel
@@ -19,10 +18,10 @@ from talkface.systems.imagineid.ccf import SpatialCondition
 from talkface.systems.imagineid.config import CcfConfig
 from talkface.systems.imagineid.frames import FRAME_STEPS, draw_latents
 from talkface.systems.imagineid.moving import enlarged_mask, hidden_cells
+from talkface.training import Task
 from talkface.training.datasets.encoding import ClipSource
 from talkface.training.datasets.triplets import FrameTriplets
 from talkface.training.draws import to_device
-from talkface.training.tasks.prepared import PreparedTask
 
 VALIDATION_TIMES = (0.2, 0.5, 0.8)
 """Noise levels at which the adapters are validated."""
@@ -82,7 +81,7 @@ class CcfTrainConfig(RolloutSettings):
     held_out: int = 48
 
 
-class CcfTask(PreparedTask[CcfTrainConfig]):
+class CcfTask(Task[CcfTrainConfig]):
     """What the adapters' trainings share: the frozen LDM, and how an adapter is written.
 
     Attributes:
@@ -97,7 +96,6 @@ class CcfTask(PreparedTask[CcfTrainConfig]):
     def prepare(self, data: Path, seed: int) -> None:
         """Load the LDM, build the adapter, and load its data."""
         config = self.config
-        self.manifest = Manifest.load(data)
         self.face = FaceModel.from_pretrained(config.face_model)
         self.warp = self.face.mesh_warp()
         frozen = Base.from_pretrained(config.base, self.device)

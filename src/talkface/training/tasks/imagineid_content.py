@@ -28,7 +28,7 @@ class ContentTask(PadTask):
     stage = "content"
     metric, mode = "val_aperture_r", "max"
 
-    def prepare(self, generator: np.random.Generator) -> None:
+    def read_data(self, generator: np.random.Generator) -> None:
         """Clips, some of them faster or slower and with other sound."""
         reader = ClipReader(self.manifest, self.face, encoder=self.config.speech)
         window = round(25 * self.config.seconds[1]) // 2 * 2
@@ -50,7 +50,7 @@ class ContentTask(PadTask):
         self.heard = {item.key: heard(self.manifest, item, self.stream) for item in items}
         self.clips_of: dict[str, list[str]] = {}
         for item in reader.items("train"):
-            self.clips_of.setdefault(item.corpus + item.speaker, []).append(item.key)
+            self.clips_of.setdefault(item.person, []).append(item.key)
         counts: dict[str, int] = {}
         for clip in self.clips:
             counts[clip.item.speaker] = counts.get(clip.item.speaker, 0) + len(clip.motion)
@@ -77,7 +77,7 @@ class ContentTask(PadTask):
 
         Codes of the clips themselves would let the stage memorise them.
         """
-        keys = self.clips_of[clip.item.corpus + clip.item.speaker]
+        keys = self.clips_of[clip.item.person]
         whole = self.heard[keys[generator.integers(len(keys))]]
         return looped(whole, int(generator.integers(len(whole))), 3 * RATE // 4 * 4)
 
@@ -122,16 +122,9 @@ class ContentTask(PadTask):
                 continue
             lips = self._lips(clip).cpu().numpy()
             score = best_lag_correlation(lips @ readout, real[: len(lips)])[0]
-            scores.setdefault(_group(clip), []).append(score)
+            scores.setdefault(clip.item.look_up(self.config.groups, clip.item.group), []).append(score)
         metrics = {f"val_aperture_r_{group}": float(np.mean(values)) for group, values in scores.items()}
         return {"val_aperture_r": float(np.mean(list(metrics.values()))), **metrics}
-
-
-def _group(clip: Example) -> str:
-    """The group of speakers whose scores a clip counts for."""
-    if clip.item.corpus != "GRID":
-        return "wild"
-    return "grid_s1" if clip.item.speaker == "s1" else "grid_other"
 
 
 def _clip_part(clip: Example, start: int, stop: int, prosody: int) -> SpeechFeatures:

@@ -23,7 +23,7 @@ class EmotionTask(PadTask):
     stage = "emotion"
     metric, mode = "val_emotion_accuracy", "max"
 
-    def prepare(self, generator: np.random.Generator) -> None:
+    def read_data(self, generator: np.random.Generator) -> None:
         """Acted voices, with what the stages before say of them, and the moods' expressions."""
         voices = [voice for voice in self._acted() if voice.mood >= 0]
         self.voices = [voice for voice in voices if voice.split == "train"]

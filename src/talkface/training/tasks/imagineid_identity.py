@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from talkface.data.attributes import Look, looks
+from talkface.data.attributes import FaceDescription, portrait_descriptions
 from talkface.data.faces import portraits
 from talkface.data.pairs import VoiceAndFace, strangers, voices_with_faces
 from talkface.systems.imagineid.hearing import SpeechFeatures
@@ -28,10 +28,10 @@ class IdentityTask(PadTask):
         """The voice's encoder and the face's projection."""
         return {"identity": self.pad.identity, "faces": self.pad.faces}
 
-    def prepare(self, generator: np.random.Generator) -> None:
+    def read_data(self, generator: np.random.Generator) -> None:
         """Voices whose speaker's face is known."""
         album = portraits(self.manifest)
-        known, pairs = looks(self.manifest, album), list(voices_with_faces(self.manifest))
+        known, pairs = portrait_descriptions(self.manifest, album), list(voices_with_faces(self.manifest))
         train = [pair for pair in pairs if pair.item.split == "train"]
         self.voices = [self._voice(pair, known) for pair in train]
         self.held_out = [self._voice(pair, known) for pair in strangers(pairs)]
@@ -43,7 +43,7 @@ class IdentityTask(PadTask):
         weight = np.array([1 / counts[voice.person] for voice in self.voices])
         self.weights = weight / weight.sum()
 
-    def _voice(self, pair: VoiceAndFace, known: dict[str, Look]) -> Voice:
+    def _voice(self, pair: VoiceAndFace, known: dict[str, FaceDescription]) -> Voice:
         look = known[pair.portrait.key]
         return Voice(
             heard(self.manifest, pair.item, self.stream),

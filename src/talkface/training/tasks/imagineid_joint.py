@@ -28,7 +28,7 @@ class JointTask(PadTask):
         for module in self.modules.values():  # each part has frozen those before it
             module.requires_grad_(True)
 
-    def prepare(self, generator: np.random.Generator) -> None:
+    def read_data(self, generator: np.random.Generator) -> None:
         """What each of the stages is trained on."""
         given = self.config, self.manifest.directory, int(generator.integers(2**31)), str(self.device)
         kinds = (IdentityTask, ContentTask, EmotionTask)

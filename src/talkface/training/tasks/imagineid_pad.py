@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from talkface.data.prepare import Manifest
+from talkface.data.manifest import Manifest
 from talkface.face.model import FaceModel
 from talkface.hub import load_pretrained, save_pretrained
 from talkface.speech.features import ContentEncoder as SpeechEncoder
@@ -65,6 +65,8 @@ class PadTrainConfig:
         gain: of the second stage's lips, for their mean moves less than people do.
         left_out: of so many training speakers, one is not shown to the second stage; the gain is measured on
             these. 0 for none.
+        groups: by which the second stage's validation is summed up, by patterns
+            (:mod:`talkface.data.groups`).
     """
 
     model: PadConfig = field(default_factory=PadConfig)
@@ -78,12 +80,12 @@ class PadTrainConfig:
     variants: int = 3
     gain: float = 1.0
     left_out: int = 0
+    groups: dict[str, str] = field(default_factory=dict)
 
 
-class PadTask(Task):
+class PadTask(Task[PadTrainConfig]):
     """What the stages' trainings share."""
 
-    Config = PadTrainConfig
     stage: str
     joint = False
 
@@ -103,13 +105,13 @@ class PadTask(Task):
         if pad is None:
             pad = Pad.from_pretrained(config.start) if config.start else Pad(config.model)
         self.pad = pad.to(self.device).requires_grad_(False)
-        self.prepare(np.random.default_rng(seed))
+        self.read_data(np.random.default_rng(seed))
         self.modules = {name: module.requires_grad_(True) for name, module in self.trained().items()}
         for layer in (layer for module in self.modules.values() for layer in module.modules()):
             if config.dropout and isinstance(layer, nn.Dropout | nn.Dropout1d):
                 layer.p = config.dropout
 
-    def prepare(self, generator: np.random.Generator) -> None:
+    def read_data(self, generator: np.random.Generator) -> None:
         """Load what is trained and validated on."""
         raise NotImplementedError
 

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from talkface.data.attributes import Look, described, looks
+from talkface.data.attributes import FaceDescription, portrait_attributes, portrait_descriptions
 from talkface.data.faces import Portrait, held_out, portraits, weights
 from talkface.diffusion.captions import Attributes, caption
 from talkface.diffusion.sampling import noised
@@ -35,8 +35,8 @@ class TiaTask(CcfTask):
     def load(self, seed: int) -> None:
         """Latents, captions and semantic embeddings of portraits."""
         whole = portraits(self.manifest)
-        features, album = looks(self.manifest, whole), usable_portraits(whole, self.face)
-        known = described(self.manifest, album)
+        features, album = portrait_descriptions(self.manifest, whole), usable_portraits(whole, self.face)
+        known = portrait_attributes(self.manifest, album)
         train = [portrait for portrait in album if portrait.split == "train"]
         strangers = held_out(album, self.config.held_out)
         self.pad = Pad.from_pretrained(self.config.pad).to(self.device).requires_grad_(False)
@@ -57,7 +57,7 @@ class TiaTask(CcfTask):
         }
         self.noise = self.fixed_noise(self.fixed["clean"])
 
-    def _embeddings(self, chosen: list[Portrait], features: dict[str, Look]) -> Tensor:
+    def _embeddings(self, chosen: list[Portrait], features: dict[str, FaceDescription]) -> Tensor:
         """Semantic embeddings (N, S) of portraits' faces."""
         rows = np.stack([features[portrait.key].features for portrait in chosen]).astype(np.float32)
         embeddings: Tensor = self.pad.faces(torch.from_numpy(rows).to(self.device))

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from talkface.data.prepare import Item, Voice
+from talkface.data.manifest import Item, Voice
 from talkface.hub import model_path, save_pretrained
 from talkface.speech.features import SAMPLES_PER_FEATURE, ContentEncoder, ContentEncoderConfig, loudest
 from talkface.speech.mel import SAMPLE_RATE, log_mel

@@ -9,15 +9,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from talkface.data.prepare import Manifest
 from talkface.face import topology as tp
 from talkface.face.model import FaceModel
 from talkface.hub import save_pretrained
 from talkface.media.prefetch import prefetched
 from talkface.systems.tccp.holes import beside, hole_outline
 from talkface.systems.tccp.landmarks import VIEW_PIXELS, LandmarkConfig, LandmarkTransformer, posed, rotations
+from talkface.training import Task
 from talkface.training.datasets.contexts import CONTEXT_PIXELS, Contexts
-from talkface.training.tasks.prepared import PreparedTask
 
 _COMPOSED = 0.2  # share of stretches beside whose hole somebody else is seen
 _HOLE_KINDS = (0.4, 0.2, 0.2, 0.2)  # shares of holes that are tracked, moving, still, and boxes
@@ -54,13 +53,12 @@ class LandmarkTrainConfig:
     face_model: str = "face"
 
 
-class LandmarkTask(PreparedTask[LandmarkTrainConfig]):
+class LandmarkTask(Task[LandmarkTrainConfig]):
     """Distance of the posed face from the tracked one, of its motion from the real one, and of rotations.
 
     Holes of every kind are drawn around the faces of clips and stills.
     """
 
-    Config = LandmarkTrainConfig
     metric, mode = "val_landmark_error", "min"
 
     def prepare(self, data: Path, seed: int) -> None:
@@ -69,7 +67,7 @@ class LandmarkTask(PreparedTask[LandmarkTrainConfig]):
         face = FaceModel.from_pretrained(config.face_model)
         chosen = np.arange(0, tp.FACE_VERTICES, _VERTEX_STEP)
         self.points = torch.from_numpy(face.mean[chosen]).to(self.device)
-        manifest = Manifest.load(data)
+        manifest = self.manifest
         self.train_clips = Contexts.of(manifest, "train", face)
         self.val_clips = Contexts.of(manifest, manifest.choosing, face)
         self.stills = Contexts.of_stills(manifest, "train", face) if config.stills else None

@@ -14,8 +14,8 @@ from talkface.face.portrait import PIXELS
 from talkface.hub import save_pretrained
 from talkface.rendering.refiner import Refiner
 from talkface.systems.tccp.reading import LandmarkReader, ReaderConfig, landmark_error
+from talkface.training import Task
 from talkface.training.datasets.scenes import Scenes, SceneSettings, of_both_splits
-from talkface.training.tasks.prepared import PreparedTask
 
 _MOST_SHIFT = 4  # latents by which drawings are shifted
 _MOST_NOISE = 0.6  # standard deviation
@@ -34,13 +34,12 @@ class ReadingTrainConfig(SceneSettings):
     batch: int = 128
 
 
-class ReadingTask(PreparedTask[ReadingTrainConfig]):
+class ReadingTask(Task[ReadingTrainConfig]):
     """Distance between the mesh that is read and the one that was drawn.
 
     The drawings are those of scenes, at random places and with noise.
     """
 
-    Config = ReadingTrainConfig
     metric, mode = "val_landmark_error", "min"
 
     def prepare(self, data: Path, seed: int) -> None:

@@ -24,9 +24,9 @@ from talkface.systems.tccp.config import FACE, MVControlNetConfig
 from talkface.systems.tccp.losses import velocity_error
 from talkface.systems.tccp.model import MVControlNet, VideoSignal
 from talkface.systems.tccp.reading import LandmarkReader, landmark_error
+from talkface.training import Task
 from talkface.training.datasets.scenes import Scenes, SceneSettings, of_both_splits
 from talkface.training.draws import to_device
-from talkface.training.tasks.prepared import PreparedTask
 
 _VALIDATION_STEPS = 2  # of the sampler
 
@@ -60,13 +60,12 @@ class VideoTrainConfig(SceneSettings):
     outside: float = 0.25
 
 
-class VideoTask(PreparedTask[VideoTrainConfig]):
+class VideoTask(Task[VideoTrainConfig]):
     """Flow matching of windows of latents, to the face or to drawings of its landmarks.
 
     First frames are known at times, and references hidden, so that the network works with and without either.
     """
 
-    Config = VideoTrainConfig
     metric, mode = "val_error", "min"
 
     def prepare(self, data: Path, seed: int) -> None:

@@ -1,8 +1,8 @@
-"""Trains the refiner on pairs of frames of one clip: the first is warped to the second's mesh and redrawn."""
+"""Trains the refiner on pairs of frames of one clip: the first is warped to the second and refined."""
 
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
 
@@ -13,21 +13,22 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from talkface.data.crops import FACE, CropClip, crop_clip
-from talkface.data.prepare import Item, Manifest
+from talkface.data.manifest import Item, Manifest
 from talkface.data.side_by_side import side_by_side
 from talkface.face import topology as tp
-from talkface.face.crop import MOUTH, Part, cut, fineness, part_matrix, parts, transform
-from talkface.face.draw import MAP_CHANNELS, mesh_maps
-from talkface.face.model import FaceModel, estimate_pose
-from talkface.face.warp import MeshWarp, move_ring, with_ring
+from talkface.face.crop import MOUTH, Part, fineness, parts
+from talkface.face.draw import MAP_CHANNELS
+from talkface.face.model import FaceModel
 from talkface.hub import save_pretrained
-from talkface.nn.adversarial import PatchDiscriminator, feature_matching, hinge_discriminator, hinge_generator
+from talkface.nn.adversarial import PatchDiscriminator
 from talkface.nn.marks import state_mark
 from talkface.nn.picture import gradient_loss, weighted_l1
-from talkface.rendering.mouth import MeanMouth, hang_plate, look_inside, plate_corners, show_plate, skin_tone
-from talkface.rendering.refiner import Refiner, RefinerConfig, motion_code
+from talkface.rendering.refiner import Refiner, RefinerConfig
 from talkface.training import OptimizerSpec, Task
+from talkface.training.datasets.crop_pairs import Pair, PairMaker, augmented, mean_mouth, stacked_pairs
 from talkface.training.draws import to_device
+from talkface.training.patch_gan import discriminator_loss, generator_losses, zero_loss
+from talkface.training.samples import in_columns
 
 logger = logging.getLogger(__name__)
 
@@ -39,97 +40,26 @@ class RefinerTrainConfig:
     model: RefinerConfig = field(default_factory=RefinerConfig)
     face_model: str = "face"
     frames_per_clip: int = 60
-    smallest_unit: float = 64.0  # inter-ocular pixels; smaller faces would teach blur, and finer crops sooner
-    mouths: int = 8
+    frames_of: dict[str, int] = field(default_factory=dict)  # the same for clips that fit patterns
+    smallest_unit: float = 64.0  # inter-ocular pixels; smaller faces would teach blur
+    mouths: int = 8  # per batch
     eyes: int = 8
     adversarial_start: int = 1200  # steps of plain reconstruction first
     adversarial: float = 0.1
     matching: float = 0.5
     gradient: float = 2.0
-    inner: float = 12.0  # extra weight of what warping cannot make: inside the lips and the lids
+    inner: float = 12.0  # extra weight of what warping cannot draw: inside the lips and the lids
     max_clips: int = 0  # 0: all
 
 
-def mean_mouth(clips: list[CropClip]) -> np.ndarray:
-    """The mean mouth (HEIGHT, WIDTH, 3) of the people in ``clips``, relative to their skin's colour."""
-    people: dict[str, MeanMouth] = {}
-    for clip in clips:
-        person = people.setdefault(clip.speaker, MeanMouth.empty())
-        poses, anchors = estimate_pose(clip.points, clip.fit.neutral), plate_corners(clip.fit.neutral)
-        for k in np.flatnonzero(tp.aperture(clip.points) > 0.05):
-            image = clip.image(int(k))
-            corners = poses.scale[k] * anchors @ poses.rotation[k].T + poses.translation[k]
-            person.add(*look_inside(image, clip.points[k], corners), skin_tone(image, clip.points[k]))
-    together = MeanMouth.empty()
-    for person in people.values():
-        together.merge(person)
-    return together.mean()
-
-
-@dataclass
-class Pair:
-    """One training example of a part, float32 in [0, 1] where it is a picture, channels first."""
-
-    warped: np.ndarray
-    reference: np.ndarray
-    maps: np.ndarray
-    motion: np.ndarray
-    target: np.ndarray
-    part: int
-
-
-class PairMaker:
-    """Turns two frames of a clip into what the refiner sees at inference and what it should give.
-
-    Args:
-        warp: of the face model.
-        mean_mouth: (HEIGHT, WIDTH, 3) what is guessed of mouths that the portrait does not show.
-    """
-
-    def __init__(self, warp: MeshWarp, mean_mouth: np.ndarray) -> None:
-        self.warp, self.mean_mouth = warp, mean_mouth
-
-    def __call__(self, clip: CropClip, source: int, target: int, part: Part) -> Pair:
-        points_source, points_target = clip.points[source], clip.points[target]
-        poses = estimate_pose(np.stack([points_source, points_target]), clip.fit.neutral)
-        resting = with_ring(points_source)
-        canonical = (resting - poses.translation[0]) / poses.scale[0] @ poses.rotation[0]
-        rigid = poses.scale[1] * canonical @ poses.rotation[1].T + poses.translation[1]
-        moved = move_ring(resting, rigid, points_target)
-        matrix = part_matrix(points_target, part)
-        image = clip.image(source)
-        goal = transform(moved, matrix)
-        half = part.pixels // 2
-        field = self.warp.field(resting, goal, (half, half), 2.0)
-        x, y = field.dense(part.pixels, part.pixels)
-        warped = cv2.remap(image, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-        maps = mesh_maps(self.warp, field, resting, goal)
-        if part.code == MOUTH.code:
-            anchors = plate_corners(clip.fit.neutral)
-            here, there = (
-                poses.scale[k] * anchors @ poses.rotation[k].T + poses.translation[k] for k in (0, 1)
-            )
-            plate = hang_plate(image, points_source, here, self.mean_mouth, fineness(part.pixels))
-            warped = show_plate(warped, plate, transform(there, matrix), maps[3])
-        reference = cut(image, part_matrix(points_source, part), part.pixels)
-        truth = cut(clip.image(target), matrix, part.pixels)
-        motion = clip.fit.motion[target : target + 1]
-        code = motion_code(motion.beta_mouth, motion.beta_upper, motion.gaze, motion.rotation)[0]
-        planes = [
-            np.ascontiguousarray(i.transpose(2, 0, 1)).astype(np.float32) / 255
-            for i in (warped, reference, truth)
-        ]
-        return Pair(planes[0], planes[1], maps, code, planes[2], part.code)
-
-
-class RefinerTask(Task):
+class RefinerTask(Task[RefinerTrainConfig]):
     """Reconstruction + multi-scale gradients + PatchGAN with feature matching."""
 
-    Config = RefinerTrainConfig
     metric, mode = "val_quality", "max"
 
-    def __init__(self, config: RefinerTrainConfig, data: Path, seed: int = 0, device: str = "cpu") -> None:
-        self.config, self.device = config, torch.device(device)
+    def prepare(self, data: Path, seed: int) -> None:
+        """Cut the clips, take their mean mouth and build refiner and discriminator."""
+        config = self.config
         self.mouth, *self.eyes = parts(config.model.pixels)
         self.finer = fineness(config.model.pixels)
         self.model = FaceModel.from_pretrained(config.face_model)
@@ -137,19 +67,19 @@ class RefinerTask(Task):
         levels = 1 + self.finer.bit_length()  # as much of the face is judged, however fine the crop
         self.discriminator = PatchDiscriminator(MAP_CHANNELS, levels=levels).to(self.device)
         self.modules = {"refiner": self.refiner, "discriminator": self.discriminator}
-        manifest = Manifest.load(data)
-        self.clips = self._load(manifest, "train")
+        self.clips = self._load(self.manifest, "train")
         mouth = mean_mouth(self.clips)
         self.refiner.mean_mouth.copy_(torch.from_numpy(mouth))
         self.make = PairMaker(self.model.mesh_warp(), mouth)
-        self.held_out = self._load(manifest, manifest.choosing, 12)
+        self.held_out = self._load(self.manifest, self.manifest.choosing, 12)
         self.weights = self._clip_weights()
 
     def optimizers_spec(self) -> list[OptimizerSpec]:
-        """The generator's and the discriminator's optimizers."""
+        """The refiner's and the discriminator's optimizers."""
         return [OptimizerSpec(modules=("refiner",)), OptimizerSpec(modules=("discriminator",), lr=2.0)]
 
     def _load(self, manifest: Manifest, split: str, frames: int | None = None) -> list[CropClip]:
+        """Usable clips of a split, at most ``frames`` frames of each."""
         items = [i for i in manifest.items if i.has_video and i.usable and i.split == split]
         cut_out = side_by_side(lambda item: self._cut(manifest, item, frames), items)
         clips = list(islice((clip for clip in cut_out if clip), self.config.max_clips or None))
@@ -161,19 +91,19 @@ class RefinerTask(Task):
         track = manifest.track(item)
         if np.median(tp.inter_ocular(track.points)) < self.config.smallest_unit or len(track.points) < 25:
             return None
-        few = item.corpus == "GRID"  # 294 clips of nine people
-        count = frames or (12 if few else self.config.frames_per_clip)
+        count = frames or item.look_up(self.config.frames_of, self.config.frames_per_clip)
         clip = crop_clip(manifest, item, self.model, self.finer * FACE.pixels)
         return clip.only(np.linspace(0, len(clip) - 1, min(count, len(clip))).astype(int))
 
     def _clip_weights(self) -> np.ndarray:
-        """Speakers count alike, sharp faces more, up to those that fill the crops' pixels."""
+        """Probability of each clip: speakers count about alike, larger faces more, up to the crops' size."""
         speakers, sharp = [clip.speaker for clip in self.clips], 130 * self.finer
         weight = np.array([min(c.unit, sharp) / sharp / speakers.count(c.speaker) ** 0.7 for c in self.clips])
-        return weight / weight.sum()
+        weight /= weight.sum()
+        return weight
 
     def _pick(self, clip: CropClip, part: Part, generator: np.random.Generator) -> tuple[int, int]:
-        """Source and target; every other time a source with closed mouth (or open eyes) as portraits have."""
+        """Source and target; every other source has its mouth closed (or eyes open), as portraits have."""
         count = len(clip.images)
         source, target = (int(v) for v in generator.integers(0, count, 2))
         if generator.random() < 0.5:
@@ -186,18 +116,19 @@ class RefinerTask(Task):
         return source, target
 
     def _pair(self, part: Part, generator: np.random.Generator) -> Pair:
+        """A random pair of a part, augmented."""
         clip = self.clips[int(generator.choice(len(self.clips), p=self.weights))]
         pair = self.make(clip, *self._pick(clip, part, generator), part)
-        return _augment(pair, generator)
+        return augmented(pair, generator)
 
     def draw(self, generator: np.random.Generator) -> list[dict[str, np.ndarray]]:
-        """A list of [mouths, eyes], each a dict of stacked arrays."""
+        """Mouths and eyes, each a dict of stacked arrays."""
         mouths = [self._pair(self.mouth, generator) for _ in range(self.config.mouths)]
         eyes = [self._pair(self.eyes[int(generator.integers(2))], generator) for _ in range(self.config.eyes)]
-        return [_stacked(mouths), _stacked(eyes)]
+        return [stacked_pairs(mouths), stacked_pairs(eyes)]
 
     def _generate(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Composed crop and the loss weight: the face, and more inside lips and lids, 1/20 of its area."""
+        """Composed crops and the loss weight: the face, and more inside of lips and lids."""
         inputs = [batch[name] for name in ("warped", "reference", "maps", "motion", "part")]
         image = self.refiner(*inputs).compose(batch["warped"])
         face, inner = batch["maps"][:, 6:7], batch["maps"][:, 3:4] + batch["maps"][:, 4:5]
@@ -214,18 +145,12 @@ class RefinerTask(Task):
         return {name: (losses[0][name] + losses[1][name]) / 2 for name in losses[0]}
 
     def _step(self, batch: dict[str, Tensor], optimizer_index: int, adversarial: bool) -> dict[str, Tensor]:
+        """Losses of one kind of parts."""
         config, target = self.config, batch["target"]
         if optimizer_index == 1:
-            if not adversarial:  # keeps the graph alive without training anything
-                return {"loss": self.discriminator.head.get_parameter("bias").sum() * 0.0}
-            with torch.no_grad():
-                fake, weight = self._generate(batch)
-            seen = (weight > 0).float()
-            real_score, _ = self.discriminator(target * seen, batch["maps"])
-            fake_score, _ = self.discriminator(fake * seen, batch["maps"])
-            return {"loss": hinge_discriminator(real_score, fake_score, _patch_weight(weight, real_score))}
+            return {"loss": self._judge(batch) if adversarial else zero_loss(self.discriminator)}
         fake, weight = self._generate(batch)
-        scales = 2 + self.finer.bit_length()  # to the same size on the face, however fine the crop
+        scales = 2 + self.finer.bit_length()  # down to the same size on the face for all crop sizes
         out = {
             "l1": weighted_l1(fake, target, weight),
             "gradient": gradient_loss(fake, target, weight, scales),
@@ -233,15 +158,17 @@ class RefinerTask(Task):
         loss = out["l1"] + config.gradient * out["gradient"]
         if adversarial:
             seen = (weight > 0).float()
-            score, features = self.discriminator(fake * seen, batch["maps"])
-            with torch.no_grad():
-                _, real_features = self.discriminator(target * seen, batch["maps"])
-            out |= {
-                "adversarial": hinge_generator(score, _patch_weight(weight, score)),
-                "matching": feature_matching(features, real_features),
-            }
+            out |= generator_losses(self.discriminator, fake * seen, target * seen, batch["maps"], weight)
             loss = loss + config.adversarial * out["adversarial"] + config.matching * out["matching"]
         return {"loss": loss} | {name: value.detach() for name, value in out.items()}
+
+    def _judge(self, batch: dict[str, Tensor]) -> Tensor:
+        """The discriminator's loss."""
+        with torch.no_grad():
+            fake, weight = self._generate(batch)
+        seen = (weight > 0).float()
+        target = batch["target"] * seen
+        return discriminator_loss(self.discriminator, fake * seen, target, batch["maps"], weight)
 
     def _fixed_pairs(self) -> Iterator[Pair]:
         """Held-out pairs: the first frame as portrait, mouths and eyes of later frames; 3 clips a speaker."""
@@ -259,12 +186,13 @@ class RefinerTask(Task):
 
     @torch.no_grad()
     def _held_out_crops(self) -> Iterator[tuple[Pair, np.ndarray, np.ndarray]]:
+        """Held-out pairs, refined crops (3, P, P) and loss weights (P, P)."""
         for pair in self._fixed_pairs():
-            image, weight = self._generate(to_device(_stacked([pair]), self.device))
+            image, weight = self._generate(to_device(stacked_pairs([pair]), self.device))
             yield pair, image[0].clamp(0, 1).cpu().numpy(), weight[0, 0].cpu().numpy()
 
     def validate(self) -> dict[str, float]:
-        """PSNR on the mouth's and eyes' inner regions and sharpness relative to the real crop."""
+        """PSNR inside of mouths and eyes, that of the warp alone, and sharpness relative to real crops."""
         errors, baseline, ratios = [], [], []
         for pair, image, weight in self._held_out_crops():
             inner = weight > 1.5
@@ -293,50 +221,15 @@ class RefinerTask(Task):
             row = np.concatenate([pair.reference, pair.warped, image, pair.target], 2).transpose(1, 2, 0)
             row = cv2.resize(row, size, interpolation=cv2.INTER_LINEAR)
             cells.append((row.clip(0, 1) * 255).astype(np.uint8))
-        columns = min(3, len(cells))
-        cells = cells[: len(cells) // columns * columns]
-        return np.concatenate([np.concatenate(cells[i::columns], 0) for i in range(columns)], 1)
+        return in_columns(cells)
 
     def export(self, directory: Path, metrics: dict[str, float]) -> None:
         """Write the refiner as the hub reads it."""
-        from dataclasses import asdict
-
         config = {"class": "Refiner", "model": asdict(self.config.model), "metrics": metrics}
         config["built_on"] = {"face": state_mark(self.model.state())}
         save_pretrained(directory, config, self.refiner.state_dict(), card=None)
 
 
-def _stacked(pairs: list[Pair]) -> dict[str, np.ndarray]:
-    names = ("warped", "reference", "maps", "motion", "target")
-    batch = {name: np.stack([getattr(pair, name) for pair in pairs]) for name in names}
-    return batch | {"part": np.array([pair.part for pair in pairs])}
-
-
-def _patch_weight(weight: Tensor, scores: Tensor) -> Tensor:
-    """Weight of each patch: elsewhere the warp is as real as the photograph and teaches nothing."""
-    return F.adaptive_avg_pool2d(weight, (scores.shape[-2], scores.shape[-1]))
-
-
 def _sharpness(image: np.ndarray, where: np.ndarray) -> float:
+    """Mean absolute Laplacian of grey values of a picture (3, H, W) at some places (H, W)."""
     return float(np.abs(cv2.Laplacian(image.mean(0).astype(np.float32), cv2.CV_32F))[where].mean())
-
-
-def _augment(pair: Pair, generator: np.random.Generator) -> Pair:
-    """Colour, light and mirror, alike on all pictures of a pair."""
-    gain = generator.uniform(0.75, 1.25) * generator.uniform(0.85, 1.15, 3)[:, None, None]
-    lift = generator.uniform(-0.08, 0.08)
-    grey = generator.random() < 0.1
-
-    def colour(image: np.ndarray) -> np.ndarray:
-        image = image.mean(0, keepdims=True).repeat(3, 0) if grey else image
-        return np.clip(image * gain + lift, 0, 1).astype(np.float32)
-
-    planes = [colour(plane) for plane in (pair.warped, pair.reference, pair.target)]
-    maps, motion = pair.maps, pair.motion
-    if pair.part == MOUTH.code and generator.random() < 0.5:
-        planes = [np.ascontiguousarray(plane[:, :, ::-1]) for plane in planes]
-        maps = np.ascontiguousarray(maps[:, :, ::-1])
-        maps[0] *= -1
-        motion = motion.copy()
-        motion[-2:] *= -1  # yaw and roll change sign
-    return Pair(planes[0], planes[1], maps, motion, planes[2], pair.part)

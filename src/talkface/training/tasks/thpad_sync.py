@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
-from talkface.data.prepare import Manifest
+from talkface.data.manifest import Manifest
 from talkface.face.model import FaceModel
 from talkface.nn.marks import check_built_on
+from talkface.performance.lip_shape import lip_readout
 from talkface.performance.model import MotionModel
-from talkface.systems.thpad.losses import lip_readout
 from talkface.training import ClosedFormTask
 from talkface.training.datasets.clips import ClipReader
 from talkface.training.tasks.thpad_motion import MotionTrainConfig, marks_of, predict

@@ -7,16 +7,16 @@ from hypothesis import strategies as st
 
 from talkface.face import topology as tp
 from talkface.face.model import FaceModel
-from talkface.rendering.mouth import (
-    HEIGHT,
-    WIDTH,
+from talkface.rendering.mouth_plate import (
+    PLATE_HEIGHT,
+    PLATE_WIDTH,
     MeanMouth,
-    hang_plate,
-    look_inside,
+    draw_plate,
+    mouth_plate,
     plate_corners,
     plate_matrix,
-    show_plate,
     skin_tone,
+    visible_mouth,
 )
 
 SCALE, PLACE = 100.0, np.array([128.0, 90.0, 0.0], np.float32)
@@ -40,22 +40,26 @@ def opened(neutral: np.ndarray, by: float) -> np.ndarray:
     return points
 
 
-def test_a_closed_mouth_shows_nothing_of_its_own(neutral) -> None:
+def test_a_closed_mouth_shows_nothing_of_its_own(neutral: np.ndarray) -> None:
     image = np.random.default_rng(0).integers(80, 200, (256, 256, 3), np.uint8)
     points, corners = posed(neutral), posed(plate_corners(neutral))
-    guess = np.linspace(0.3, 0.9, HEIGHT * WIDTH * 3).reshape(HEIGHT, WIDTH, 3).astype(np.float32)
-    assert not look_inside(image, points, corners)[1].any()
-    plate = hang_plate(image, points, corners, guess)
+    guess = (
+        np.linspace(0.3, 0.9, PLATE_HEIGHT * PLATE_WIDTH * 3)
+        .reshape(PLATE_HEIGHT, PLATE_WIDTH, 3)
+        .astype(np.float32)
+    )
+    assert not visible_mouth(image, points, corners)[1].any()
+    plate = mouth_plate(image, points, corners, guess)
     np.testing.assert_allclose(plate, guess * skin_tone(image, points), atol=1)
 
 
-def test_an_open_mouth_keeps_its_own_teeth(neutral) -> None:
+def test_an_open_mouth_keeps_its_own_teeth(neutral: np.ndarray) -> None:
     image = np.full((256, 256, 3), 120, np.uint8)
     mouth = opened(neutral, 0.15)
     points, corners = posed(mouth), posed(plate_corners(neutral))
     inside = points[tp.LIPS_INNER, :2].mean(0)
     image[int(inside[1]) - 3 : int(inside[1]) + 4, int(inside[0]) - 5 : int(inside[0]) + 6] = [250, 240, 20]
-    plate = hang_plate(image, points, corners, np.zeros((HEIGHT, WIDTH, 3), np.float32))
+    plate = mouth_plate(image, points, corners, np.zeros((PLATE_HEIGHT, PLATE_WIDTH, 3), np.float32))
     x, y = np.linalg.solve(plate_matrix(corners)[:, :2], inside - plate_matrix(corners)[:, 2]).astype(int)
     np.testing.assert_allclose(plate[y, x], [250, 240, 20], atol=6)
     assert not plate[-1].any(), "below the lip there is only the guess"
@@ -67,11 +71,11 @@ def test_the_plate_stays_between_the_lips_and_moves_with_the_head(x: float, y: f
     crop = np.full((128, 128, 3), 40, np.uint8)
     inside = np.zeros((64, 64), np.float32)
     inside[20:40, 16:48] = 1
-    plate = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
-    plate[:, WIDTH // 2 :] = 200
+    plate = np.zeros((PLATE_HEIGHT, PLATE_WIDTH, 3), np.uint8)
+    plate[:, PLATE_WIDTH // 2 :] = 200
     at_rest = np.array([[16, 32, 0], [16 + 96 * size, 32, 0], [16, 32 + 64 * size, 0]])
     corners = at_rest + np.array([x, y, 0])
-    drawn = show_plate(crop, plate, corners, inside)
+    drawn = draw_plate(crop, plate, corners, inside)
     np.testing.assert_array_equal(drawn[:36], crop[:36])
     np.testing.assert_array_equal(drawn[:, 100:], crop[:, 100:])
     bright = drawn[60, 34:94, 0] > 100
@@ -81,12 +85,12 @@ def test_the_plate_stays_between_the_lips_and_moves_with_the_head(x: float, y: f
 
 def test_people_count_alike_in_the_mean() -> None:
     one, many = MeanMouth.empty(), MeanMouth.empty()
-    mask = np.zeros((HEIGHT, WIDTH, 1), np.float32)
+    mask = np.zeros((PLATE_HEIGHT, PLATE_WIDTH, 1), np.float32)
     mask[20:30, 40:60] = 1
     for _ in range(20):
-        one.add(np.full((HEIGHT, WIDTH, 3), 50.0), mask, np.full(3, 100.0))
+        one.add(np.full((PLATE_HEIGHT, PLATE_WIDTH, 3), 50.0), mask, np.full(3, 100.0))
     for _ in range(500):
-        many.add(np.full((HEIGHT, WIDTH, 3), 100.0), mask, np.full(3, 100.0))
+        many.add(np.full((PLATE_HEIGHT, PLATE_WIDTH, 3), 100.0), mask, np.full(3, 100.0))
     together = MeanMouth.empty()
     together.merge(one)
     together.merge(many)

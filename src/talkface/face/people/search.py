@@ -6,7 +6,9 @@ import cv2
 import numpy as np
 
 from talkface.face import topology as tp
-from talkface.face.tracker import Detection, FaceMesh, FaceTracker
+from talkface.face.detection import Detection
+from talkface.face.mesh import FaceMesh
+from talkface.face.tracker import FaceTracker
 
 SMALLEST = 24  # pixels from forehead to chin; no mesh can be trusted below
 _MOST = 12  # faces of a frame that are looked at, the largest ones

@@ -1,12 +1,12 @@
-"""The inside of the mouth as the refiner is given it: a plate that is fixed to the skull, as upper teeth are.
+"""The mouth plate: a small picture of the inside of the mouth, fixed to the skull as the upper teeth are.
 
-Warped lips tell nothing about teeth. Behind them hangs a plate: what the portrait shows of its own mouth and,
-where it shows nothing, the mean mouth of the training people in the portrait's light. It turns with the head
-and stays where it is when the lips open; the refiner draws the mouth from it.
+Warped lips hold no teeth. The plate lies behind them in the refiner's input: it shows what the portrait shows
+of its own mouth and, where that is nothing, the mean mouth of the training people in the portrait's light. It
+moves with the head and not with the lips; the refiner draws the mouth from it.
 
-The mean mouth always has the density of the usual crop: a mean of people is blurred, enlarging it loses
-nothing, and a refiner's weights hold it in one shape. The plate of a finer refiner is as fine as its crop, so
-that the portrait's own teeth on it stay sharp.
+The mean mouth always has the resolution of the usual crop: a mean of people is blurred anyway, and a
+refiner's weights hold it in one shape. The plate of a refiner with larger crops has their resolution, so that
+the portrait's own teeth stay sharp.
 """
 
 from dataclasses import dataclass
@@ -17,13 +17,13 @@ import numpy as np
 from talkface.face import topology as tp
 from talkface.face.crop import MOUTH
 
-HEIGHT, WIDTH = 64, 96  # pixels of a plate, as dense as the mouth's usual crop
+PLATE_HEIGHT, PLATE_WIDTH = 64, 96  # pixels, at the resolution of the mouth's usual crop
 _DENSITY = MOUTH.pixels / MOUTH.side  # pixels per canonical unit
 _ABOVE = 0.14  # canonical units from the plate's top to the line where the lips meet
-_BEHIND = 0.05  # and from the lips back to the teeth
+_BEHIND = 0.05  # canonical units from the lips back to the teeth
 _SKIN = np.array([50, 280, 205, 425, 187, 411, 36, 266])  # vertices on the cheeks
-_CORNERS = np.array([[0, 0], [WIDTH, 0], [0, HEIGHT]], np.float32)
-_SHOWS = 0.02  # opening over inter-ocular distance from which a picture shows something of the mouth
+_CORNERS = np.array([[0, 0], [PLATE_WIDTH, 0], [0, PLATE_HEIGHT]], np.float32)
+_LEAST_OPENING = 0.02  # inter-ocular distances between the lips from which the inside of a mouth shows
 
 
 def plate_corners(neutral: np.ndarray) -> np.ndarray:
@@ -33,45 +33,52 @@ def plate_corners(neutral: np.ndarray) -> np.ndarray:
         neutral: (478, 3) the person's canonical mesh with the mouth closed.
     """
     middle = neutral[tp.LIPS_INNER].mean(0)
-    start = middle + np.array([-WIDTH / 2 / _DENSITY, -_ABOVE, _BEHIND])
-    return (start + np.pad(_CORNERS / _DENSITY, ((0, 0), (0, 1)))).astype(np.float32)
+    start = middle + np.array([-PLATE_WIDTH / 2 / _DENSITY, -_ABOVE, _BEHIND])
+    corners: np.ndarray = start + np.pad(_CORNERS / _DENSITY, ((0, 0), (0, 1)))
+    return corners.astype(np.float32)
 
 
 def plate_matrix(corners: np.ndarray, finer: int = 1) -> np.ndarray:
-    """Affine map (2, 3) from plate pixels to the picture in which its ``corners`` (3, 2 or 3) are.
+    """Affine map (2, 3) from the pixels of a plate to those of a picture.
 
-    ``finer`` is how many times the plate's HEIGHT and WIDTH are taken.
+    Args:
+        corners: (3, 2 or 3) of the plate in the picture, in pixels.
+        finer: resolution of the plate relative to the usual one.
     """
-    return cv2.getAffineTransform(finer * _CORNERS, np.ascontiguousarray(corners[:, :2], np.float32))
+    matrix: np.ndarray = cv2.getAffineTransform(
+        finer * _CORNERS, np.ascontiguousarray(corners[:, :2], np.float32)
+    )
+    return matrix
 
 
 def skin_tone(image: np.ndarray, points: np.ndarray) -> np.ndarray:
     """Mean colour (3,) of the cheeks, 0 to 255, of a picture (H, W, 3) with the mesh ``points``."""
     height, width = image.shape[:2]
     x, y = np.clip(points[_SKIN, :2].round().astype(int), 0, [width - 1, height - 1]).T
-    return np.maximum(8.0, image[y, x].astype(np.float32).mean(0))
+    tone: np.ndarray = np.maximum(8.0, image[y, x].astype(np.float32).mean(0))
+    return tone
 
 
-def look_inside(
+def visible_mouth(
     image: np.ndarray, points: np.ndarray, corners: np.ndarray, finer: int = 1
 ) -> tuple[np.ndarray, np.ndarray]:
-    """What a picture shows of the inside of a mouth, on its plate.
+    """The inside of a mouth as a picture shows it, in the pixels of the plate.
 
     Args:
         image: (H, W, 3) uint8.
         points: (478, 3) its mesh, pixels.
         corners: (3, 3) of the plate in the picture.
-        finer: how many times as fine as usual the plate is.
+        finer: resolution of the plate relative to the usual one.
 
     Returns:
-        The picture on the plate (h, w, 3) float32, 0 to 255, and a soft mask (h, w, 1) of where that is
-        inside the lips; h and w are ``finer`` times HEIGHT and WIDTH.
+        The picture resampled to the plate (h, w, 3) float32, 0 to 255, and a soft mask (h, w, 1), 1 inside
+        the lips; h and w are ``finer`` times PLATE_HEIGHT and PLATE_WIDTH.
     """
-    matrix, height, width = plate_matrix(corners, finer), finer * HEIGHT, finer * WIDTH
+    matrix, height, width = plate_matrix(corners, finer), finer * PLATE_HEIGHT, finer * PLATE_WIDTH
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     seen = cv2.warpAffine(image, matrix, (width, height), flags=flags, borderMode=cv2.BORDER_REPLICATE)
     mask = np.zeros((height, width), np.float32)
-    if tp.aperture(points) > _SHOWS:
+    if tp.aperture(points) > _LEAST_OPENING:
         back = cv2.invertAffineTransform(matrix)
         contour = points[tp.LIPS_INNER, :2] @ back[:, :2].T + back[:, 2]
         cv2.fillPoly(mask, [np.round(contour * 16).astype(np.int32)], 1.0, cv2.LINE_8, 4)
@@ -82,29 +89,34 @@ def look_inside(
 
 @dataclass
 class MeanMouth:
-    """Gathers the mean mouth of people, each counted once, relative to the colour of their skin."""
+    """Accumulates a mean mouth, relative to the colour of the skin.
+
+    Attributes:
+        total: (PLATE_HEIGHT, PLATE_WIDTH, 3) sum of the plates under their masks.
+        weight: (PLATE_HEIGHT, PLATE_WIDTH, 1) sum of the masks.
+    """
 
     total: np.ndarray
     weight: np.ndarray
 
     @classmethod
     def empty(cls) -> "MeanMouth":
-        """Nothing gathered yet."""
-        return cls(np.zeros((HEIGHT, WIDTH, 3)), np.zeros((HEIGHT, WIDTH, 1)))
+        """No mouth yet."""
+        return cls(np.zeros((PLATE_HEIGHT, PLATE_WIDTH, 3)), np.zeros((PLATE_HEIGHT, PLATE_WIDTH, 1)))
 
     def add(self, seen: np.ndarray, mask: np.ndarray, tone: np.ndarray) -> None:
-        """Add what :func:`look_inside` gave and the picture's :func:`skin_tone`."""
+        """Add a mouth: what :func:`visible_mouth` gave, and the picture's :func:`skin_tone`."""
         self.total += seen / tone * mask
         self.weight += mask
 
     def merge(self, person: "MeanMouth", most: float = 20.0) -> None:
-        """Add a person's pictures, as at most ``most`` of them."""
+        """Add a person's mean, which counts as many times as it has pictures, at most ``most`` times."""
         share = np.minimum(1.0, most / np.maximum(person.weight, 1e-6))
         self.total += share * person.total
         self.weight += share * person.weight
 
     def mean(self) -> np.ndarray:
-        """(HEIGHT, WIDTH, 3) float32; where nobody's mouth was seen, the nearest that was."""
+        """The mean (PLATE_HEIGHT, PLATE_WIDTH, 3) float32; unseen pixels take the nearest that was seen."""
         known = (self.weight > 0.05 * self.weight.max()).astype(np.uint8)[..., 0]
         mean = self.total / np.maximum(self.weight, 1e-6)
         _, nearest = cv2.distanceTransformWithLabels(
@@ -115,25 +127,26 @@ class MeanMouth:
         return np.where(known[..., None] == 1, mean, lookup[nearest]).astype(np.float32)
 
 
-def hang_plate(
+def mouth_plate(
     image: np.ndarray, points: np.ndarray, corners: np.ndarray, mean_mouth: np.ndarray, finer: int = 1
 ) -> np.ndarray:
-    """The plate (finer HEIGHT, finer WIDTH, 3) uint8 of a portrait.
+    """The plate of a portrait, (finer * PLATE_HEIGHT, finer * PLATE_WIDTH, 3) uint8.
 
     Args:
         image: (H, W, 3) uint8.
         points: (478, 3) its mesh, pixels.
         corners: (3, 3) of the plate in the picture.
-        mean_mouth: (HEIGHT, WIDTH, 3) relative to the skin's colour.
-        finer: how many times as fine as usual the plate is.
+        mean_mouth: (PLATE_HEIGHT, PLATE_WIDTH, 3) relative to the skin's colour.
+        finer: resolution of the plate relative to the usual one.
     """
-    seen, mask = look_inside(image, points, corners, finer)
+    seen, mask = visible_mouth(image, points, corners, finer)
     guess = _enlarged(mean_mouth, finer) * skin_tone(image, points)
-    return np.clip(mask * seen + (1 - mask) * guess + 0.5, 0, 255).astype(np.uint8)
+    plate: np.ndarray = np.clip(mask * seen + (1 - mask) * guess + 0.5, 0, 255)
+    return plate.astype(np.uint8)
 
 
 def _enlarged(mean_mouth: np.ndarray, finer: int) -> np.ndarray:
-    """The mean mouth (h, w, 3) on a plate ``finer`` times as fine: their first pixels' centres coincide."""
+    """The mean mouth (h, w, 3) at ``finer`` times its resolution; first pixels' centres coincide."""
     if finer == 1:
         return mean_mouth
     height, width = mean_mouth.shape[:2]
@@ -142,12 +155,12 @@ def _enlarged(mean_mouth: np.ndarray, finer: int) -> np.ndarray:
     )
 
 
-def show_plate(crop: np.ndarray, plate: np.ndarray, corners: np.ndarray, inside: np.ndarray) -> np.ndarray:
+def draw_plate(crop: np.ndarray, plate: np.ndarray, corners: np.ndarray, inside: np.ndarray) -> np.ndarray:
     """Draw a plate between the lips of a crop.
 
     Args:
         crop: (P, P, 3) uint8.
-        plate: (h, w, 3) uint8 from :func:`hang_plate`.
+        plate: (h, w, 3) uint8 from :func:`mouth_plate`.
         corners: (3, 3) of the plate in the crop.
         inside: (h, w) float32, 1 inside the lips.
 
@@ -155,7 +168,8 @@ def show_plate(crop: np.ndarray, plate: np.ndarray, corners: np.ndarray, inside:
         (P, P, 3) uint8.
     """
     size = crop.shape[1], crop.shape[0]
-    matrix = plate_matrix(corners, len(plate) // HEIGHT)
+    matrix = plate_matrix(corners, len(plate) // PLATE_HEIGHT)
     drawn = cv2.warpAffine(plate, matrix, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     alpha = cv2.resize(inside, size, interpolation=cv2.INTER_LINEAR)[..., None]
-    return (crop * (1 - alpha) + drawn * alpha + 0.5).astype(np.uint8)
+    shown: np.ndarray = (crop * (1 - alpha) + drawn * alpha + 0.5).astype(np.uint8)
+    return shown

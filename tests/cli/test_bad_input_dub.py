@@ -3,7 +3,6 @@
 from collections.abc import Callable, Collection
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
 import av
 import cv2
@@ -44,7 +43,7 @@ class Case:
         whole = ["dub", self.video, *self.speech, *output, *self.options]
         return [str(argument) for argument in whole]
 
-    def film(self, images: list[np.ndarray], **options: Any) -> None:
+    def film(self, images: list[np.ndarray], **options: object) -> None:
         """Put other pictures into the video."""
         write_film(self.video, images, Fraction(25), **options)
 

@@ -20,7 +20,7 @@ from talkface.options import number_within, resolve_device, resolve_dtype, whole
 from talkface.performance.marks import check_together
 from talkface.performance.model import DiffusionPrior, MotionModel
 from talkface.rendering.refiner import Refiner
-from talkface.speech.features import ContentEncoder
+from talkface.speech.features import ContentEncoder, FeatureStream
 
 logger = logging.getLogger(__name__)
 
@@ -102,6 +102,7 @@ class Pipeline(Generic[AnyParts]):
         tracking: How faces are tracked: arguments of :class:`~talkface.face.tracker.FaceTracker`.
         default_dtype: What ``from_pretrained`` computes in unless told.
         face: The 3DMM.
+        features: The content encoder's stream.
     """
 
     system: ClassVar[str]
@@ -119,6 +120,11 @@ class Pipeline(Generic[AnyParts]):
         self.parts, self.device, self.dtype, self.name = parts, torch.device(device), dtype, name
         self.face = parts.face
         self._tracker: FaceTracker | None = None
+        self.features = FeatureStream(parts.speech, device=self.device)
+        self.set_up()
+
+    def set_up(self) -> None:
+        """Build what a call needs from the parts."""
 
     @classmethod
     def from_pretrained(
@@ -149,7 +155,7 @@ class Pipeline(Generic[AnyParts]):
 
     @classmethod
     def debug(cls, device: str = "cpu", seed: int = 0) -> Self:
-        """A pipeline of tiny random networks: the whole way from input to output, in seconds, without meaning."""
+        """A pipeline of tiny random networks: the whole way from input to output, without meaning."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             return cls(cls.debug_parts(), device, torch.float32, "debug")

@@ -15,7 +15,6 @@ from talkface.face.model import FaceModel, estimate_pose
 from talkface.face.motion import FaceMotion
 from talkface.face.occlusion import OcclusionFinder, OcclusionNet
 from talkface.face.people import Cast, Follower, Person, Sighting, scan, speaking
-from talkface.hub import COMPACT
 from talkface.media.audio import AudioInfo, probe_audio, stream_audio
 from talkface.media.decode import TOLERANCE, Frame
 from talkface.media.prefetch import prefetched
@@ -25,7 +24,6 @@ from talkface.options import number_within
 from talkface.output import Generation, fingerprint_of
 from talkface.performance.lip_track import LipTrack
 from talkface.performance.lips import SpeechToLips
-from talkface.speech.features import FeatureStream
 from talkface.systems.g4g.actors import TURNED, Actor
 from talkface.systems.g4g.bank import Album, gather
 from talkface.systems.g4g.dubbing import Dubbing, Plan, PlannedFace
@@ -70,19 +68,11 @@ class G4GPipeline(Pipeline[G4GParts]):
     tracking: ClassVar = {"threads": 1, "eyes": False}
     default_dtype = "float32"
 
-    def __init__(
-        self,
-        parts: G4GParts,
-        device: str | torch.device = "cpu",
-        dtype: torch.dtype = torch.float32,
-        name: str = COMPACT,
-    ) -> None:
-        super().__init__(parts, device, dtype, name)
-        if dtype != torch.float32:
+    def set_up(self) -> None:
+        """The lip path."""
+        if self.dtype != torch.float32:
             raise InvalidOption("G4G computes in float32 only; leave dtype out")
-        self.speech_to_lips = SpeechToLips(
-            FeatureStream(parts.speech, device=self.device), parts.motion, self.device
-        )
+        self.speech_to_lips = SpeechToLips(self.features, self.parts.motion, self.device)
 
     def __call__(
         self,

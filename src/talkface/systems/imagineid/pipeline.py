@@ -17,7 +17,6 @@ from talkface.hub import COMPACT, find_pretrained
 from talkface.options import number_within, resolve_device, resolve_dtype
 from talkface.output import Generation, fingerprint_of, takes_of
 from talkface.performance.config import FRAME_RATE
-from talkface.speech.features import FeatureStream
 from talkface.systems.imagineid.adapters import Adapters
 from talkface.systems.imagineid.imagination import Imagination, Models, Script
 from talkface.systems.imagineid.pad import Pad
@@ -59,23 +58,24 @@ class ImagineIdPipeline(Pipeline[ImagineIdParts]):
     system, parts_type = "imagineid", ImagineIdParts
     tracking: ClassVar = {"threads": 2}
 
-    def __init__(
-        self,
-        parts: ImagineIdParts,
-        device: str | torch.device = "cpu",
-        dtype: torch.dtype = torch.float32,
-        name: str = COMPACT,
-    ) -> None:
-        super().__init__(parts, device, dtype, name)
-        features = FeatureStream(parts.speech, device=self.device)
-        self.listener = Listener(parts.pad, features, self.device)
+    def set_up(self) -> None:
+        """The listener, and what imagines and draws."""
+        parts = self.parts
+        self.listener = Listener(parts.pad, self.features, self.device)
         critic = parts.critic.to(self.device)
         imaginer = PortraitImaginer(
-            parts.base, parts.adapters, parts.pad, parts.face, self.tracker, critic, dtype
+            parts.base, parts.adapters, parts.pad, self.face, self.tracker, critic, self.dtype
         )
-        drawn = parts.motion, parts.prior, parts.refiner
         self.models = Models(
-            imaginer, self.listener, parts.face, features, *drawn, device=self.device, dtype=dtype
+            imaginer=imaginer,
+            listener=self.listener,
+            face=self.face,
+            features=self.features,
+            motion=parts.motion,
+            prior=parts.prior,
+            refiner=parts.refiner,
+            device=self.device,
+            dtype=self.dtype,
         )
 
     @classmethod

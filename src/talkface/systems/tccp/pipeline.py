@@ -19,7 +19,6 @@ from talkface.media.timeline import Timeline
 from talkface.options import number_within
 from talkface.output import Generation, fingerprint_of, takes_of
 from talkface.performance.motion import SpeechToMotion
-from talkface.speech.features import FeatureStream
 from talkface.systems.pipeline import (
     PerformanceParts,
     Pipeline,
@@ -73,18 +72,12 @@ class TccpPipeline(Pipeline[TccpParts]):
     tracking: ClassVar = {"threads": 1}
     imagine: Imagine | None = None
 
-    def __init__(
-        self,
-        parts: TccpParts,
-        device: str | torch.device = "cpu",
-        dtype: torch.dtype = torch.float32,
-        name: str = COMPACT,
-    ) -> None:
-        super().__init__(parts, device, dtype, name)
-        parts.net.to(self.device)
-        features = FeatureStream(parts.speech, device=self.device)
-        drawn = parts.motion, parts.prior, parts.face
-        self.performer = SpeechToMotion(features, *drawn, device=self.device)
+    def set_up(self) -> None:
+        """Stage 2 on its device, and the performer of lips, blinks and gaze."""
+        self.parts.net.to(self.device)
+        self.performer = SpeechToMotion(
+            self.features, self.parts.motion, self.parts.prior, self.face, self.device
+        )
 
     @classmethod
     def load_parts(cls, place: str, device: torch.device) -> TccpParts:

@@ -9,13 +9,11 @@ from typing import ClassVar
 
 import cv2
 import numpy as np
-import torch
 
 from talkface.errors import InvalidOption, NoFaceFound, UnusableFace
 from talkface.face import topology as tp
 from talkface.face.mesh import FaceMesh
 from talkface.face.motion import FaceMotion
-from talkface.hub import COMPACT
 from talkface.media.audio import AudioInfo, stream_audio
 from talkface.media.decode import Frame
 from talkface.media.image import load_image
@@ -25,7 +23,6 @@ from talkface.output import ConstantRate, Generation, Take, fingerprint_of, take
 from talkface.performance.config import FRAME_RATE
 from talkface.performance.motion import SpeechToMotion, Style, exactly, resample_stream
 from talkface.rendering.portrait import PortraitRenderer
-from talkface.speech.features import FeatureStream
 from talkface.systems.pipeline import PerformanceParts, Pipeline, seeds_of, speech_info
 
 logger = logging.getLogger(__name__)
@@ -45,16 +42,11 @@ class ThpadPipeline(Pipeline[PerformanceParts]):
     tracking: ClassVar = {"threads": 2}
     default_dtype = "float32"
 
-    def __init__(
-        self,
-        parts: PerformanceParts,
-        device: str | torch.device = "cpu",
-        dtype: torch.dtype = torch.float32,
-        name: str = COMPACT,
-    ) -> None:
-        super().__init__(parts, device, dtype, name)
-        features = FeatureStream(parts.speech, device=self.device)
-        self.speech_to_motion = SpeechToMotion(features, parts.motion, parts.prior, parts.face, self.device)
+    def set_up(self) -> None:
+        """The path from speech to motion."""
+        self.speech_to_motion = SpeechToMotion(
+            self.features, self.parts.motion, self.parts.prior, self.face, self.device
+        )
 
     def __call__(
         self,

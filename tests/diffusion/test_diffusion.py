@@ -21,7 +21,7 @@ from talkface.diffusion.sampling import guided, restore_spectrum, sample, spectr
 from talkface.face.crop import face_unit, transform
 from talkface.face.draw import MESH_CHANNELS, MESH_PIXELS, draw_mesh
 from talkface.face.model import FaceModel
-from talkface.face.portrait import PIXELS, SIDE, portrait_matrix
+from talkface.face.portrait import PORTRAIT_PIXELS, PORTRAIT_SIDE, portrait_matrix
 from talkface.face.tracker import FaceTracker
 from talkface.hub import save_pretrained
 from talkface.nn.picture import cut_out
@@ -110,14 +110,16 @@ def test_portraits_lie_in_their_picture(
     mesh[[10, 2], 0] = place[0]
     matrix = portrait_matrix(mesh, (width, height))
     back = cv2.invertAffineTransform(matrix)
-    corners = np.array([[-0.5, -0.5], [PIXELS - 0.5, PIXELS - 0.5]]) @ back[:, :2].T + back[:, 2]
+    corners = (
+        np.array([[-0.5, -0.5], [PORTRAIT_PIXELS - 0.5, PORTRAIT_PIXELS - 0.5]]) @ back[:, :2].T + back[:, 2]
+    )
     assert (corners > -0.5 - 1e-3).all()
     assert (corners < np.array([width, height]) - 0.5 + 1e-3).all()
-    assert corners[1, 0] - corners[0, 0] == pytest.approx(min(SIDE * face_unit(mesh), width, height))
+    assert corners[1, 0] - corners[0, 0] == pytest.approx(min(PORTRAIT_SIDE * face_unit(mesh), width, height))
 
 
 def test_varied_portrait_keeps_mesh_and_picture_together(picture: Image.Image, points: np.ndarray) -> None:
-    small = cv2.resize(np.asarray(picture), (PIXELS, PIXELS), interpolation=cv2.INTER_AREA)
+    small = cv2.resize(np.asarray(picture), (PORTRAIT_PIXELS, PORTRAIT_PIXELS), interpolation=cv2.INTER_AREA)
     mesh = transform(points, np.array([[0.5, 0, -0.25], [0, 0.5, -0.25]]))
     tracker = FaceTracker()
     for seed in range(4):

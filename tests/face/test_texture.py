@@ -15,7 +15,7 @@ from talkface.diffusion.base import with_soft_background
 from talkface.face import topology as tp
 from talkface.face.crop import LEFT_EYE, cut, face_unit, part_matrix, transform
 from talkface.face.model import FaceModel
-from talkface.face.portrait import PIXELS, portrait_matrix
+from talkface.face.portrait import PORTRAIT_PIXELS, portrait_matrix
 from talkface.face.texture import FaceTexture
 from talkface.face.tracker import FaceTracker
 from talkface.training.tasks.face_texture import FaceTextureConfig, FaceTextureTask, learn
@@ -32,7 +32,7 @@ def face(picture: Image.Image) -> tuple[np.ndarray, np.ndarray]:
     image = np.asarray(picture)
     points = FaceTracker().track_image(image)[0].points
     matrix = portrait_matrix(points, image.shape[1::-1])
-    return cut(image, matrix, PIXELS), transform(points, matrix)
+    return cut(image, matrix, PORTRAIT_PIXELS), transform(points, matrix)
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,7 @@ def prepared(face: tuple[np.ndarray, np.ndarray], tmp_path_factory: pytest.TempP
     folder, (image, points) = tmp_path_factory.mktemp("prepared"), face
     album = []
     for person in range(5):
-        light = np.linspace(1, 0.6 + 0.1 * person, PIXELS)[:, None, None]  # from above, more or less
+        light = np.linspace(1, 0.6 + 0.1 * person, PORTRAIT_PIXELS)[:, None, None]  # from above, more or less
         jpeg = cv2.imencode(".jpg", (image * light).astype(np.uint8)[:, :, ::-1])[1].ravel()
         split = "val" if person == 4 else "train"
         album.append(Portrait(f"picture{person}", f"person{person}", split, jpeg, points, 5.0))
@@ -137,7 +137,7 @@ def test_strokes_are_calmed_beside_the_face_alone(
 ) -> None:
     image, points = face
     image = np.clip(image, 50, 200)
-    strokes = strength * (np.arange(PIXELS) % 5 < 2)[None, :, None]
+    strokes = strength * (np.arange(PORTRAIT_PIXELS) % 5 < 2)[None, :, None]
     made = (image + tone + strokes).astype(np.float32)
     found = with_soft_background(image, made, points)
     middle = cut_middle(points)

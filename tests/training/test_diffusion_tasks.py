@@ -21,7 +21,7 @@ from talkface.diffusion.model import FaceDiffusion
 from talkface.diffusion.restorer import FaceRestorer
 from talkface.errors import InvalidOption, ModelUnavailable
 from talkface.face.crop import face_unit
-from talkface.face.portrait import PIXELS
+from talkface.face.portrait import PORTRAIT_PIXELS
 from talkface.face.tracker import FaceTracker
 from talkface.hub import save_pretrained
 from talkface.media.video import VideoReader
@@ -70,12 +70,13 @@ def prepared(talking: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         "sharp1.png\tours\tsharp1\treal\t0.2\tdev",
         "sharp2.png\tours\tsharp0\treal\t0.2\tdev",
         "sharp3.png\tours\tcut off\treal\t-0.05\tdev",
-        "sharp4.png\tsdfd\tmasked\tgenerated\t0.2\ttrain",
+        "sharp4.png\tmasks\tmasked\tgenerated\t0.2\ttrain",
     ]
     for number in range(5):
         cv2.imwrite(str(root / f"sharp{number}.png"), frames[10 * number + 5][:, :, ::-1])
     columns = "file\tsource\tperson\tkind\troom\tsplit\n"
     (root / "faces2.tsv").write_text(columns + "\n".join(sharper) + "\n")
+    (root / "sources.tsv").write_text("source\tusable\nours\t1\nmasks\t0\n")
     Manifest(folder, root, items).save()
     write_looks(folder)
     return folder
@@ -89,7 +90,7 @@ def test_portraits_of_stills_and_clips(prepared: Path) -> None:
     assert len([p for p in album if p.split == "val"]) == 6
     tracker = FaceTracker()
     for portrait in album[::4]:
-        assert portrait.image().shape == (PIXELS, PIXELS, 3)
+        assert portrait.image().shape == (PORTRAIT_PIXELS, PORTRAIT_PIXELS, 3)
         found = tracker.track_image(portrait.image())[0].points
         off = np.linalg.norm((found - portrait.points)[:, :2], axis=1).mean() / face_unit(found)
         assert off < 0.05
@@ -101,7 +102,7 @@ def test_portraits_of_stills_and_clips(prepared: Path) -> None:
 def test_autoencoder_overfits_one_batch_and_is_judged(prepared: Path, tmp_path: Path) -> None:
     config = AutoencoderTrainConfig(
         model=SMALL_AUTOENCODER,
-        patch=PIXELS,
+        patch=PORTRAIT_PIXELS,
         batch=1,
         held_out=2,
         adversarial_start=100,
@@ -112,7 +113,7 @@ def test_autoencoder_overfits_one_batch_and_is_judged(prepared: Path, tmp_path: 
     first, last = overfit_one_batch(task, replace(QUICK, lr=2e-3), 40)
     assert last < 0.7 * first
     batch = next(task.batches(np.random.default_rng(0)))
-    assert batch.shape == (1, 3, PIXELS, PIXELS)
+    assert batch.shape == (1, 3, PORTRAIT_PIXELS, PORTRAIT_PIXELS)
     assert "adversarial" not in task.training_step(batch, 0, 0)
     late = task.training_step(batch, 0, 100)
     assert all(torch.isfinite(value) for value in late.values())
@@ -120,7 +121,7 @@ def test_autoencoder_overfits_one_batch_and_is_judged(prepared: Path, tmp_path: 
     assert task.training_step(batch, 1, 100)["loss"] > 0
     found = task.validate()
     assert found["val_psnr"] > before["val_psnr"]
-    assert task.samples().shape == (2 * PIXELS, 2 * PIXELS, 3)
+    assert task.samples().shape == (2 * PORTRAIT_PIXELS, 2 * PORTRAIT_PIXELS, 3)
     task.export(tmp_path, found)
     latents = PortraitLatents.of(task.album, FaceAutoencoder.from_pretrained(str(tmp_path)), 2, tmp_path)
     assert latents.latents.shape == (len(task.album), 2, 4, 32, 32)
@@ -157,7 +158,7 @@ def test_diffusion_overfits_one_batch(prepared: Path, tmp_path: Path) -> None:
     assert last < 0.6 * first
     found = task.validate()
     assert found["val_loss"] == task.validate()["val_loss"] > 0
-    assert task.samples().shape[1:] == (PIXELS, 3)  # of the one person whom split "dev" alone holds
+    assert task.samples().shape[1:] == (PORTRAIT_PIXELS, 3)  # of the one person whom split "dev" alone holds
     task.spectrum = partial(task.spectrum, 8)  # of fewer samples
     task.export(tmp_path / "export", found)
     written = FaceDiffusion.from_pretrained(str(tmp_path / "export")).config
@@ -202,7 +203,7 @@ def test_restorer_overfits_one_batch_of_drafts(prepared: Path, tmp_path: Path) -
     batch = next(task.batches(np.random.default_rng(0)))
     assert all(torch.isfinite(value) for value in task.training_step(batch, 0, 0).values())
     assert task.training_step(batch, 1, 0)["loss"] > 0
-    assert task.samples().shape == (4 * PIXELS, 2 * PIXELS, 3)
+    assert task.samples().shape == (4 * PORTRAIT_PIXELS, 2 * PORTRAIT_PIXELS, 3)
     task.export(base / "face-restorer", {})
     restorer = Base.from_pretrained(str(base)).restorer
     assert restorer is not None

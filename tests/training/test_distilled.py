@@ -31,7 +31,7 @@ from talkface.diffusion.sampling import (
 )
 from talkface.errors import InvalidOption, ModelUnavailable
 from talkface.face.model import FaceModel
-from talkface.face.portrait import PIXELS
+from talkface.face.portrait import PORTRAIT_PIXELS
 from talkface.face.tracker import FaceTracker
 from talkface.hub import save_pretrained
 from talkface.systems.imagineid.adapters import Adapters
@@ -201,7 +201,7 @@ def test_student_overfits_one_batch_and_draws_as_it_has_learnt(
     assert found == task.validate()
     assert found["val_distance"] < before["val_distance"]
     assert found["val_loss"] < before["val_loss"]
-    assert task.samples().shape[1:] == (2 * PIXELS, 3)
+    assert task.samples().shape[1:] == (2 * PORTRAIT_PIXELS, 3)
     task.spectrum = partial(task.spectrum, 4)  # of fewer samples
     task.export(tmp_path / "student", found)
     student = FaceDiffusion.from_pretrained(str(tmp_path / "student"))
@@ -221,23 +221,23 @@ def test_student_overfits_one_batch_and_draws_as_it_has_learnt(
 
 def count_of_calls(model: FaceDiffusion, options: PortraitOptions) -> list[int]:
     """How many latents each call of the network has been given for two portraits."""
-    base = Base("tiny", model, FaceAutoencoder.debug(), PIXELS)
+    base = Base("tiny", model, FaceAutoencoder.debug(), PORTRAIT_PIXELS)
     pad, face = (
         Pad(PadConfig(content=16, width=16, layers=1, heads=2, semantic=8)).eval(),
         FaceModel.from_pretrained(),
     )
     imaginer = PortraitImaginer(base, Adapters(), pad, face, FaceTracker(), PortraitCritic.debug())
-    mesh = (face.mean * 60 + PIXELS / 2).astype(np.float32)
+    mesh = (face.mean * 60 + PORTRAIT_PIXELS / 2).astype(np.float32)
     with asked(model) as times:
         drawn = imaginer._draw(base.meaning("old man")[0], mesh, torch.randn(2, 4, 32, 32), options)
-    assert drawn.shape == (2, PIXELS, PIXELS, 3)
+    assert drawn.shape == (2, PORTRAIT_PIXELS, PORTRAIT_PIXELS, 3)
     return [len(now) for now in times]
 
 
 def check_drafts(student: FaceDiffusion, prepared: Path) -> None:
     portrait = portraits(Manifest.load(prepared))[0]
     base, warp = (
-        Base("tiny", student, FaceAutoencoder.debug(), PIXELS),
+        Base("tiny", student, FaceAutoencoder.debug(), PORTRAIT_PIXELS),
         FaceModel.from_pretrained().mesh_warp(),
     )
     with asked(student) as times:

@@ -178,6 +178,7 @@ def digest(model: Path) -> str:
     return hashlib.sha256((model / "model.safetensors").read_bytes()).hexdigest()
 
 
+@pytest.mark.slow
 def test_the_whole_way_with_a_prior(prepared: Path, tmp_path: Path) -> None:
     report, printed, weights = whole_way(prepared, tmp_path, "prior")
     told = report["trainings"]["prior"]

@@ -18,7 +18,7 @@ from talkface.data.manifest import Item, Manifest
 from talkface.errors import UnreadableMedia
 from talkface.face import topology as tp
 from talkface.face.crop import cut, face_unit, transform
-from talkface.face.portrait import PIXELS, portrait_matrix
+from talkface.face.portrait import PORTRAIT_PIXELS, portrait_matrix
 from talkface.media.image import load_image
 
 logger = logging.getLogger(__name__)
@@ -130,7 +130,7 @@ def _cut_all(manifest: Manifest) -> Iterator[Portrait]:
         matrix = portrait_matrix(points, source.image.shape[1::-1])
         if matrix[0, 0] > 1 / _SMALLEST:
             continue
-        crop = cut(source.image, matrix, PIXELS)
+        crop = cut(source.image, matrix, PORTRAIT_PIXELS)
         jpeg = cv2.imencode(".jpg", crop[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])[1].ravel()
         moved = transform(points, matrix)
         named = source.key, source.person, source.split
@@ -199,7 +199,7 @@ def _frames(manifest: Manifest, item: Item) -> Iterator[_Source]:
 
 def _sharpness(crop: np.ndarray, points: np.ndarray) -> float:
     """Mean absolute Laplacian inside the face at half the crop's size, where compression hardly counts."""
-    small = cv2.resize(crop, (PIXELS // 2, PIXELS // 2), interpolation=cv2.INTER_AREA)
+    small = cv2.resize(crop, (PORTRAIT_PIXELS // 2, PORTRAIT_PIXELS // 2), interpolation=cv2.INTER_AREA)
     outline = np.round(points[tp.FACE_OVAL, :2] / 2).astype(np.int32)
     mask = cv2.fillConvexPoly(np.zeros(small.shape[:2], np.uint8), outline, 1)
     edges = np.abs(cv2.Laplacian(cv2.cvtColor(small, cv2.COLOR_RGB2GRAY), cv2.CV_32F))

@@ -4,17 +4,17 @@ import numpy as np
 
 from talkface.face.crop import face_unit
 
-PIXELS = 256
-SIDE = 2.55  # of a crop, in inter-ocular distances
+PORTRAIT_PIXELS = 256
+PORTRAIT_SIDE = 2.55  # of a crop, in inter-ocular distances
 _DOWN = 0.08  # of the crop's side: how much deeper than its middle the nose lies
 
 
-def portrait_matrix(points: np.ndarray, size: tuple[int, int], pixels: int = PIXELS) -> np.ndarray:
+def portrait_matrix(points: np.ndarray, size: tuple[int, int], pixels: int = PORTRAIT_PIXELS) -> np.ndarray:
     """Affine map (2, 3) from a picture of a width and height to the pixels of a crop, ``pixels`` on a side.
 
     The crop is moved, and if need be made smaller, so that it lies in the picture.
     """
-    side = min(SIDE * face_unit(points), *size)
+    side = min(PORTRAIT_SIDE * face_unit(points), *size)
     corner = points[1, :2] - side * np.array([0.5, 0.5 + _DOWN])
     corner = np.clip(corner, 0, np.array(size) - side)
     scale = pixels / side

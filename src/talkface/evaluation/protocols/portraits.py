@@ -20,7 +20,7 @@ from talkface.diffusion.sampling import (
 from talkface.evaluation.figures.distributions import kernel_distance
 from talkface.evaluation.judges.recognisers import Recogniser, dlib_recogniser, mobileface_recogniser
 from talkface.face.draw import draw_mesh
-from talkface.face.portrait import PIXELS
+from talkface.face.portrait import PORTRAIT_PIXELS
 from talkface.face.warp import MeshWarp
 
 _BATCH = 8  # faces drawn at once
@@ -42,9 +42,11 @@ def draw_faces(
     Returns:
         The LDM's drafts, and what the restorer made of them, (256, 256, 3) uint8 each.
     """
-    drawing = torch.from_numpy(np.stack([draw_mesh(warp, person.points, PIXELS) for person in people]))
+    drawing = torch.from_numpy(
+        np.stack([draw_mesh(warp, person.points, PORTRAIT_PIXELS) for person in people])
+    )
     ids = torch.from_numpy(np.stack([tokenize(caption(known[person.key])).ids for person in people]))
-    side = PIXELS // 8
+    side = PORTRAIT_PIXELS // 8
     noise = torch.randn(len(people), 4, side, side, generator=torch.Generator().manual_seed(0))
     drafts: list[np.ndarray] = []
     for start in range(0, len(people), _BATCH):

@@ -5,7 +5,7 @@ import numpy as np
 
 from talkface.face.masks import face_mask
 from talkface.face.model import estimate_pose
-from talkface.face.portrait import PIXELS
+from talkface.face.portrait import PORTRAIT_PIXELS
 from talkface.face.warp import MeshWarp, move_ring, resample, with_ring
 
 
@@ -30,7 +30,9 @@ def move_portrait(
     return out
 
 
-def hidden_cells(points: np.ndarray, side: int = PIXELS // 8, pixels: int = PIXELS) -> np.ndarray:
+def hidden_cells(
+    points: np.ndarray, side: int = PORTRAIT_PIXELS // 8, pixels: int = PORTRAIT_PIXELS
+) -> np.ndarray:
     """Where the face is, at the latents' size, (1, h, w) float32, of a mesh in pixels of a square picture."""
     mask = face_mask(points, (pixels, pixels))
     return cv2.resize(mask, (side, side), interpolation=cv2.INTER_AREA)[None]
@@ -38,4 +40,4 @@ def hidden_cells(points: np.ndarray, side: int = PIXELS // 8, pixels: int = PIXE
 
 def enlarged_mask(points: np.ndarray, side: int) -> np.ndarray:
     """Where the face (478, 3) of a portrait is, (side, side) float32."""
-    return face_mask((points + 0.5) * (side / PIXELS) - 0.5, (side, side))
+    return face_mask((points + 0.5) * (side / PORTRAIT_PIXELS) - 0.5, (side, side))

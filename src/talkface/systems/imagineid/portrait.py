@@ -27,7 +27,7 @@ from talkface.face.crop import face_unit
 from talkface.face.draw import draw_mesh
 from talkface.face.mesh import FaceMesh
 from talkface.face.model import FaceModel
-from talkface.face.portrait import SIDE
+from talkface.face.portrait import PORTRAIT_SIDE
 from talkface.face.tracker import FaceTracker
 from talkface.systems.imagineid.adapters import Adapters
 from talkface.systems.imagineid.ccf import SpatialCondition, with_pseudo_words
@@ -306,7 +306,7 @@ def resting_mesh(
     neutral = with_open_eyes(face, face.mean + np.tensordot(alpha.astype(np.float32), face.identity, 1))
     turn = Rotation.from_rotvec(_POSE_SPREAD * generator.standard_normal(3)).as_matrix()
     points: np.ndarray = (neutral @ turn.T).astype(np.float32)
-    points *= pixels / (SIDE * face_unit(points))
+    points *= pixels / (PORTRAIT_SIDE * face_unit(points))
     middle = np.array([(pixels - 1) / 2, _NOSE_HEIGHT * pixels], np.float32)
     points[:, :2] += middle - points[tp.NOSE_TIP, :2]
     return points

@@ -3,13 +3,13 @@
 import numpy as np
 
 from talkface.face.draw import draw_mesh
-from talkface.face.portrait import PIXELS
+from talkface.face.portrait import PORTRAIT_PIXELS
 from talkface.face.warp import MeshWarp
 
 _MOUTH, _EYE, _IRIS = (210, 40, 60), (240, 240, 240), (30, 30, 30)
 
 
-def landmark_picture(warp: MeshWarp, points: np.ndarray, side: int = PIXELS) -> np.ndarray:
+def landmark_picture(warp: MeshWarp, points: np.ndarray, side: int = PORTRAIT_PIXELS) -> np.ndarray:
     """A face's mesh (478, 3) as a picture (side, side, 3) uint8.
 
     Normals are colours; the inside of the lips is red, eyes are white, irises black, all else is grey.

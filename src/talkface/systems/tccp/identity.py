@@ -11,7 +11,7 @@ from talkface.diffusion.base import Base
 from talkface.errors import InvalidOption, NoFaceFound
 from talkface.face.crop import cut, transform
 from talkface.face.model import FaceModel, estimate_pose
-from talkface.face.portrait import PIXELS, portrait_matrix
+from talkface.face.portrait import PORTRAIT_PIXELS, portrait_matrix
 from talkface.face.tracker import FaceTracker
 from talkface.nn.picture import enlarged, pictures
 
@@ -43,7 +43,7 @@ class Identity:
         tracker: FaceTracker,
         face: FaceModel,
         base: Base,
-        pixels: int = PIXELS,
+        pixels: int = PORTRAIT_PIXELS,
     ) -> "Identity":
         """Look at portraits.
 

@@ -11,7 +11,7 @@ import torch
 from talkface.diffusion.base import Base
 from talkface.errors import InvalidOption
 from talkface.face.people import scan
-from talkface.face.portrait import PIXELS
+from talkface.face.portrait import PORTRAIT_PIXELS
 from talkface.hub import COMPACT, find_pretrained
 from talkface.media.image import load_image
 from talkface.media.source import SourceVideo
@@ -45,7 +45,7 @@ Imagine = Callable[[Path, int, int], np.ndarray]
 PARTS = ("context", "over_time", "reference", "detail", "matte", "stage2")
 """What can be left out, to see what it is worth."""
 _LOOKED_AT = 48  # frames of the fast look
-SIZES = (PIXELS, 2 * PIXELS)
+SIZES = (PORTRAIT_PIXELS, 2 * PORTRAIT_PIXELS)
 """Sides of the square in which a face is filled in, pixels."""
 
 
@@ -108,7 +108,7 @@ class TccpPipeline(Pipeline[TccpParts]):
         takes: int = 1,
         seed: int = 0,
         steps: int = 2,
-        size: int = PIXELS,
+        size: int = PORTRAIT_PIXELS,
         start: float | str = 0.0,
         stop: float | str | None = None,
         chained: bool = False,
@@ -180,7 +180,7 @@ class TccpPipeline(Pipeline[TccpParts]):
         known = self.identify(paths, size)
         return lambda seed: lambda: known
 
-    def identify(self, paths: Sequence[str | Path], size: int = PIXELS) -> Identity:
+    def identify(self, paths: Sequence[str | Path], size: int = PORTRAIT_PIXELS) -> Identity:
         """Look at portraits of a person; ``size`` is of the face that is filled in.
 
         Raises:

@@ -16,7 +16,7 @@ from talkface.face.draw import draw_mesh
 from talkface.face.matting import PersonMatte
 from talkface.face.model import FaceModel, estimate_pose
 from talkface.face.motion import FaceMotion
-from talkface.face.portrait import PIXELS, SIDE
+from talkface.face.portrait import PORTRAIT_PIXELS, PORTRAIT_SIDE
 from talkface.media.decode import Frame
 from talkface.nn.picture import enlarged, pictures
 from talkface.rendering.portrait import PortraitRenderer
@@ -256,7 +256,7 @@ class FaceRenderer:
         """Where pictures (P, P, 3) show a person, (P, P) in [0, 1] each: at least the face."""
         if self.matte is None:
             return [None] * len(images)
-        soft = _MATTE_BLUR * self.side / PIXELS
+        soft = _MATTE_BLUR * self.side / PORTRAIT_PIXELS
         return [
             np.maximum(cv2.GaussianBlur(matte, (0, 0), soft), self._oval(mesh))
             for matte, mesh in zip(self.matte(images), meshes, strict=True)
@@ -288,7 +288,7 @@ def hole_matrix(mesh: np.ndarray, hole: Hole, size: tuple[int, int], pixels: int
         pixels: sides of the crop.
     """
     left, top, right, bottom = hole.box
-    side = max(SIDE * face_unit(mesh), _HOLE_ROOM * (right - left), _HOLE_ROOM * (bottom - top))
+    side = max(PORTRAIT_SIDE * face_unit(mesh), _HOLE_ROOM * (right - left), _HOLE_ROOM * (bottom - top))
     corner = mesh[1, :2] - side * np.array([0.5, 0.58])
     corner = np.clip(corner, np.array([right, bottom]) - side, np.array([left, top]))
     if side <= min(size):

@@ -3,7 +3,7 @@
 import numpy as np
 
 from talkface.face.crop import face_unit
-from talkface.face.portrait import PIXELS, SIDE
+from talkface.face.portrait import PORTRAIT_PIXELS, PORTRAIT_SIDE
 
 AROUND = 2
 """Frames before and after one whose mouth coefficients it is conditioned on."""
@@ -34,10 +34,10 @@ def scene_matrix(
         zoom: how much larger the crop is than a portrait's.
         shift: by which it is moved, of its side.
     """
-    side = min(zoom * SIDE * face_unit(points), *size)
+    side = min(zoom * PORTRAIT_SIDE * face_unit(points), *size)
     corner = points[1, :2] - side * (np.array([0.5, 0.58]) + (0 if shift is None else shift))
     corner = np.clip(corner, 0, np.array(size) - side)
-    return square_crop(corner, side, PIXELS)
+    return square_crop(corner, side, PORTRAIT_PIXELS)
 
 
 def square_crop(corner: np.ndarray, side: float, pixels: int) -> np.ndarray:

@@ -10,7 +10,7 @@ from talkface.data.faces import Portrait, portraits, weights
 from talkface.data.manifest import Item, Manifest
 from talkface.face.crop import cut, face_unit, transform
 from talkface.face.model import FaceModel, Pose, estimate_pose
-from talkface.face.portrait import PIXELS
+from talkface.face.portrait import PORTRAIT_PIXELS
 from talkface.systems.tccp.landmarks import LandmarkConfig, view_matrix
 from talkface.systems.tccp.views import context_view, pose_in_view
 from talkface.systems.tccp.windows import around_audio
@@ -115,8 +115,8 @@ def _collect(manifest: Manifest, split: str, face: FaceModel) -> dict[str, np.nd
 
 
 def _collect_stills(album: list[Portrait], face: FaceModel) -> dict[str, np.ndarray]:
-    matrix = np.concatenate([np.eye(2), np.zeros((2, 1))], 1) * (CONTEXT_PIXELS / PIXELS)
-    matrix[:, 2] = (CONTEXT_PIXELS / PIXELS - 1) / 2
+    matrix = np.concatenate([np.eye(2), np.zeros((2, 1))], 1) * (CONTEXT_PIXELS / PORTRAIT_PIXELS)
+    matrix[:, 2] = (CONTEXT_PIXELS / PORTRAIT_PIXELS - 1) / 2
     rows = []
     for portrait in album:
         mesh = transform(portrait.points, matrix)[None]

@@ -19,7 +19,7 @@ from talkface.diffusion.captions import Attributes, caption, tokenize
 from talkface.diffusion.sampling import default_guidance, default_steps, guided, restore_spectrum, sample
 from talkface.face.draw import draw_mesh
 from talkface.face.model import FaceModel
-from talkface.face.portrait import PIXELS
+from talkface.face.portrait import PORTRAIT_PIXELS
 from talkface.face.warp import MeshWarp
 from talkface.hub import COMPACT
 from talkface.nn.marks import marked, weights_mark
@@ -206,7 +206,7 @@ def _draw(
     """
     device = next(base.model.parameters()).device
     clean = base.autoencoder.encode(pictures([image for image, _ in rows], device))
-    drawings = np.stack([draw_mesh(warp, points, PIXELS) for _, points in rows])
+    drawings = np.stack([draw_mesh(warp, points, PORTRAIT_PIXELS) for _, points in rows])
     mesh = base.model.see(torch.from_numpy(drawings).to(device))
     assert mesh is not None  # of our own LDM
     ids = torch.from_numpy(np.stack([tokenize(text).ids for text in captions])).to(device)

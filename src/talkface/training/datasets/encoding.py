@@ -11,7 +11,7 @@ from talkface.data.manifest import Item, Manifest
 from talkface.diffusion.autoencoder import FaceAutoencoder
 from talkface.diffusion.stable import StableAutoencoder
 from talkface.face.model import FaceModel
-from talkface.face.portrait import PIXELS
+from talkface.face.portrait import PORTRAIT_PIXELS
 from talkface.nn.picture import enlarged, pictures
 
 
@@ -43,7 +43,7 @@ class ClipSource:
     autoencoder: FaceAutoencoder | StableAutoencoder
     mark: str
     seed: int = 0
-    pixels: int = PIXELS
+    pixels: int = PORTRAIT_PIXELS
 
     def file(self, kind: str, count: int, suffix: str = "") -> Path:
         """Where data of a kind are kept, with ``count`` examples of each clip."""

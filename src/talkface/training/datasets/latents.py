@@ -16,7 +16,7 @@ from talkface.diffusion.stable import StableAutoencoder
 from talkface.face.crop import transform
 from talkface.face.model import FaceModel, estimate_pose
 from talkface.face.people.cast import head_angles
-from talkface.face.portrait import PIXELS
+from talkface.face.portrait import PORTRAIT_PIXELS
 from talkface.nn.marks import latents_mark, marked
 from talkface.nn.picture import enlarged
 from talkface.training.datasets.encoding import encode_pictures
@@ -63,7 +63,7 @@ class PortraitLatents:
         variants: int,
         folder: Path,
         seed: int = 0,
-        pixels: int = PIXELS,
+        pixels: int = PORTRAIT_PIXELS,
     ) -> "PortraitLatents":
         """Encode portraits, the first variant as they are, the others augmented; kept in ``folder``.
 
@@ -148,9 +148,9 @@ def _encode(
 
 
 def _mark(
-    album: list[Portrait], autoencoder: nn.Module, variants: int, seed: int, pixels: int = PIXELS
+    album: list[Portrait], autoencoder: nn.Module, variants: int, seed: int, pixels: int = PORTRAIT_PIXELS
 ) -> str:
     """Tells which portraits were encoded, and how."""
     text = f"{variants} {seed} {[p.key for p in album]} {latents_mark(autoencoder)}"
-    text += f" {pixels}" if pixels != PIXELS else ""
+    text += f" {pixels}" if pixels != PORTRAIT_PIXELS else ""
     return marked(text)

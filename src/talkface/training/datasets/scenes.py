@@ -19,7 +19,7 @@ from talkface.diffusion.base import Base
 from talkface.face.crop import cut, transform
 from talkface.face.model import FaceModel
 from talkface.face.motion import FaceMotion
-from talkface.face.portrait import PIXELS, portrait_matrix
+from talkface.face.portrait import PORTRAIT_PIXELS, portrait_matrix
 from talkface.hub import COMPACT
 from talkface.nn.marks import latents_mark, weights_mark
 from talkface.rendering.portrait import PortraitRenderer
@@ -159,7 +159,7 @@ def _draw_plan(generator: np.random.Generator, first: int, reference: int) -> _W
 def draw_hole(points: np.ndarray, middle: np.ndarray, plan: _WindowPlan) -> np.ndarray:
     """The hole (H, W) of a frame with mesh (478, 3); ``middle`` is the mesh that a still hole is made for."""
     mesh = points if plan.kind.startswith("moving") else middle
-    size = (PIXELS, PIXELS)
+    size = (PORTRAIT_PIXELS, PORTRAIT_PIXELS)
     if plan.kind in ("moving", "still"):
         extra = 0.15 if plan.kind == "still" else 0.0
         return face_hole(mesh, size, float(plan.margin[0]) + extra)
@@ -206,7 +206,7 @@ def _strangers(manifest: Manifest, item: Item) -> list[np.ndarray] | None:
     if len(images) < WINDOW_FRAMES:
         return None
     matrix = scene_matrix(middle, images[0].shape[1::-1], 1.2)
-    return [cut(image, matrix, PIXELS) for image in images]
+    return [cut(image, matrix, PORTRAIT_PIXELS) for image in images]
 
 
 def _some(clips: int, windows: int, generator: np.random.Generator) -> int:
@@ -287,13 +287,13 @@ class _WindowMaker:
         middle = np.median(points[plan.frames], 0)
         matrix = scene_matrix(middle, size, plan.zoom, plan.shift)
         meshes = np.stack([transform(points[k], matrix) for k in plan.frames])
-        frames = [cut(images[k], matrix, PIXELS) for k in plan.frames]
+        frames = [cut(images[k], matrix, PORTRAIT_PIXELS) for k in plan.frames]
         holes = [draw_hole(mesh, transform(middle, matrix), plan) for mesh in meshes]
         if self.strangers is not None:
             frames = _composed(frames, self.strangers, beside(np.stack(holes)))
         own = points[plan.reference]
         upright = portrait_matrix(own, size)
-        portrait = cut(images[plan.reference], upright, PIXELS)
+        portrait = cut(images[plan.reference], upright, PORTRAIT_PIXELS)
         portrait = cv2.LUT(portrait, _light(self.generator))
         talking = PortraitRenderer(portrait, transform(own, upright), self.face, self.refiner, whole=True)
         moved = talking.at(meshes, motion[plan.frames[0] : plan.frames[-1] + 1])
@@ -303,7 +303,7 @@ class _WindowMaker:
             "drawn": [landmark_picture(talking.warp, mesh) for mesh in meshes],
             "moved": [initial_estimate(*row) for row in zip(frames, holes, moved, meshes, strict=True)],
             "portrait": [portrait],
-            "hidden": np.stack([cells(hole, PIXELS // 8) for hole in holes]).astype(np.float16),
+            "hidden": np.stack([cells(hole, PORTRAIT_PIXELS // 8) for hole in holes]).astype(np.float16),
             "points": meshes.astype(np.float32),
         }
 
@@ -313,7 +313,7 @@ def _composed(frames: list[np.ndarray], strangers: list[np.ndarray], place: slic
     if place is None:
         return frames
     width = place.stop - place.start
-    first = (PIXELS - width) // 2
+    first = (PORTRAIT_PIXELS - width) // 2
     for frame, stranger in zip(frames, strangers, strict=True):
         frame[:, place] = stranger[:, first : first + width]
     return frames

@@ -15,7 +15,7 @@ from talkface.data.arrays import kept_arrays
 from talkface.data.manifest import Item, Track
 from talkface.data.side_by_side import side_by_side
 from talkface.face.crop import cut, transform
-from talkface.face.portrait import PIXELS, portrait_matrix
+from talkface.face.portrait import PORTRAIT_PIXELS, portrait_matrix
 from talkface.face.warp import MeshWarp
 from talkface.nn.marks import marked
 from talkface.systems.imagineid.moving import move_portrait
@@ -126,5 +126,5 @@ def _cropped(source: ClipSource, item: Item, track: Track, wanted: set[int]) -> 
     images, matrix = {}, np.eye(2, 3)
     for index, image in source.manifest.frames(item, number):
         matrix = portrait_matrix(np.median(points, 0), image.shape[1::-1])
-        images[number[index]] = cut(image, matrix, PIXELS)
+        images[number[index]] = cut(image, matrix, PORTRAIT_PIXELS)
     return _CroppedClip(images, np.stack([transform(one, matrix) for one in points]), neutral)

@@ -20,7 +20,7 @@ from talkface.diffusion.base import Base
 from talkface.diffusion.critic import CriticConfig, PortraitCritic, PortraitViews
 from talkface.errors import InvalidOption, ModelUnavailable
 from talkface.face.draw import draw_mesh
-from talkface.face.portrait import PIXELS
+from talkface.face.portrait import PORTRAIT_PIXELS
 from talkface.hub import save_pretrained
 from talkface.media.prefetch import prefetched
 from talkface.training import Task
@@ -104,7 +104,7 @@ class CriticTask(Task[CriticTrainConfig]):
         """Views of a draft that a base restores; with no base, of its photograph."""
         image, points = varied_one(album[drafts.portrait[index]], drafts.variant[index])
         if base is not None:
-            drawing = torch.from_numpy(draw_mesh(self.warp, points, PIXELS))[None].to(self.device)
+            drawing = torch.from_numpy(draw_mesh(self.warp, points, PORTRAIT_PIXELS))[None].to(self.device)
             with torch.autocast(self.device.type, torch.bfloat16):
                 image = base.restore(drafts.image(index), points, drawing)
         return PortraitViews.of([image], [points], "cpu")

@@ -26,7 +26,7 @@ from talkface.diffusion.sampling import (
 )
 from talkface.face.draw import draw_mesh
 from talkface.face.model import FaceModel
-from talkface.face.portrait import PIXELS
+from talkface.face.portrait import PORTRAIT_PIXELS
 from talkface.hub import save_pretrained
 from talkface.training import Task
 from talkface.training.datasets.latents import PortraitLatents, PortraitSettings, usable_portraits
@@ -97,7 +97,7 @@ class DiffusionTask(Task[DiffusionTrainConfig]):
         """Keep what it is validated on, and its noise, which is always the same."""
         kept = PortraitLatents.of(chosen, self.autoencoder, 1, folder)
         generator = np.random.default_rng(0)
-        drawings = [draw_mesh(self.warp, points, PIXELS) for points in kept.points[:, 0]]
+        drawings = [draw_mesh(self.warp, points, PORTRAIT_PIXELS) for points in kept.points[:, 0]]
         ids = [tokenize(caption(known[portrait.key])).ids for portrait in chosen]
         rows = list(zip(kept.latents[:, 0], drawings, ids, strict=True))
         self.fixed = to_device(_stacked(rows), self.device)
@@ -114,7 +114,7 @@ class DiffusionTask(Task[DiffusionTrainConfig]):
     def _row(self, index: int, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         variant = int(generator.integers(self.config.variants))
         points = self.latents.points[index, variant]
-        drawing = draw_mesh(self.warp, points, PIXELS)
+        drawing = draw_mesh(self.warp, points, PORTRAIT_PIXELS)
         if generator.random() < self.config.no_mesh:
             drawing = np.zeros_like(drawing)
         said = caption(self.attributes[index], generator, self.config.keep)
@@ -180,7 +180,7 @@ class DiffusionTask(Task[DiffusionTrainConfig]):
         rows = [
             (
                 self.latents.latents[k, 0],
-                draw_mesh(self.warp, self.latents.points[k, 0], PIXELS),
+                draw_mesh(self.warp, self.latents.points[k, 0], PORTRAIT_PIXELS),
                 tokenize(caption(self.attributes[k])).ids,
             )
             for k in chosen

@@ -19,7 +19,7 @@ from talkface.diffusion.critic import CriticConfig, PortraitCritic, at_scale
 from talkface.diffusion.restorer import FaceRestorer, RestorerConfig
 from talkface.face.crop import RIGHT_EYE, Part, part_matrix
 from talkface.face.draw import draw_mesh
-from talkface.face.portrait import PIXELS
+from talkface.face.portrait import PORTRAIT_PIXELS
 from talkface.face.texture import FaceTexture
 from talkface.hub import save_pretrained
 from talkface.media.prefetch import prefetched
@@ -138,7 +138,7 @@ class RestorerTask(Task[RestorerTrainConfig]):
     def _row(self, album: list[Portrait], drafts: Drafts, index: int) -> dict[str, np.ndarray]:
         image, points = varied_one(album[drafts.portrait[index]], drafts.variant[index])
         row = {"draft": self.texture.plausible(drafts.image(index), points), "photograph": image}
-        row["drawing"] = draw_mesh(self.data.warp, points, PIXELS)
+        row["drawing"] = draw_mesh(self.data.warp, points, PORTRAIT_PIXELS)
         row |= {part.name: matrix_of(points, part) for part in JUDGED}
         low, high = self.config.faithful
         lost = np.clip((drafts.time[index] - low) / (high - low), 0, 1)
@@ -148,7 +148,10 @@ class RestorerTask(Task[RestorerTrainConfig]):
     def _cropped(self, row: dict[str, np.ndarray], generator: np.random.Generator) -> dict[str, np.ndarray]:
         """A row's crop, centred from left to right, so that the crop of a mirrored picture is mirrored."""
         side = self.config.crop
-        left, top = (PIXELS - side) // 2, int(generator.integers((PIXELS - side) // 2 + 1)) * 2
+        left, top = (
+            (PORTRAIT_PIXELS - side) // 2,
+            int(generator.integers((PORTRAIT_PIXELS - side) // 2 + 1)) * 2,
+        )
         place = slice(top, top + side), slice(left, left + side)
         half = slice(top // 2, (top + side) // 2), slice(left // 2, (left + side) // 2)
         out = row | {name: row[name][place] for name in ("draft", "photograph")}

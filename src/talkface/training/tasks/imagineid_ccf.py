@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from talkface.diffusion.base import Base
 from talkface.face.draw import draw_mesh
 from talkface.face.model import FaceModel
-from talkface.face.portrait import PIXELS
+from talkface.face.portrait import PORTRAIT_PIXELS
 from talkface.hub import COMPACT, save_pretrained
 from talkface.nn.marks import latents_mark, weights_mark
 from talkface.systems.imagineid.ccf import SpatialCondition
@@ -125,7 +125,7 @@ class CcfTask(Task[CcfTrainConfig]):
 
     def drawings(self, points: np.ndarray) -> np.ndarray:
         """Drawings (B, 6, H/2, W/2) of meshes (B, 478, 3)."""
-        return np.stack([draw_mesh(self.warp, one, PIXELS, self.pixels // 2) for one in points])
+        return np.stack([draw_mesh(self.warp, one, PORTRAIT_PIXELS, self.pixels // 2) for one in points])
 
     def fixed_noise(self, like: Tensor) -> Tensor:
         """Noise (K, N, 4, h, w), always the same, for held-out latents (N, 4, h, w) at K noise levels."""

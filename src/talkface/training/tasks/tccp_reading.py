@@ -10,7 +10,7 @@ from torch import Tensor
 
 from talkface.diffusion.base import Base
 from talkface.face.model import FaceModel
-from talkface.face.portrait import PIXELS
+from talkface.face.portrait import PORTRAIT_PIXELS
 from talkface.hub import save_pretrained
 from talkface.rendering.refiner import Refiner
 from talkface.systems.tccp.reading import LandmarkReader, ReaderConfig, landmark_error
@@ -90,4 +90,4 @@ class ReadingTask(Task[ReadingTrainConfig]):
 def _rows(scenes: Scenes) -> tuple[Tensor, Tensor]:
     """Drawings (N, 4, h, w) and their meshes (N, 478, 3) in sides of the picture."""
     latents = torch.from_numpy(np.concatenate(list(scenes.drawn)).astype(np.float32))
-    return latents, torch.from_numpy(np.concatenate(list(scenes.points)) / PIXELS).float()
+    return latents, torch.from_numpy(np.concatenate(list(scenes.points)) / PORTRAIT_PIXELS).float()

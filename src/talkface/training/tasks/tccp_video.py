@@ -16,7 +16,7 @@ from talkface.diffusion.base import Base
 from talkface.diffusion.sampling import Velocity, sample
 from talkface.face.draw import draw_mesh
 from talkface.face.model import FaceModel, estimate_pose
-from talkface.face.portrait import PIXELS
+from talkface.face.portrait import PORTRAIT_PIXELS
 from talkface.hub import save_pretrained
 from talkface.nn.marks import weights_mark
 from talkface.rendering.refiner import Refiner
@@ -99,7 +99,7 @@ class VideoTask(Task[VideoTrainConfig]):
         if self.config.model.drawing:
             half = self.base.pixels // 2
             drawn = [
-                [draw_mesh(self.warp, mesh, PIXELS, half) for mesh in window]
+                [draw_mesh(self.warp, mesh, PORTRAIT_PIXELS, half) for mesh in window]
                 for window in scenes.points[chosen]
             ]
             rows["drawing"] = np.array(drawn)
@@ -183,7 +183,7 @@ class VideoTask(Task[VideoTrainConfig]):
         """Errors of the landmarks that drawings (B, T, 4, h, w) show."""
         assert self.reader is not None
         real = torch.from_numpy(self.fixed_points).flatten(0, 1).to(self.device)
-        made = self.reader(drawn.flatten(0, 1)) * PIXELS
+        made = self.reader(drawn.flatten(0, 1)) * PORTRAIT_PIXELS
         rotations = [estimate_pose(mesh.cpu().numpy(), self.mean).rotation for mesh in (made, real)]
         turned = np.einsum("tij,tij->t", *rotations)
         angles = np.degrees(np.arccos(np.clip((turned - 1) / 2, -1, 1)))

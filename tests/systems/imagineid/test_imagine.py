@@ -231,16 +231,20 @@ def test_frames_by_diffusion_change_the_face_alone(portrait_of_somebody: Imagine
     adapters = Adapters(sca=sca, mba=MaskBlendingAdapter(base.autoencoder.config.decoder).eval())
     parts, refiner = frozenset(filter(None, [without])), Refiner.debug()
 
-    def frames(seed: int) -> list[np.ndarray]:
+    def frames(seed: int, skip: int = 0) -> list[np.ndarray]:
         renderer = DiffusionRenderer(
             base, adapters, portrait_of_somebody, FaceModel.from_pretrained(), refiner, seed, without=parts
         )
-        return list(renderer.frames([still_and_talking()]))
+        return list(renderer.frames([still_and_talking()], skip))
 
     one, again, other = frames(1), frames(1), frames(2)
     assert len(one) == 3
     assert all(frame.shape == (256, 256, 3) and frame.dtype == np.uint8 for frame in one)
     np.testing.assert_array_equal(one, again)
+    for skip in (1, 2, 3):  # what a resumed run draws is what the whole run draws there
+        rest = frames(1, skip)
+        assert len(rest) == 3 - skip
+        assert all((a == b).all() for a, b in zip(rest, one[skip:], strict=True))
     face = face_mask(portrait_of_somebody.points, (256, 256)) > 0.5
     assert (one[1] != other[1])[face].any(), "the face is drawn from noise"
     assert (one[0] != one[1])[face].any(), "the mesh moves it"

@@ -78,7 +78,7 @@ def generations(folder: Path) -> dict[str, Callable[[], Iterable[np.ndarray]]]:
             fast, other, identity=[portrait, large], mask=folder / "mask.png", stop=0.7, sync_mode="loop"
         )[0],
         "fill-imagined": lambda: talkface.fill(
-            video, speech, identity="imagined", mask="100,60,190,250", size=512, steps=1, stop=0.4
+            video, speech, identity="imagined", mask="100,60,190,250", resolution=512, steps=1, stop=0.4
         )[0],
     }
 

@@ -133,7 +133,8 @@ def imagine(
         audio: The speech: any file with an audio stream, of any language and length.
         takes: How many people; they have seeds ``seed``, ``seed + 1``, ...
         seed: Draws another person.
-        prompt: What the voice does not tell, or is to be otherwise: "a woman with red hair and glasses".
+        prompt: Words for the look of the person, which go before what the voice tells: "a woman with red
+            hair and glasses".
         emotion: ``"auto"`` hears the mood as it changes; a mood (neutral, calm, happy, sad, angry, fearful,
             disgust, surprised) holds it throughout.
         identity_from: ``"voice"`` for the speech's own, or a recording of another voice.
@@ -143,8 +144,8 @@ def imagine(
             draw in, or 8.
         guidance: How much voice and prompt count; 1 is as trained, 0 leaves them out. By default 3, or 1
             where the model has learnt to draw so.
-        renderer: ``"diffusion"`` draws every frame by the diffusion model; ``"warp"`` moves the first one,
-            which is faster; ``"auto"`` takes the one with the better measures.
+        renderer: ``"warp"`` moves the imagined portrait; ``"diffusion"`` draws every frame by the diffusion
+            model, which is slower; ``"auto"`` is warp.
         still: Keep head and gaze still; lips and blinks go on.
         base: ``"compact"``, or a directory or hub id of another latent diffusion model, such as Stable
             Diffusion 1.5.
@@ -173,7 +174,7 @@ def fill(
     takes: int = 1,
     seed: int = 0,
     steps: int = 2,
-    size: int = 256,
+    resolution: int = 256,
     start: float | str = 0.0,
     stop: float | str | None = None,
     device: str = "auto",
@@ -191,11 +192,11 @@ def fill(
         sync_mode: What happens where video and speech differ in length; as for :func:`dub`.
         landmarks: Landmarks to draw: a JSON file that ``save_landmarks`` (on the command line
             ``--landmarks-out``) wrote, as it is or edited.
-        takes: How many; they have seeds ``seed``, ``seed + 1``, ...
+        takes: How many videos; they have seeds ``seed``, ``seed + 1``, ...
         seed: Draws other blinks and gaze, and another texture.
         steps: Steps in which frames are drawn, 1 to 100.
-        size: 256 or 512, sides in pixels of the square in which the face is filled in: 512 is for faces that
-            are large in video and portrait.
+        resolution: Side in pixels of the square in which the face is drawn, 256 or 512: the larger is for
+            faces that are large in video and portrait.
         start: Where the stretch of the video begins: seconds, or ``"1:02:03"``.
         stop: Where it ends; by default with the video.
         device: ``"auto"``, ``"cpu"``, ``"cuda"``, ``"mps"`` or another torch device.

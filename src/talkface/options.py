@@ -76,6 +76,18 @@ def number_within(name: str, value: float | str, low: float, high: float) -> flo
     return number
 
 
+def face_within(face: int, count: int, where: str) -> int:
+    """The rank of a face, if there are so many.
+
+    Raises:
+        InvalidOption: There are not.
+    """
+    if not 0 <= face < count:
+        choice = f"choose 0 to {count - 1}" if count > 1 else "choose 0"
+        raise InvalidOption(f"face is {face}, but {where} shows {count}; {choice}")
+    return face
+
+
 def whole_seed(seed: int) -> int:
     """A seed, checked to be one that random generators take.
 

@@ -111,32 +111,34 @@ def test_the_pipeline_takes_what_the_api_takes(verb: str, pipeline: str) -> None
 
 def test_every_verb_means_the_same_by_the_same_name() -> None:
     verbs = {verb: inspect.signature(getattr(talkface, verb)).parameters for verb in VERBS}
-    for name in (
-        "takes",
-        "seed",
-        "steps",
-        "guidance",
-        "start",
-        "stop",
-        "sync_mode",
-        "lips",
-        "device",
-        "still",
-    ):
-        kinds = {str(of[name].annotation).removesuffix(" | None") for of in verbs.values() if name in of}
-        assert len(kinds) == 1, (name, kinds)
+    # Beside a number: the size of the source, "auto" or "all" of the faces, the steps of the model itself.
+    words = {
+        "animate.size": "int | str",
+        "dub.face": "int | str",
+        "dub.audio": "str | Path | None",
+        "imagine.steps": "int | None",
+    }
+    for name in {name for of in verbs.values() for name in of}:
+        kinds = {
+            str(of[name].annotation)
+            for verb, of in verbs.items()
+            if name in of and words.get(f"{verb}.{name}") != of[name].annotation
+        }
+        assert len(kinds) <= 1, (name, kinds)
     assert all("resume" in parameters(verb) for verb in VERBS)
     assert all(("takes" in of) == ("seed" in of) for of in verbs.values())
 
 
 @pytest.mark.parametrize("verb", VERBS)
-def test_help_says_what_the_docstring_says(verb: str, run: Run) -> None:
+def test_help_says_what_the_docstring_says(verb: str, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     function = getattr(talkface, verb)
     told = argument_help(function)
     assert set(told) == set(inspect.signature(function).parameters)
-    shown = " ".join(" ".join(run(verb, "--help").out).replace("│", " ").split())
-    for text in told.values():
-        assert all(word in shown for word in text.split()[:6])
+    monkeypatch.setenv("COLUMNS", "400")
+    shown = run(verb, "--help").out
+    for name, text in told.items():
+        lines = [line for line in shown if text[:120] in line]
+        assert lines, (name, text)
 
 
 def test_bug_is_one_line_and_a_traceback_under_debug(

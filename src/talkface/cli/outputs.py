@@ -69,6 +69,6 @@ def write_motion(take: Take, path: Path) -> None:
     """
     from talkface.media.files import replacing
 
-    if (played := take.motion) is not None:
+    if (played := take.perform()) is not None:
         with replacing(path) as partial:
             played.to_json(partial)

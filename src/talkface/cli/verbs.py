@@ -210,7 +210,7 @@ def _run(verb: Verb, given: dict[str, Any]) -> None:
             save_take(take, name, overwrite, resume, report)
             for extra, paths in also.items():
                 extra.write(take, paths[number])
-            report.event("done", output=str(name), seed=take.seed)
+            report.event("done", output=str(name), **({} if take.seed is None else {"seed": take.seed}))
     if progress is Mode.auto:
         print(*names, sep="\n")
 

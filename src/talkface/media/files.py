@@ -61,9 +61,7 @@ def check_output(path: str | Path, overwrite: bool = False) -> Path:
         if path.is_dir():
             raise OutputError(f"{path} is a directory; give the name of a file")
         if path.exists() and not overwrite:
-            raise OutputError(
-                f"{path} exists already; choose another name, or set overwrite (--overwrite) to replace it"
-            )
+            raise OutputError(f"{path} exists already; choose another name, or set overwrite to replace it")
         if not path.parent.is_dir():
             raise OutputError(f"{path} cannot be written: there is no directory {path.parent}; make it first")
         # Trying is the only sure test: permissions lie to root and on network disks.

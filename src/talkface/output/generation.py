@@ -60,8 +60,8 @@ class Generation(Sequence[AnyTake]):
         return self.takes[0].duration
 
     @property
-    def seed(self) -> int:
-        """The first take's seed; the others' follow."""
+    def seed(self) -> int | None:
+        """The first take's seed; the others' follow. None where nothing is drawn at random."""
         return self.takes[0].seed
 
     @property

@@ -6,7 +6,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Protocol
@@ -87,9 +87,10 @@ class Take:
         sounds: Files that are heard, together.
         provenance: What made the video: program, model and the like, for the container's metadata.
         fingerprint: Tells what the frames are made from and how; see :func:`fingerprint_of`.
-        seed: What random choices were drawn from.
+        seed: What random choices were drawn from; None where there are none.
         source: The video that was edited, whose colours and codec settings are kept; None for a new one.
         motion: Gives the motion of the frames so far, or None.
+        perform: Computes all of the motion, without drawing anything.
     """
 
     def __init__(
@@ -101,17 +102,18 @@ class Take:
         sounds: Sequence[Path] = (),
         provenance: Mapping[str, str] | None = None,
         fingerprint: str = "",
-        seed: int = 0,
+        seed: int | None = None,
         source: SourceVideo | None = None,
         motion: Callable[[], FaceMotion | None] | None = None,
+        perform: Callable[[], object] | None = None,
     ) -> None:
         self.clock, self.size, self.seed, self.sounds = clock, size, seed, list(sounds)
-        self.source, self._timed, self._motion = source, frames, motion
+        self.source, self._timed, self._motion, self._perform = source, frames, motion, perform
         self.fingerprint = hashlib.sha256(f"{fingerprint} {seed}".encode()).hexdigest()
         self.provenance: Mapping[str, str] = {
             "version": __version__,
             **(provenance or {}),
-            "seed": str(seed),
+            **({} if seed is None else {"seed": str(seed)}),
             "synthetic": "true",
         }
 
@@ -145,6 +147,13 @@ class Take:
     def motion(self) -> FaceMotion | None:
         """The motion of the frames that have been computed; None before the first, or in an edit."""
         return self._motion() if self._motion else None
+
+    def perform(self) -> FaceMotion | None:
+        """All of the motion, computed without drawing frames; None where there is none, as in dubbing."""
+        known = self.motion
+        if self._perform and (known is None or len(known) < self.frame_count):
+            self._perform()
+        return self.motion
 
     def frames(self) -> Iterator[np.ndarray]:
         """Frames (H, W, 3) uint8 RGB."""
@@ -231,7 +240,8 @@ class Take:
 
     def _metadata(self) -> dict[str, str]:
         model = self.provenance.get("model", "")
-        comment = f"Synthetic video, made by talkface {__version__} {model} with seed {self.seed}"
+        drawn = "" if self.seed is None else f" with seed {self.seed}"
+        comment = f"Synthetic video, made by talkface {__version__} {model}{drawn}"
         return {
             **self.provenance,
             "fingerprint": self.fingerprint,
@@ -253,5 +263,12 @@ class Take:
 def fingerprint_of(files: Iterable[Path], *options: object) -> str:
     """Tells what frames are made from and how, for resuming: this version, files as they are, options."""
     known = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
-    text = json.dumps([__version__, known, *options], default=str)
+    text = json.dumps([__version__, known, *options], default=_plain)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _plain(value: object) -> object:
+    """A value as JSON holds it, the same in every process."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return {one.name: getattr(value, one.name) for one in fields(value)}
+    return sorted(value, key=str) if isinstance(value, set | frozenset) else str(value)

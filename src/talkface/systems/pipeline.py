@@ -1,7 +1,7 @@
 """What the pipelines of all systems share: their parts, where these come from, and checks of arguments."""
 
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from fractions import Fraction
 from pathlib import Path
@@ -17,6 +17,7 @@ from talkface.hub import COMPACT, find_pretrained
 from talkface.media.audio import AudioInfo, probe_audio
 from talkface.media.source import SourceVideo, parse_time
 from talkface.options import number_within, resolve_device, resolve_dtype, whole_seed
+from talkface.output import Generation, fingerprint_of
 from talkface.performance.marks import check_together
 from talkface.performance.model import DiffusionPrior, MotionModel
 from talkface.rendering.refiner import Refiner
@@ -101,6 +102,7 @@ class Pipeline(Generic[AnyParts]):
         parts_type: What its networks are.
         tracking: How faces are tracked: arguments of :class:`~talkface.face.tracker.FaceTracker`.
         default_dtype: What ``from_pretrained`` computes in unless told.
+        dtypes: What it may be told.
         face: The 3DMM.
         features: The content encoder's stream.
     """
@@ -109,6 +111,7 @@ class Pipeline(Generic[AnyParts]):
     parts_type: ClassVar[type[Parts]]
     tracking: ClassVar[Mapping[str, Any]]
     default_dtype: ClassVar[str] = "auto"
+    dtypes: ClassVar[tuple[str, ...]] = ("auto", "float32", "bfloat16")
 
     def __init__(
         self,
@@ -145,8 +148,21 @@ class Pipeline(Generic[AnyParts]):
             InvalidOption: There is no such device or dtype.
         """
         place, target = str(name_or_path), resolve_device(device)
-        parts = cls.load_parts(place, target)
-        return cls(parts, target, resolve_dtype(dtype or cls.default_dtype, target), place)
+        return cls(cls.load_parts(place, target), target, cls.dtype_of(dtype, target), place)
+
+    @classmethod
+    def dtype_of(cls, dtype: str | None, device: torch.device) -> torch.dtype:
+        """The type that the networks compute in.
+
+        Raises:
+            InvalidOption: They do not compute in it.
+        """
+        one_of("dtype", dtype or cls.default_dtype, cls.dtypes)
+        return resolve_dtype(dtype or cls.default_dtype, device)
+
+    def __call__(self, *args: Any, **options: Any) -> Generation[Any]:  # noqa: ANN401 - each verb has its own
+        """Do what the verb does; the arguments are those of the function of the API."""
+        raise NotImplementedError
 
     @classmethod
     def load_parts(cls, place: str, device: torch.device) -> AnyParts:
@@ -172,14 +188,24 @@ class Pipeline(Generic[AnyParts]):
             self._tracker = FaceTracker(**self.tracking)
         return self._tracker
 
-    def provenance(self, model: str = "") -> dict[str, str]:
+    @property
+    def origins(self) -> list[str]:
+        """Where the networks came from: a preset, directories or hub ids."""
+        return [self.name]
+
+    def provenance(self) -> dict[str, str]:
         """What a video's metadata say of what made it."""
-        made_by = model or Path(self.name).name
+        names = dict.fromkeys(Path(origin).name for origin in self.origins)
         return {
             "synthetic": "true",
             "software": f"talkface {__version__}",
-            "model": f"{self.system}-{made_by}",
+            "model": f"{self.system}-{'+'.join(names)}",
         }
+
+    def fingerprint(self, files: Iterable[Path], *options: object) -> str:
+        """Tells what frames are made from and how, for resuming: models, files and options."""
+        models = [path for origin in self.origins for path in model_files(origin)]
+        return fingerprint_of([*files, *models], self.origins, self.dtype, *options)
 
 
 def check_directory(place: str, folders: Sequence[str]) -> None:
@@ -202,6 +228,13 @@ def shaken(network: AnyModule) -> AnyModule:
     return network
 
 
+def model_files(origin: str) -> list[Path]:
+    """The files of a directory of models; none of a preset, which the package's version tells."""
+    return (
+        sorted(path for path in Path(origin).glob("*/*") if path.is_file()) if Path(origin).is_dir() else []
+    )
+
+
 # -- arguments that several verbs take -------------------------------------------------------------
 
 
@@ -222,12 +255,22 @@ def speech_info(path: str | Path, fps: float | Fraction) -> AudioInfo:
         UnreadableMedia: It has no sound.
         AudioTooShort: It lasts less than a frame.
     """
-    info = probe_audio(path)
-    if round(info.duration * fps) < 1:
-        raise AudioTooShort(
-            f"{Path(path).name} lasts {info.duration:.3f} s, less than one frame; give longer speech"
-        )
-    return info
+    return speech_infos([Path(path)], fps)[Path(path)]
+
+
+def speech_infos(paths: Iterable[Path], fps: float | Fraction) -> dict[Path, AudioInfo]:
+    """What sound files are like, each once.
+
+    Raises:
+        UnreadableMedia: One has no sound.
+        AudioTooShort: The longest lasts less than a frame.
+    """
+    infos = {path: probe_audio(path) for path in dict.fromkeys(paths)}
+    seconds = max(info.duration for info in infos.values())
+    if round(seconds * fps) < 1:
+        names = " and ".join(path.name for path in infos)
+        raise AudioTooShort(f"{names} lasts {seconds:.3f} s, less than one frame; give longer speech")
+    return infos
 
 
 def open_source(
@@ -265,6 +308,11 @@ def one_of(name: str, value: object, choices: Sequence[object]) -> None:
     if value not in choices:
         *others, last = map(str, choices)
         raise InvalidOption(f"{name} is {value}; choose {', '.join(others)} or {last}")
+
+
+def stretch_of(source: SourceVideo) -> tuple[object, ...]:
+    """What tells a stretch of a video from others, for fingerprints."""
+    return source.size, source.start, source.stop, source.duration
 
 
 def parts_to_leave_out(without: Collection[str], parts: Sequence[str]) -> frozenset[str]:

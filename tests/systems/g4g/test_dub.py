@@ -412,7 +412,7 @@ def test_progress_as_json(clip: Path, voice: Callable[[float], Path], tmp_path: 
     events = [json.loads(line) for line in outcome.err]
     last = [event for event in events if event.get("stage") == "frames"][-1]
     assert (last["done"], last["total"]) == (10, 10)
-    assert events[-1] == {"event": "done", "output": str(out), "seed": 0}
+    assert events[-1] == {"event": "done", "output": str(out)}
 
 
 @pytest.fixture(scope="module")

@@ -254,7 +254,9 @@ def test_frames_by_diffusion_change_the_face_alone(portrait_of_somebody: Imagine
 
 @cache
 def tiny_pipeline() -> ImagineIdPipeline:
-    return ImagineIdPipeline.debug()
+    pipeline = ImagineIdPipeline.debug()
+    pipeline.models.imaginer.trusting = False
+    return pipeline
 
 
 def test_what_shows_no_face_is_refused_and_leaves_nothing(speech: Path, tmp_path: Path) -> None:

@@ -189,7 +189,7 @@ REFUSED: dict[str, tuple[list[object], str]] = {
     "sync_mode": (["--sync-mode", "magic"], "magic"),
     "takes": (["--takes", 0], "takes"),
     "steps": (["--steps", 0], "steps is 0"),
-    "size": (["--size", 300], "choose 256 or 512"),
+    "resolution": (["--resolution", 300], "choose 256 or 512"),
     "seed": (["--seed", -1], "seed is -1"),
     "landmarks_text": (["--landmarks", "FOLDER/text.json"], "no landmarks"),
     "landmarks_other": (["--landmarks", "FOLDER/other.json"], "no landmarks"),

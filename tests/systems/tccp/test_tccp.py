@@ -290,14 +290,15 @@ def test_chained_windows_go_on_from_what_was_drawn(
 def test_larger_faces_are_finer(pipeline: TccpPipeline, talking: Path, speech: Path, portrait: Path) -> None:
     """The networks see the same; the face of the portrait is moved at the size that is asked for."""
     small, large = (
-        pipeline(talking, speech, identity=portrait, steps=1, size=size, stop=0.1)[0] for size in (256, 512)
+        pipeline(talking, speech, identity=portrait, steps=1, resolution=side, stop=0.1)[0]
+        for side in (256, 512)
     )
     assert [one.identity.images[0].shape[0] for one in (small, large)] == [256, 512]
     np.testing.assert_allclose(small.identity.neutral, large.identity.neutral, atol=0.05)
     for a, b in zip(small, large, strict=True):
         assert 0 < np.abs(a.astype(np.float32) - b).mean() < 4
     with pytest.raises(InvalidOption, match="choose 256 or 512"):
-        pipeline(talking, speech, identity=portrait, size=300)
+        pipeline(talking, speech, identity=portrait, resolution=300)
 
 
 def test_edited_landmarks_are_drawn(

@@ -8,20 +8,19 @@ from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
-import torch
 
-from talkface.errors import AudioTooShort, InvalidOption, NoFaceFound
+from talkface.errors import InvalidOption, NoFaceFound
 from talkface.face.model import FaceModel, estimate_pose
 from talkface.face.motion import FaceMotion
 from talkface.face.occlusion import OcclusionFinder, OcclusionNet
 from talkface.face.people import Cast, Follower, Person, Sighting, scan, speaking
-from talkface.media.audio import AudioInfo, probe_audio, stream_audio
+from talkface.media.audio import AudioInfo, stream_audio
 from talkface.media.decode import TOLERANCE, Frame
 from talkface.media.prefetch import prefetched
 from talkface.media.source import SourceVideo
 from talkface.media.timeline import Timeline
-from talkface.options import number_within
-from talkface.output import Generation, fingerprint_of
+from talkface.options import face_within, number_within
+from talkface.output import Generation
 from talkface.performance.lip_track import LipTrack
 from talkface.performance.lips import SpeechToLips
 from talkface.systems.g4g.actors import TURNED, Actor
@@ -30,7 +29,7 @@ from talkface.systems.g4g.dubbing import Dubbing, Plan, PlannedFace
 from talkface.systems.g4g.geometry import MouthRange, Retargeter, mouth_shape
 from talkface.systems.g4g.model import Generator
 from talkface.systems.g4g.renderer import Bank, MouthRenderer, PreparedEdit
-from talkface.systems.pipeline import Parts, Pipeline, open_source, part
+from talkface.systems.pipeline import Parts, Pipeline, open_source, part, speech_infos, stretch_of
 
 logger = logging.getLogger(__name__)
 
@@ -67,11 +66,10 @@ class G4GPipeline(Pipeline[G4GParts]):
     system, parts_type = "g4g", G4GParts
     tracking: ClassVar = {"threads": 1, "eyes": False}
     default_dtype = "float32"
+    dtypes = ("float32",)
 
     def set_up(self) -> None:
         """The lip path."""
-        if self.dtype != torch.float32:
-            raise InvalidOption("G4G computes in float32 only; leave dtype out")
         self.speech_to_lips = SpeechToLips(self.features, self.parts.motion, self.device)
 
     def __call__(
@@ -92,7 +90,7 @@ class G4GPipeline(Pipeline[G4GParts]):
         strength = number_within("lips", lips, 0.0, 3.0)
         speeches = _speeches(audio, audio_tracks)
         source = open_source(video, start, stop, audio_stream)
-        infos = _probed(speeches, source)
+        infos = speech_infos(speeches.values(), source.fps)
         timeline = Timeline(source, max(info.duration for info in infos.values()), sync_mode)
         return Generation([self._dub(source, timeline, speeches, infos, face, strength, keep_silence)])
 
@@ -118,6 +116,7 @@ class G4GPipeline(Pipeline[G4GParts]):
         album = Album()
         cast = scan(source.sparse(_LOOKED_AT), self.tracker, self.face, album.keep)
         chosen = self._choose(source, cast, face, speeches)
+        who = sorted((number, str(path)) for number, path in chosen.items())
         pixels = self.parts.generator.config.pixels
         banks = {
             number: gather(album, cast[number], self.face, self.parts.occlusion, pixels) for number in chosen
@@ -142,7 +141,9 @@ class G4GPipeline(Pipeline[G4GParts]):
             source=source,
             speeches=list(infos),
             plan=_plan(source, timeline, cast, chosen),
-            fingerprint=_fingerprint(source, infos, chosen, self.name, timeline.mode, strength, keep_silence),
+            fingerprint=self.fingerprint(
+                [source.path, *infos], stretch_of(source), who, timeline.mode, strength, keep_silence
+            ),
             provenance=self.provenance(),
         )
 
@@ -167,10 +168,7 @@ class G4GPipeline(Pipeline[G4GParts]):
         if not named:
             named = dict.fromkeys(self._numbers(source, cast, face, large), speeches[None])
         for number in named:
-            if not 0 <= number < len(cast):
-                raise InvalidOption(
-                    f"face is {number}, but {source.path.name} shows {len(cast)}; choose 0 to {len(cast) - 1}"
-                )
+            face_within(number, len(cast), source.path.name)
         return named
 
     def _numbers(self, source: SourceVideo, cast: Cast, face: int | str, large: list[int]) -> list[int]:
@@ -274,21 +272,6 @@ def _speeches(audio: str | Path | None, tracks: Mapping[int, str | Path] | None)
     return {None: Path(audio)}
 
 
-def _probed(speeches: Mapping[int | None, Path], source: SourceVideo) -> dict[Path, AudioInfo]:
-    """What the sound files are like.
-
-    Raises:
-        UnreadableMedia: one has no sound.
-        AudioTooShort: together they last less than a frame.
-    """
-    infos = {path: probe_audio(path) for path in dict.fromkeys(speeches.values())}
-    seconds = max(info.duration for info in infos.values())
-    if seconds * float(source.fps) < 1:
-        names = " and ".join(path.name for path in infos)
-        raise AudioTooShort(f"{names} lasts {seconds:.3f} s, less than one frame; give longer speech")
-    return infos
-
-
 def _first_seconds(blocks: Iterable[np.ndarray], seconds: float) -> Iterator[np.ndarray]:
     left = round(seconds * 16_000)
     for block in blocks:
@@ -303,15 +286,6 @@ def _until(frames: Iterable[Frame], seconds: float) -> Iterator[Frame]:
         if frame.time > seconds:
             return
         yield frame
-
-
-def _fingerprint(
-    source: SourceVideo, infos: Mapping[Path, AudioInfo], chosen: Mapping[int, Path], *options: object
-) -> str:
-    """Tells what the pictures are made from and how, for resuming."""
-    who = sorted((number, str(path)) for number, path in chosen.items())
-    stretch = source.size, source.start, source.stop, source.duration
-    return fingerprint_of([source.path, *infos], who, stretch, *options)
 
 
 def _plan(source: SourceVideo, timeline: Timeline, cast: Cast, chosen: dict[int, Path]) -> Plan:

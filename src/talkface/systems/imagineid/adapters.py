@@ -54,9 +54,12 @@ class Adapters:
         )
 
     @classmethod
-    def debug(cls, base: Base) -> "Adapters":
-        """Random ones for tests, without TIA."""
+    def debug(cls, base: Base, pad: Pad) -> "Adapters":
+        """Random ones for tests."""
+        semantic, emotion = pad.config.semantic, pad.config.emotion
+        sizes = CcfConfig(semantic=semantic, emotion=emotion, hidden=16)
         return cls(
+            tia=TextualInversionAdapter(sizes, base.model.config.text).eval(),
             sca=SpatialConditionalAdapter(base.model.config, base.model).eval(),
             mba=MaskBlendingAdapter(base.autoencoder.config.decoder).eval(),
         )

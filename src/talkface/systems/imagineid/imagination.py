@@ -88,6 +88,8 @@ class Imagination(Take):
         seed: another one gives another person.
     """
 
+    seed: int
+
     def __init__(self, models: Models, script: Script, seed: int) -> None:
         self.models, self.script = models, script
         self._made: list[FaceMotion] = []
@@ -103,6 +105,7 @@ class Imagination(Take):
             fingerprint=script.fingerprint,
             seed=seed,
             motion=lambda: FaceMotion.concatenate(self._made) if self._made else None,
+            perform=self._perform_all,
         )
 
     @cached_property
@@ -122,11 +125,18 @@ class Imagination(Take):
 
     # -- frames ------------------------------------------------------------------------------------
 
-    def _compute(self, after: float | None) -> Iterator[Frame]:
+    def _stretches(self) -> Iterator[FaceMotion]:
+        """The motion of all frames; it and the moods are written down."""
         self._made.clear()
         self._moods.clear()
-        motions = exactly(self._performance(), self.frame_count, self._made)
-        done = self._rate.done(after)
+        yield from exactly(self._performance(), self.frame_count, self._made)
+
+    def _perform_all(self) -> None:
+        for _ in self._stretches():
+            pass
+
+    def _compute(self, after: float | None) -> Iterator[Frame]:
+        motions, done = self._stretches(), self._rate.done(after)
         if self.script.renderer == "diffusion":
             images = self._by_diffusion(motions, done)
         else:
@@ -243,11 +253,12 @@ class Imagination(Take):
         return path
 
     def save_explanation(self, path: str | Path) -> Path:
-        """Write :meth:`explain` as JSON.
+        """Write :meth:`explain` as JSON, of all frames.
 
         Raises:
             OutputError: it cannot be written.
         """
+        self.perform()
         with replacing(path) as partial:
             partial.write_text(json.dumps(self.explain(), indent=1) + "\n")
         return Path(path)

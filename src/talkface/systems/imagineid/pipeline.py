@@ -14,8 +14,8 @@ from talkface.diffusion.base import Base
 from talkface.diffusion.critic import PortraitCritic
 from talkface.errors import InvalidOption
 from talkface.hub import COMPACT, find_pretrained
-from talkface.options import number_within, resolve_device, resolve_dtype
-from talkface.output import Generation, fingerprint_of, takes_of
+from talkface.options import number_within, resolve_device
+from talkface.output import Generation, takes_of
 from talkface.performance.config import FRAME_RATE
 from talkface.systems.imagineid.adapters import Adapters
 from talkface.systems.imagineid.imagination import Imagination, Models, Script
@@ -93,7 +93,12 @@ class ImagineIdPipeline(Pipeline[ImagineIdParts]):
         """
         place, target = str(name_or_path), resolve_device(device)
         parts = cls.load_parts(place, target, str(base))
-        return cls(parts, target, resolve_dtype(dtype or cls.default_dtype, target), place)
+        return cls(parts, target, cls.dtype_of(dtype, target), place)
+
+    @property
+    def origins(self) -> list[str]:
+        """Where the networks came from, and the LDM."""
+        return [self.name, self.parts.base.name]
 
     @classmethod
     def load_parts(cls, place: str, device: torch.device, base: str = COMPACT) -> ImagineIdParts:
@@ -107,9 +112,16 @@ class ImagineIdPipeline(Pipeline[ImagineIdParts]):
 
     @classmethod
     def debug_parts(cls) -> ImagineIdParts:
-        """Tiny random parts: they draw no faces."""
-        base = Base.debug()
-        return ImagineIdParts(**cls.parts_type.debug(), base=base, adapters=Adapters.debug(base))
+        """Tiny random parts."""
+        parts, base = cls.parts_type.debug(), Base.debug()
+        return ImagineIdParts(**parts, base=base, adapters=Adapters.debug(base, parts["pad"]))
+
+    @classmethod
+    def debug(cls, device: str = "cpu", seed: int = 0) -> Self:
+        """A pipeline of tiny random networks; what they draw is taken for the face asked for."""
+        pipeline = super().debug(device, seed)
+        pipeline.models.imaginer.trusting = True
+        return pipeline
 
     def __call__(
         self,
@@ -151,9 +163,7 @@ class ImagineIdPipeline(Pipeline[ImagineIdParts]):
         path, info = Path(audio), speech_info(audio, FRAME_RATE)
         told = self.listener.speaker(path if identity_from == "voice" else Path(identity_from))
         files = [path, *(Path(one) for one in (identity_from, emotion_from) if one and one != "voice")]
-        fingerprint = fingerprint_of(
-            files, self.name, self.parts.base.name, self.dtype, wish, emotion, size, renderer, still
-        )
+        fingerprint = self.fingerprint(files, wish, emotion, size, renderer, still)
         script = Script(
             audio=path,
             info=info,
@@ -163,7 +173,7 @@ class ImagineIdPipeline(Pipeline[ImagineIdParts]):
             wish=wish,
             size=size,
             renderer=renderer,
-            provenance=self.provenance(Path(self.parts.base.name).name),
+            provenance=self.provenance(),
             fingerprint=fingerprint,
             still=still,
         )

@@ -117,6 +117,10 @@ class PortraitImaginer:
         tracker: finds the face in each portrait.
         critic: chooses among portraits.
         dtype: of the LDM's arithmetic.
+
+    Attributes:
+        trusting: whether the mesh that was asked for is believed where no face is seen: only random networks
+            need that.
     """
 
     def __init__(
@@ -129,7 +133,7 @@ class PortraitImaginer:
         critic: PortraitCritic,
         dtype: torch.dtype = torch.float32,
     ) -> None:
-        self.dtype = dtype
+        self.dtype, self.trusting = dtype, False
         self.base, self.adapters, self.face, self.tracker = base, adapters, face, tracker
         self.critic = critic
         self.moods = pad.emotion.embedding.weight.detach()
@@ -283,9 +287,9 @@ class PortraitImaginer:
     ) -> Imagined | None:
         """The portrait with its tracked mesh; None if there is no face in it."""
         meshes: list[FaceMesh] = self.tracker.track_image(image)
-        if not meshes:
+        if not meshes and not self.trusting:
             return None
-        points = meshes[0].points
+        points = meshes[0].points if meshes else mesh
         apart = adherence(points, mesh) if self.base.compact or self.adapters.sca else None
         return Imagined(image, points, apart, 0.0, caption, ignored)
 

@@ -80,6 +80,8 @@ class Filling(Take):
         seed: another one gives other blinks and gaze, and another texture.
     """
 
+    seed: int
+
     def __init__(self, hands: Hands, scene: Scene, identity: Callable[[], Identity], seed: int) -> None:
         self.hands, self.scene, self._identify = hands, scene, identity
         super().__init__(
@@ -91,6 +93,7 @@ class Filling(Take):
             fingerprint=scene.fingerprint,
             seed=seed,
             source=scene.source,
+            motion=lambda: self.landmarks.motion if "landmarks" in vars(self) else None,
         )
 
     @cached_property

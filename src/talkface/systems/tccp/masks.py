@@ -10,13 +10,14 @@ from typing import Protocol
 import cv2
 import numpy as np
 
-from talkface.errors import InvalidOption, NoFaceFound
+from talkface.errors import InvalidOption
 from talkface.face.people import Cast, Follower
 from talkface.face.people.shots import number_shots
 from talkface.face.tracker import FaceTracker
 from talkface.media.decode import Frame
 from talkface.media.image import load_image
 from talkface.media.source import SourceVideo
+from talkface.options import face_within
 from talkface.systems.tccp.holes import Hole, box_hole, covered, face_hole, softened
 
 logger = logging.getLogger(__name__)
@@ -131,8 +132,7 @@ class FaceMask:
     """
 
     def __init__(self, tracker: FaceTracker, cast: Cast, number: int, margin: float) -> None:
-        if not 0 <= number < len(cast):
-            raise NoFaceFound(f"there is no face {number}: the video shows {len(cast)}, counted from 0")
+        face_within(number, len(cast), "the video")
         self.tracker, self.cast, self.number, self.margin = tracker, cast, number, margin
 
     def follow(self, frames: Iterable[Frame]) -> Iterator[Holed]:

@@ -17,7 +17,7 @@ from talkface.media.image import load_image
 from talkface.media.source import SourceVideo
 from talkface.media.timeline import Timeline
 from talkface.options import number_within
-from talkface.output import Generation, fingerprint_of, takes_of
+from talkface.output import Generation, takes_of
 from talkface.performance.motion import SpeechToMotion
 from talkface.systems.pipeline import (
     PerformanceParts,
@@ -29,6 +29,7 @@ from talkface.systems.pipeline import (
     seeds_of,
     shaken,
     speech_info,
+    stretch_of,
 )
 from talkface.systems.tccp.config import FACE
 from talkface.systems.tccp.filling import Filling, Hands, Scene
@@ -45,7 +46,7 @@ Imagine = Callable[[Path, int, int], np.ndarray]
 PARTS = ("context", "over_time", "reference", "detail", "matte", "stage2")
 """What can be left out, to see what it is worth."""
 _LOOKED_AT = 48  # frames of the fast look
-SIZES = (PORTRAIT_PIXELS, 2 * PORTRAIT_PIXELS)
+RESOLUTIONS = (PORTRAIT_PIXELS, 2 * PORTRAIT_PIXELS)
 """Sides of the square in which a face is filled in, pixels."""
 
 
@@ -99,7 +100,7 @@ class TccpPipeline(Pipeline[TccpParts]):
         video: str | Path,
         audio: str | Path,
         *,
-        identity: str | Path | Sequence[str | Path] = IMAGINED,
+        identity: str | Path | Sequence[str | Path],
         mask: str | Path = "auto",
         face: int = 0,
         margin: float = 0.25,
@@ -108,7 +109,7 @@ class TccpPipeline(Pipeline[TccpParts]):
         takes: int = 1,
         seed: int = 0,
         steps: int = 2,
-        size: int = PORTRAIT_PIXELS,
+        resolution: int = PORTRAIT_PIXELS,
         start: float | str = 0.0,
         stop: float | str | None = None,
         chained: bool = False,
@@ -120,7 +121,7 @@ class TccpPipeline(Pipeline[TccpParts]):
         ``without`` names those of PARTS that are left out.
         """
         seeds = seeds_of(seed, takes)
-        one_of("size", size, SIZES)
+        one_of("resolution", resolution, RESOLUTIONS)
         settings = Settings(
             steps=int(number_within("steps", steps, 1, 100)),
             dtype=self.dtype,
@@ -133,10 +134,9 @@ class TccpPipeline(Pipeline[TccpParts]):
         path, info = Path(audio), speech_info(audio, source.fps)
         timeline = Timeline(source, info.duration, sync_mode)
         found = self._mask(source, str(mask), face, margin)
-        people = self._people(identity, path, size)
+        people = self._people(identity, path, resolution)
         files = [source.path, path, *_files(identity, mask, landmarks)]
-        stretch = source.size, source.start, source.stop, source.duration
-        chosen = sync_mode, str(mask), face, margin, size, str(identity) == IMAGINED
+        chosen = sync_mode, str(mask), face, margin, resolution, str(identity) == IMAGINED
         scene = Scene(
             source=source,
             timeline=timeline,
@@ -144,7 +144,7 @@ class TccpPipeline(Pipeline[TccpParts]):
             audio=path,
             info=info,
             provenance=self.provenance(),
-            fingerprint=fingerprint_of(files, self.name, stretch, chosen, settings),
+            fingerprint=self.fingerprint(files, stretch_of(source), chosen, settings),
             given=given,
         )
         hands = self._hands(found.margin, settings)

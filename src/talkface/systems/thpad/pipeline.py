@@ -10,7 +10,7 @@ from typing import ClassVar
 import cv2
 import numpy as np
 
-from talkface.errors import InvalidOption, NoFaceFound, UnusableFace
+from talkface.errors import NoFaceFound, UnusableFace
 from talkface.face import topology as tp
 from talkface.face.mesh import FaceMesh
 from talkface.face.motion import FaceMotion
@@ -18,8 +18,8 @@ from talkface.media.audio import AudioInfo, stream_audio
 from talkface.media.decode import Frame
 from talkface.media.image import load_image
 from talkface.media.rate import exact_fps, frame_count
-from talkface.options import number_within
-from talkface.output import ConstantRate, Generation, Take, fingerprint_of, takes_of
+from talkface.options import face_within, number_within
+from talkface.output import ConstantRate, Generation, Take, takes_of
 from talkface.performance.config import FRAME_RATE
 from talkface.performance.motion import SpeechToMotion, Style, exactly, resample_stream
 from talkface.rendering.portrait import PortraitRenderer
@@ -76,9 +76,7 @@ class ThpadPipeline(Pipeline[PerformanceParts]):
         picture, points = _resize(picture, mesh.points, side)
         renderer = PortraitRenderer(picture, points, self.face, self.parts.refiner, self.device, self.dtype)
         clock = ConstantRate(frame_count(info.duration, rate), rate)
-        fingerprint = fingerprint_of(
-            [Path(image), Path(audio)], self.name, self.dtype, side, style, face, rate
-        )
+        fingerprint = self.fingerprint([Path(image), Path(audio)], side, style, face, rate)
 
         def make(one: int) -> Take:
             performance = _Performance(self.speech_to_motion, Path(audio), info, style, one, clock)
@@ -91,6 +89,7 @@ class ThpadPipeline(Pipeline[PerformanceParts]):
                 fingerprint=fingerprint,
                 seed=one,
                 motion=performance.motion,
+                perform=performance.whole,
             )
 
         return takes_of(make, seeds)
@@ -104,10 +103,7 @@ class ThpadPipeline(Pipeline[PerformanceParts]):
         meshes = self.tracker.track_image(picture)
         if not meshes:
             raise NoFaceFound(f"no face found in {name}; give a picture with a clearly visible face")
-        if not 0 <= face < len(meshes):
-            raise InvalidOption(
-                f"face is {face}, but {name} shows {len(meshes)}; choose 0 to {len(meshes) - 1}"
-            )
+        face_within(face, len(meshes), name)
         if len(meshes) > 1 and face == 0:
             logger.warning(
                 "%d faces in %s: face 0, the largest, is used; face 1 is the next by size",
@@ -138,17 +134,25 @@ class _Performance:
         """What has been drawn so far."""
         return FaceMotion.concatenate(self._made) if self._made else None
 
+    def whole(self) -> None:
+        """Draw all of it."""
+        for _ in self._stretches():
+            pass
+
     def frames(self, renderer: PortraitRenderer, after: float | None) -> Iterator[Frame]:
         """Frames that begin later than ``after`` seconds; the motion is always drawn from the start."""
+        done = self._clock.done(after)
+        yield from self._clock.shown(renderer.frames(self._stretches(), skip=done), first=done)
+
+    def _stretches(self) -> Iterator[FaceMotion]:
+        """The motion at the video's rate, as long as the video."""
         self._made.clear()
         blocks = stream_audio(self._audio, gain=self._info.gain())
         motions = self._draw(blocks, self._seed, self._style)
         rate, count = self._clock.fps, self._clock.frame_count
         if rate != Fraction(FRAME_RATE):
             motions = resample_stream(motions, float(rate), count)
-        done = self._clock.done(after)
-        images = renderer.frames(exactly(motions, count, self._made), skip=done)
-        yield from self._clock.shown(images, first=done)
+        yield from exactly(motions, count, self._made)
 
 
 def _style(strengths: dict[str, float], still: bool) -> Style:

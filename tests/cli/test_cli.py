@@ -271,3 +271,20 @@ def test_dub_in_a_process_prints_the_output_only(talking: Path, speech: Path, tm
     assert (video.frames, video.fps, video.size) == (10, 25, (256, 256))
     assert abs(video.sound_seconds - video.seconds) <= 1 / 25 + 1024 / 16000
     assert start("dub", talking, speech, "-o", "out.mp4", cwd=tmp_path).returncode == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (["--system", "animate", "--renderer", "warp"], "renderer is an option of imagine"),
+        (["--system", "fill", "--syncnet", "weights.model"], "syncnet scores dub"),
+        (["--system", "sing"], "choose animate, dub, imagine or fill"),
+    ],
+)
+def test_evaluate_refuses_options_of_other_systems(
+    options: list[str], named: str, tmp_path: Path, run: Run
+) -> None:
+    outcome = run("evaluate", "--data", tmp_path, "-o", tmp_path / "report", *options)
+    assert outcome.code == 2
+    assert named in outcome.err[-1]
+    assert not (tmp_path / "report").exists()

@@ -76,7 +76,10 @@ def evaluate(
         Path | None, typer.Option(help="SyncNet's original weights, for its LSE-D and LSE-C, too.")
     ] = None,
     own_models: Annotated[
-        Path | None, typer.Option("--models", metavar="DIR", help="Models of your own; not for animate.")
+        Path | None,
+        typer.Option(
+            "--models", metavar="DIR", help="Models of your own; those that are missing are the shipped ones."
+        ),
     ] = None,
     renderer: Annotated[str, typer.Option(help="For imagine: auto, diffusion or warp.")] = "auto",
     without: Annotated[list[str] | None, typer.Option(metavar="PART", help=WITHOUT)] = None,
@@ -87,8 +90,8 @@ def evaluate(
     """Measure generated videos beside real ones, or a system on data: table, JSON, CSV, HTML page."""
     if bool(data) == bool(real) or bool(real) != bool(generated):
         raise InvalidOption("give either REAL and GENERATED, or --data (and --system)")
-    if own_models and not (data and system in ("dub", "imagine", "fill")):
-        raise InvalidOption("--models goes with --data and --system dub, imagine or fill")
+    if own_models and not data:
+        raise InvalidOption("--models goes with --data and --system")
     if without and not data:
         raise InvalidOption("--without goes with --data and --system imagine or fill")
     from talkface.evaluation import evaluate_pairs, evaluate_system

@@ -7,7 +7,6 @@ from typing import Any
 import cv2
 import numpy as np
 
-import talkface
 from talkface.evaluation import report
 from talkface.evaluation.figures import motion, picture, sync
 from talkface.evaluation.judges.recognisers import dlib_recogniser
@@ -17,6 +16,7 @@ from talkface.evaluation.protocols.scores import Scores, write_single
 from talkface.evaluation.tracking import TrackedFace, of_equal_length, resample_track, track_file
 from talkface.face.model import FaceModel
 from talkface.face.tracker import FaceTracker
+from talkface.systems.thpad.pipeline import ThpadPipeline
 
 ANIMATE_REVISION = 2  # of the figures' definitions: part of the protocol, raised when one changes
 _TAKES_EVERY = 8  # every so many clips are generated a second time, with another seed
@@ -88,27 +88,27 @@ def evaluate_animate(request: Request) -> dict[str, Any]:
     request.check_without(())
     manifest, items = talking_items(request.data, request.split, request.limit)
     scorer, takes, seed = PortraitScorer(), [], request.seed
-    library = Library(manifest, scorer.tracker)
+    library, pipeline = Library(manifest, scorer.tracker), ThpadPipeline.from_pretrained(request.weights)
     request.videos.mkdir(parents=True, exist_ok=True)
     for index, item in enumerate(counted(items, lambda item: item.key)):
         with leaving_out(item.key):
             clip = library.clip(item)
-            made = scorer(clip, _animate(clip, request.videos / f"{clip.name}.mp4", seed))
+            made = scorer(clip, _animate(pipeline, clip, request.videos / f"{clip.name}.mp4", seed))
             if index % _TAKES_EVERY == 0:
-                second = _animate(clip, request.videos / f"{clip.name}_take2.mp4", seed + 1)
+                second = _animate(pipeline, clip, request.videos / f"{clip.name}_take2.mp4", seed + 1)
                 takes.append(motion.diversity([made, scorer.tracked(clip, second)]))
     settings = {"system": "animate", "split": request.split, "seed": seed, "revision": ANIMATE_REVISION}
     return write_single(request.output, settings, scorer.scores, {"takes": report.summarise(takes)})
 
 
-def _animate(clip: Clip, target: Path, seed: int) -> Path:
+def _animate(pipeline: ThpadPipeline, clip: Clip, target: Path, seed: int) -> Path:
     """The clip's person, from its first frame, saying the clip's own words."""
     if target.exists():
         return target
     with tempfile.TemporaryDirectory() as folder:
         portrait = Path(folder) / "portrait.png"
         cv2.imwrite(str(portrait), _first_frame(clip)[:, :, ::-1])
-        talkface.animate(portrait, clip.path, seed=seed).save(target)
+        pipeline(portrait, clip.path, seed=seed).save(target)
     return target
 
 

@@ -51,7 +51,7 @@ def evaluate_system(
         limit: At most so many clips, spread over the list.
         seed: Seed of the generated videos, for "animate", "imagine" and "fill".
         syncnet: File with SyncNet's original weights, for "dub".
-        models: Folder of the models to use, for "dub", "imagine" and "fill"; by default those shipped.
+        models: Folder of models to use; what it lacks is taken from those shipped.
         renderer: For "imagine": "auto", "warp" or "diffusion".
         without: Parts to leave out, to see what they are worth. "imagine": "tia", "texture", "restorer", and
             with the renderer "diffusion" also "reference", "mba", "before". "fill": "context", "over_time",
@@ -61,12 +61,17 @@ def evaluate_system(
         What report.json holds.
 
     Raises:
-        InvalidOption: There is no such system, or nothing of a name in ``without`` to leave out.
+        InvalidOption: There is no such system, it has no such option, or nothing of a name in ``without`` to
+            leave out.
         UnreadableMedia: There is nothing to evaluate on.
         ModelUnavailable: A model is missing.
     """
     if system not in SYSTEMS:
         raise InvalidOption(f"system is {system!r}; choose animate, dub, imagine or fill")
+    if renderer != "auto" and system != "imagine":
+        raise InvalidOption(f"renderer is an option of imagine; leave it out for {system}")
+    if syncnet and system != "dub":
+        raise InvalidOption(f"syncnet scores dub, and pairs of files; leave it out for {system}")
     request = Request(data=Path(data), output=Path(output), split=split, limit=limit, seed=seed)
     parts = tuple(without)
     return SYSTEMS[system](replace(request, syncnet=syncnet, models=models, renderer=renderer, without=parts))

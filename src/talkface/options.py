@@ -95,5 +95,5 @@ def whole_seed(seed: int) -> int:
         InvalidOption: It is below 0 or too large.
     """
     if not 0 <= seed < 2**63:
-        raise InvalidOption(f"seed is {seed}; choose a whole number from 0")
+        raise InvalidOption(f"seed is {seed}; choose a whole number from 0 to {2**63 - 1}")
     return seed

@@ -166,3 +166,13 @@ def test_fingerprints_tell_files_and_options_apart(tmp_path: Path) -> None:
     }
     file.write_bytes(b"other")
     assert len(known | {fingerprint_of([file])}) == 5
+
+
+def test_a_take_does_not_replace_what_it_is_made_from(tmp_path: Path) -> None:
+    sound = write_sound(tmp_path / "voice.mp4", tone(1.0, 16000), 16000, "aac")
+    before = sound.read_bytes()
+    one = take(Computation(25), sound=sound)
+    for way in (one, Generation([one])):
+        with pytest.raises(OutputError, match="is an input"):
+            way.save(sound, overwrite=True)
+    assert sound.read_bytes() == before

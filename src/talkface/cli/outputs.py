@@ -28,11 +28,9 @@ def audio_tracks(texts: list[str]) -> dict[int, Path]:
 
 def take_names(path: Path | None, takes: int) -> list[Path]:
     """The names of the takes: ``out.mp4``, or ``out.take1.mp4``, ``out.take2.mp4``, ..."""
-    if takes < 1:
-        raise InvalidOption(f"takes is {takes}; choose a whole number from 1")
-    from talkface.output import take_paths
+    from talkface.output import check_takes, take_paths
 
-    return [] if path is None else take_paths(path, takes)
+    return [] if path is None else take_paths(path, check_takes(takes))
 
 
 def check_outputs(outputs: list[Path], inputs: list[Path], overwrite: bool) -> None:

@@ -59,10 +59,10 @@ def _run(arguments: list[str], debug: bool) -> int:
     except BrokenPipeError:
         raise
     except Exception as error:
-        if hasattr(
-            error, "format_message"
-        ):  # Typer's usage errors; their module differs between its versions
-            return _fail(f"{error.format_message()} (see talkface --help)", 2)
+        # Typer's usage errors; their module differs between its versions.
+        if hasattr(error, "format_message"):
+            message = error.format_message()  # empty where the help was asked for by saying nothing
+            return _fail(f"{message} (see talkface --help)", 2) if message else 2
         if debug:
             raise
         return _fail(f"{type(error).__name__}: {error} (a bug: --debug shows where)", 1)

@@ -32,7 +32,7 @@ _MORE_METAVARS = {
     "audio_tracks": "faceN=FILE",
     "base": "DIR|ID",
     "emotion_from": "FILE",
-    "face": "FACE",
+    "face": "N",
     "identity": "FILE|imagined",
     "identity_from": "voice|FILE",
     "landmarks": "FILE",
@@ -131,12 +131,13 @@ def register(verb: Verb) -> None:
 
 def _api_parameters(function: Callable[..., object]) -> list[inspect.Parameter]:
     """A function's parameters as arguments and options of the command line."""
-    told, found = argument_help(function), []
+    verb, told, found = function.__name__, argument_help(function), []
     for parameter in inspect.signature(function).parameters.values():
         name, kind = parameter.name, _KINDS[str(parameter.annotation)]
         if parameter.kind is parameter.KEYWORD_ONLY:
+            metavar = "N|auto|all" if (verb, name) == ("dub", "face") else _MORE_METAVARS.get(name)
             flag = "--" + name.replace("_", "-")  # no `--no-...` beside it
-            info: Any = typer.Option(flag, help=told[name], metavar=_MORE_METAVARS.get(name))
+            info: Any = typer.Option(flag, help=told[name], metavar=metavar)
         else:
             info = typer.Argument(metavar=_METAVARS[name], help=told[name])
             kind = Path if kind is str else Path | None

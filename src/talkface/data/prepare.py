@@ -29,7 +29,7 @@ import numpy as np
 
 from talkface.data.groups import read_groups
 from talkface.data.manifest import SAMPLE_RATE, SAMPLES_PER_FEATURE, Item, Manifest, with_groups
-from talkface.errors import NoFaceFound
+from talkface.errors import NoFaceFound, OutputError, UnreadableMedia
 from talkface.hub import model_path
 
 logger = logging.getLogger(__name__)
@@ -97,11 +97,23 @@ def _listed(kind: str, row: dict[str, str], file: str, speaker: str, **known: bo
 
 
 def prepare(data: Path, out: Path, threads: int = 1) -> Manifest:
-    """Track faces and extract speech of every item under ``data`` into ``out``; resumable."""
-    out = Path(out)
-    for folder in ("tracks", "speech"):
-        (out / folder).mkdir(parents=True, exist_ok=True)
-    manifest = Manifest(out, Path(data).resolve(), list_items(Path(data)))
+    """Track faces and extract speech of every item under ``data`` into ``out``; resumable.
+
+    Raises:
+        UnreadableMedia: ``data`` is no folder, or empty.
+        OutputError: ``out`` cannot be made.
+    """
+    data, out = Path(data), Path(out)
+    if not data.is_dir():
+        raise UnreadableMedia(f"{data} is no folder; give one that holds videos or voices")
+    if not any(data.iterdir()):
+        raise UnreadableMedia(f"{data} is empty; give a folder that holds videos or voices")
+    manifest = Manifest(out, data.resolve(), list_items(data))
+    try:
+        for folder in ("tracks", "speech"):
+            (out / folder).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{out} cannot be made: {error.strerror}; give the name of a folder") from error
     track, listen = _tracking(threads), _listening(threads)
     kept = []
     for index, item in enumerate(manifest.items):

@@ -132,9 +132,10 @@ def build_pretrained(
         ModelUnavailable: As there.
     """
     settings, state = load_pretrained(name_or_path)
-    sizes = {
-        name: tuple(value) if isinstance(value, list) else value for name, value in settings["model"].items()
-    }
+    told = settings.get("model")
+    if not isinstance(told, dict):
+        raise ModelUnavailable(f"{name_or_path} is another kind of model: its {CONFIG} has no sizes")
+    sizes = {name: tuple(value) if isinstance(value, list) else value for name, value in told.items()}
     try:
         with _without_initialisation():
             model = module(config(**sizes))

@@ -1,6 +1,6 @@
 """What a verb gives: takes of a video that are computed while they are looked at or saved."""
 
-from talkface.output.generation import Generation, take_paths, takes_of
+from talkface.output.generation import Generation, check_takes, take_paths, takes_of
 from talkface.output.take import Clock, ConstantRate, Progress, Take, fingerprint_of
 
 __all__ = [
@@ -9,6 +9,7 @@ __all__ = [
     "Generation",
     "Progress",
     "Take",
+    "check_takes",
     "fingerprint_of",
     "take_paths",
     "takes_of",

@@ -7,10 +7,11 @@ from typing import TypeVar, overload
 
 import numpy as np
 
+from talkface.errors import InvalidOption
 from talkface.face.motion import FaceMotion
-from talkface.media.files import check_output
 from talkface.output.take import Progress, Take
 
+_MOST_TAKES = 64
 AnyTake = TypeVar("AnyTake", bound=Take)
 
 
@@ -99,10 +100,21 @@ class Generation(Sequence[AnyTake]):
         paths = take_paths(Path(path), len(self))
         for take, target in zip(self, paths, strict=True):
             if not (resume and take.is_finished(target)):
-                check_output(target, overwrite)
+                take.check_target(target, overwrite)
         return [
             take.save(target, overwrite, resume, progress) for take, target in zip(self, paths, strict=True)
         ]
+
+
+def check_takes(takes: int) -> int:
+    """A number of takes that can be made.
+
+    Raises:
+        InvalidOption: It is too small or too large.
+    """
+    if not 1 <= takes <= _MOST_TAKES:
+        raise InvalidOption(f"takes is {takes}; choose a number from 1 to {_MOST_TAKES}")
+    return int(takes)
 
 
 def take_paths(path: Path, takes: int) -> list[Path]:

@@ -14,7 +14,7 @@ from typing import Protocol
 import numpy as np
 
 from talkface._version import __version__
-from talkface.errors import UnreadableMedia
+from talkface.errors import OutputError, UnreadableMedia
 from talkface.face.motion import FaceMotion
 from talkface.media.decode import Frame
 from talkface.media.files import check_output, open_media
@@ -190,10 +190,21 @@ class Take:
         path = Path(path)
         if resume and self.is_finished(path):
             return path
-        check_output(path, overwrite)
+        self.check_target(path, overwrite)
         with self._sound() as sound:
             self._write(path, sound, overwrite, resume, progress)
         return path
+
+    def check_target(self, path: Path, overwrite: bool) -> None:
+        """See to it that a file may be written, and is nothing that the video is made from.
+
+        Raises:
+            OutputError: It may not, or it is.
+        """
+        inputs = [*self.sounds, *([self.source.path] if self.source else [])]
+        if path.exists() and any(path.samefile(one) for one in inputs if one.exists()):
+            raise OutputError(f"{path} is an input; choose another output")
+        check_output(path, overwrite)
 
     def _write(
         self, path: Path, sound: Path | None, overwrite: bool, resume: bool, progress: Progress | None

@@ -16,16 +16,14 @@ from talkface.face.tracker import FaceTracker
 from talkface.hub import COMPACT, find_pretrained
 from talkface.media.audio import AudioInfo, probe_audio
 from talkface.media.source import SourceVideo, parse_time
-from talkface.options import number_within, resolve_device, resolve_dtype, whole_seed
-from talkface.output import Generation, fingerprint_of
+from talkface.options import resolve_device, resolve_dtype, whole_seed
+from talkface.output import Generation, check_takes, fingerprint_of
 from talkface.performance.marks import check_together
 from talkface.performance.model import DiffusionPrior, MotionModel
 from talkface.rendering.refiner import Refiner
 from talkface.speech.features import ContentEncoder, FeatureStream
 
 logger = logging.getLogger(__name__)
-
-_MOST_TAKES = 64
 
 
 def part(folder: str, kind: type) -> Any:  # noqa: ANN401 - a field has the type of its annotation
@@ -244,8 +242,7 @@ def seeds_of(seed: int, takes: int) -> list[int]:
     Raises:
         InvalidOption: A seed is no whole number from 0, or there are no takes or too many.
     """
-    count = int(number_within("takes", takes, 1, _MOST_TAKES))
-    return [whole_seed(seed + take) for take in range(count)]
+    return [whole_seed(seed + take) for take in range(check_takes(takes))]
 
 
 def speech_info(path: str | Path, fps: float | Fraction) -> AudioInfo:

@@ -132,7 +132,12 @@ def load_recipe(recipe: Path, overrides: Sequence[str] = ()) -> Recipe:
     path = Path(recipe)
     if not path.is_file():
         raise UnreadableMedia(f"{recipe} is not a recipe; the shipped ones are in recipes/")
-    tree = yaml.safe_load(path.read_text()) or {}
+    try:
+        tree = yaml.safe_load(path.read_text()) or {}
+    except (UnicodeDecodeError, yaml.YAMLError):
+        tree = None
+    if not isinstance(tree, dict):
+        raise UnreadableMedia(f"{recipe} is not a recipe; the shipped ones are in recipes/")
     for override in overrides:
         _override(tree, override)
     unknown, name = set(tree) - {"task", "config", "trainer"}, tree.get("task")

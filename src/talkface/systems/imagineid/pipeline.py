@@ -84,15 +84,17 @@ class ImagineIdPipeline(Pipeline[ImagineIdParts]):
         name_or_path: str | Path = COMPACT,
         device: str = "auto",
         dtype: str | None = None,
-        base: str | Path = COMPACT,
+        base: str | Path | None = None,
     ) -> Self:
         """Load the shipped models, or others in their place, as :meth:`Pipeline.from_pretrained` does.
 
         ``base`` is "compact", or a directory or hub id of another LDM: one of ours, or a Stable Diffusion
-        1.x; adapters trained for it, and its own critic if it has one, lie in the same directory.
+        1.x; adapters trained for it, and its own critic if it has one, lie in the same directory. By default
+        it is the directory of the other models if that holds face-diffusion/, else "compact".
         """
         place, target = str(name_or_path), resolve_device(device)
-        parts = cls.load_parts(place, target, str(base))
+        own = place if find_pretrained(place, "face-diffusion") else COMPACT
+        parts = cls.load_parts(place, target, str(base or own))
         return cls(parts, target, cls.dtype_of(dtype, target), place)
 
     @property

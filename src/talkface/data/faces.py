@@ -19,7 +19,6 @@ from talkface.errors import UnreadableMedia
 from talkface.face import topology as tp
 from talkface.face.crop import cut, face_unit, transform
 from talkface.face.portrait import PORTRAIT_PIXELS, portrait_matrix
-from talkface.media.image import load_image
 
 logger = logging.getLogger(__name__)
 
@@ -150,6 +149,8 @@ def _sources(manifest: Manifest) -> Iterator[_Source]:
 
 def _stills(root: Path, unusable: set[str]) -> Iterator[_Source]:
     """Pictures of the lists but for some sources, or of the whole folder where there is no list."""
+    from talkface.media.image import load_image  # needs PyAV, which a machine that reads packs may lack
+
     lists = [(root / name, column) for name, column in _LISTS.items() if (root / name).is_file()]
     rows: list[tuple[str, str, str, bool]] = []
     for path, column in lists:

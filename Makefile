@@ -47,7 +47,7 @@ demo-dub: demo
 	$(BIN)/talkface dub demo.mp4 src/talkface/examples/speech.flac -o demo-dub.mp4 --start 4 --overwrite
 
 demo-imagine: $(VENV)/.core
-	$(BIN)/talkface imagine src/talkface/examples/speech.flac -o demo-imagine.mp4 --seed 1 --overwrite
+	$(BIN)/talkface imagine src/talkface/examples/speech.flac -o demo-imagine.mp4 --seed 7 --overwrite
 
 demo-fill: demo
 	$(BIN)/talkface fill demo.mp4 src/talkface/examples/speech.flac --identity src/talkface/examples/portrait.jpg \

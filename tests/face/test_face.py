@@ -61,6 +61,9 @@ def test_a_motion_relative_to_a_portrait_turns_its_head(face: FaceModel) -> None
     seen = motion.relative_to_camera(turned, np.full((1, 4), 0.02, np.float32))
     np.testing.assert_allclose(seen.rotation_matrices()[0], turn @ turned, atol=1e-5)
     np.testing.assert_allclose(seen.gaze, 0.03)
+    assert seen.reference == "camera"
+    with pytest.raises(ValueError, match="'portrait' is needed"):
+        seen.relative_to_camera(turned, np.zeros((1, 4)))
     pose = Pose(turned[None], np.ones(1, np.float32), np.zeros((1, 3), np.float32))
     np.testing.assert_allclose(
         still(1, face).relative_to_camera(turned, np.zeros((1, 4))).rotation, pose.rotation_vectors, atol=1e-6
@@ -127,6 +130,35 @@ def test_motion_round_trip_and_resampling(tmp_path: Path, face: FaceModel) -> No
     again = FaceMotion.from_json(path)
     assert len(again) == 50
     np.testing.assert_allclose(again.scale, motion.scale)
+    assert again.reference == "portrait"
+
+
+def test_a_motion_keeps_its_reference(tmp_path: Path, face: FaceModel) -> None:
+    fitted = face.fit(np.stack([60 * face.mean + 100] * 4)).motion
+    assert fitted.reference == "camera"
+    path = tmp_path / "motion.json"
+    fitted.to_json(path)
+    for same in (
+        fitted[1:],
+        fitted.resample(np.arange(3) / 50),
+        fitted[:1].resample(np.arange(3) / 50),
+        FaceMotion.concatenate([fitted, fitted]),
+        FaceMotion.from_json(path),
+    ):
+        assert same.reference == "camera"
+    with pytest.raises(ValueError, match="reference"):
+        FaceMotion.concatenate([fitted, still(2, face)])
+    with pytest.raises(ValueError, match="not one of portrait, camera"):
+        replace(fitted, reference="world")
+
+
+def test_a_motion_file_without_a_reference_is_relative_to_a_portrait(tmp_path: Path, face: FaceModel) -> None:
+    path = tmp_path / "motion.json"
+    still(2, face).to_json(path)
+    written = json.loads(path.read_text())
+    del written["reference"]
+    path.write_text(json.dumps(written))
+    assert FaceMotion.from_json(path).reference == "portrait"
 
 
 @settings(max_examples=30, deadline=None)

@@ -39,7 +39,7 @@ def speaking(face: FaceModel, points: np.ndarray) -> FaceMotion:
     lips = np.zeros_like(own.beta_mouth)
     lips[0, 0] = 3.0
     still = {"rotation": np.zeros((1, 3), np.float32), "gaze": np.zeros((1, 4), np.float32)}
-    return replace(own, beta_mouth=lips, **still)
+    return replace(own, beta_mouth=lips, **still, reference="portrait")
 
 
 def drawn(face: FaceModel, refiner: Refiner | None, times: int = 1) -> np.ndarray:

@@ -209,6 +209,7 @@ class FaceModel:
             scale=(pose.scale / size)[:, None],
             gaze=gaze.astype(np.float32),
             fps=fps,
+            reference="camera",
         )
         residual = displacement - self.expression(motion)
         own = self.mean + np.tensordot(alpha, self.identity, 1) + self.expression(motion)

@@ -135,7 +135,11 @@ class PortraitRenderer:
         """Rigid and deformed meshes with rings, (T, V, 3) pixels each.
 
         The motion is relative to the portrait's own pose and gaze.
+
+        Raises:
+            ValueError: its reference is not ``"portrait"``.
         """
+        motion.check_reference("portrait")
         shape = self.fit.neutral + self.face.expression(self._relative_to_camera(motion))
         _close_lids(shape, self.fit.neutral, self._eyelids.openness(motion.beta_upper))
         _close_overlaps(shape)
@@ -169,6 +173,9 @@ class PortraitRenderer:
 
         Speech, motion and warping work ahead in a thread while the refiner is busy. The first ``skip`` frames
         are left out; the others are as they would be after them.
+
+        Raises:
+            ValueError: a motion's reference is not ``"portrait"``.
         """
         for drawn in prefetched(self._drawn(motions, batch, skip)):
             yield from (d.image for d in self._finished(drawn) if d.wanted)
@@ -187,11 +194,15 @@ class PortraitRenderer:
 
         Args:
             meshes: (T, 478, 3) in pixels of a picture as large as the portrait.
-            motion: of these meshes, relative to a face that faces the camera and looks ahead.
+            motion: of these meshes, with the reference ``"camera"``.
 
         Returns:
             T pictures (H, W, 3) uint8.
+
+        Raises:
+            ValueError: the motion's reference is not ``"camera"``.
         """
+        motion.check_reference("camera")
         pose = estimate_pose(meshes, self.fit.neutral)
         rigid, corners = pose.apply(self._canonical), pose.apply(self._corners)
         codes = motion_code(motion.beta_mouth, motion.beta_upper, motion.gaze, motion.rotation)
@@ -205,6 +216,7 @@ class PortraitRenderer:
         """Warped frames with the refiner's inputs, in batches; the first ``skip`` frames are left out."""
         before = 0  # frames of earlier stretches
         for motion in motions:
+            motion.check_reference("portrait")
             past, before = skip - before, before + len(motion)
             if past >= len(motion):
                 continue
@@ -220,10 +232,9 @@ class PortraitRenderer:
                 if plates is not None:
                     for k, frame in zip(part, drawn, strict=True):
                         self._cut_parts(frame, plates[k])
+                # Skipped frames are drawn all the same: the batch's size changes the last bits of the others.
                 for frame in drawn[: max(0, past - start)]:
-                    frame.wanted = (
-                        False  # drawn all the same: the batch's size changes the last bits of the others
-                    )
+                    frame.wanted = False
                 yield drawn
 
     def _draw(self, rigid: np.ndarray, target: np.ndarray, code: np.ndarray) -> Drawn:

@@ -197,9 +197,8 @@ class OcclusionFinder:
 
     def forget(self) -> None:
         """Begin anew: after a cut, or when the person was away."""
-        self._before = np.zeros(
-            (MASK_PIXELS, MASK_PIXELS), np.float32
-        )  # the last mask, hard where it was seen
+        # The last mask, hard where it was seen.
+        self._before = np.zeros((MASK_PIXELS, MASK_PIXELS), np.float32)
         self._suspected = np.zeros((MASK_PIXELS, MASK_PIXELS), bool)
 
     def probability(self, image: np.ndarray, points: np.ndarray) -> np.ndarray:

@@ -48,9 +48,8 @@ class RefinerConfig:
             raise InvalidOption(
                 f"a refiner has two or more scales, not {self.widths} with {self.blocks} blocks"
             )
-        step = 4 << (
-            len(self.widths) - 1
-        )  # a factor 2 for the eyes, 2 for the stem, 2 for each further scale
+        # A factor 2 for the eyes, 2 for the stem, 2 for each further scale.
+        step = 4 << (len(self.widths) - 1)
         if self.pixels <= 0 or self.pixels % step:
             raise InvalidOption(
                 f"a refiner of {len(self.widths)} scales takes crops of multiples of {step} px"

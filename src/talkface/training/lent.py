@@ -30,10 +30,8 @@ ROOT = Path(__file__).parents[3]
 SHIPPED = ROOT / "src" / "talkface" / "weights" / "compact"
 _GRACE_SECONDS = 8.0  # that a training may take to end after its time
 _COMPILED_FROM_SECONDS = 300.0  # compiling takes a minute: it pays in trainings of at least so long
-_LAST_SHARE, _LAST_SECONDS = (
-    0.07,
-    12.0,
-)  # of a training, for its last validation and export; the larger counts
+# Of a training, for its last validation and export; the larger counts.
+_LAST_SHARE, _LAST_SECONDS = 0.07, 12.0
 _RETRY_SECONDS = 45.0  # that must be left to try a training again that failed
 _TINY_ITEMS = 12  # clips and portraits beside those of split "dev", of a tiny run
 

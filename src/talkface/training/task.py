@@ -63,7 +63,6 @@ class Task(BaseTask[Settings]):
         metric: key of :meth:`validate` that chooses the best weights.
         mode: "max" or "min".
         modules: what is trained, averaged and saved; names prefix the keys of the checkpoint.
-        device: as given.
         workers: processes that draw batches; 0 for a thread. The trainer sets it.
     """
 

@@ -293,7 +293,7 @@ def _as_written(compiled: bool) -> AbstractContextManager[Any]:
 def _laid_out(module: nn.Module, device: torch.device) -> nn.Module:
     """A module whose weights lie as a device's convolutions like them."""
     if device.type == "cuda":
-        module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks it
     return module
 
 

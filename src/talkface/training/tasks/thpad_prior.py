@@ -43,7 +43,6 @@ class PriorTrainConfig:
         batch: windows of a batch.
         velocity: lambda_v, weight of the velocity loss.
         condition_dropout: share of windows whose audio is hidden, for classifier-free guidance.
-        shares: how often clips that fit patterns (:mod:`talkface.data.groups`) are drawn; others count 1.
         shares: how often clips that fit patterns (:mod:`talkface.data.groups`) are drawn, relative to others.
     """
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from talkface.face import topology as tp
 from talkface.face.coefficients import MOUTH_COEFFICIENTS, SHAPE_COEFFICIENTS, UPPER_COEFFICIENTS
-from talkface.face.crop import MOUTH, PARTS, Part, cut, part_matrix, paste, transform
+from talkface.face.crop import FACE_REGIONS, MOUTH_REGION, FaceRegion, cut, paste, region_matrix, transform
 from talkface.face.model import FaceModel, Pose, estimate_pose
 from talkface.face.motion import FaceMotion, split_deviations
 from talkface.face.warp import WarpField, move_ring, resample, resample_tensor, with_ring
@@ -227,15 +227,15 @@ def test_warp_moves_the_face_and_leaves_the_far_background(face: FaceModel) -> N
     assert np.abs(np.diff(x, axis=1)).max() < 5, "no tear: neighbours stay neighbours"
 
 
-@pytest.mark.parametrize("part", PARTS, ids=lambda part: part.name)
-def test_crops_are_upright_and_centred(part: Part, face: FaceModel) -> None:
+@pytest.mark.parametrize("part", FACE_REGIONS, ids=lambda part: part.name)
+def test_crops_are_upright_and_centred(part: FaceRegion, face: FaceModel) -> None:
     points = (200 * face.mean @ rotation(0, 0, 0.4).T + [500, 400, 0]).astype(np.float32)
-    matrix = part_matrix(points, part)
+    matrix = region_matrix(points, part)
     local = transform(points, matrix)
     eyes = local[263, :2] - local[33, :2]
     assert abs(eyes[1]) < 1.0, "the line of the eyes is level"
     inside = local[
-        tp.LIPS_OUTER if part is MOUTH else tp.RIGHT_EYE if "right" in part.name else tp.LEFT_EYE, :2
+        tp.LIPS_OUTER if part is MOUTH_REGION else tp.RIGHT_EYE if "right" in part.name else tp.LEFT_EYE, :2
     ]
     assert inside.min() > 0
     assert inside.max() < part.pixels

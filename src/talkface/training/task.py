@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from talkface.data.manifest import Manifest
-from talkface.training.draws import Batch, drawn, to_device
+from talkface.training.batches import Batch, drawn, to_device
 
 if TYPE_CHECKING:  # a default is Python 3.13's: ``Task`` alone is a task of any settings
     from typing_extensions import TypeVar as DefaultTypeVar

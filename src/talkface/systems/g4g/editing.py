@@ -26,7 +26,7 @@ _AWAY = 1.0  # seconds without the person after which what is remembered is drop
 
 
 @dataclass
-class Actor:
+class FaceEditor:
     """One person who is dubbed, from frame to frame.
 
     Attributes:

@@ -1,4 +1,4 @@
-"""Frame rates are exact, and a constant rate gives the right frames."""
+"""Frame rates are exact, and durations give the right number of frames."""
 
 from fractions import Fraction
 

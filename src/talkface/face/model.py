@@ -44,9 +44,8 @@ class Pose:
 
     def invert(self, points: np.ndarray) -> np.ndarray:
         """Pixels (T, V, 3) to the canonical frame."""
-        canonical: np.ndarray = (
-            (points - self.translation[:, None]) / self.scale[:, None, None]
-        ) @ self.rotation
+        upright = (points - self.translation[:, None]) / self.scale[:, None, None]
+        canonical: np.ndarray = upright @ self.rotation
         return canonical
 
 

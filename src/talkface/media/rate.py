@@ -1,9 +1,7 @@
-"""Frame rates: the exact fraction that is meant, and the frames that a constant rate gives."""
+"""Frame rates: the exact fraction that is meant, and how many frames a duration has."""
 
 import math
 from fractions import Fraction
-
-import numpy as np
 
 _NTSC = {Fraction(rate * 1000, 1001) for rate in (12, 15, 24, 30, 48, 60, 120, 240)}
 
@@ -11,12 +9,6 @@ _NTSC = {Fraction(rate * 1000, 1001) for rate in (12, 15, 24, 30, 48, 60, 120, 2
 def frame_count(duration: float, fps: float | Fraction) -> int:
     """How many frames a video of so many seconds has: ``round(duration * fps)``."""
     return round(duration * exact_fps(fps))
-
-
-def frame_times(count: int, fps: float | Fraction) -> np.ndarray:
-    """Times in seconds (T,) at which frames of a constant rate begin."""
-    rate = exact_fps(fps)
-    return np.arange(count) * rate.denominator / rate.numerator
 
 
 def exact_fps(fps: float | Fraction) -> Fraction:

@@ -156,9 +156,9 @@ class _Scene:
             if held.index % 2 == 0:
                 track.views.append(self._view(track, held))
                 self._decide(track, only_if_clear=len(track.views) < _VIEWS)
-        elif track.strays(held.index) or held.time - track.checked >= (
-            _CHECK if not track.doubts else _CHECK / 5
-        ):
+            return
+        interval = _CHECK / 5 if track.doubts else _CHECK
+        if track.strays(held.index) or held.time - track.checked >= interval:
             self._check(track, held)
 
     def _miss(self, track: PersonTrack, held: HeldFrame) -> None:

@@ -108,6 +108,7 @@ class Landmarks:
         return cls(np.array(data["times"]), there, rows["place"], rows["size"], motion)
 
 
+# Widths of the JSON's lists, one entry a frame each.
 _ROWS: dict[str, tuple[int, ...]] = {
     "place": (2,),
     "size": (),
@@ -115,7 +116,7 @@ _ROWS: dict[str, tuple[int, ...]] = {
     "beta_mouth": (MOUTH_COEFFICIENTS,),
     "beta_upper": (UPPER_COEFFICIENTS,),
     "gaze": (GAZE,),
-}  # widths of the JSON's lists, one entry a frame each
+}
 
 
 @dataclass(frozen=True)

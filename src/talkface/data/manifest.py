@@ -11,8 +11,7 @@ import numpy as np
 
 from talkface.data.groups import first_match, read_groups
 from talkface.errors import UnreadableMedia
-
-SAMPLE_RATE, SAMPLES_PER_FEATURE = 16_000, 320
+from talkface.speech.features import SAMPLES_PER_FEATURE
 
 Value = TypeVar("Value")
 

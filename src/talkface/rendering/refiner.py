@@ -75,7 +75,7 @@ class Refined:
         return (1 - self.mask) * (warped + self.residual) + self.mask * self.color
 
 
-class IdentityEncoder(nn.Module):
+class CropIdentityEncoder(nn.Module):
     """E_id: a crop of the portrait (B, 3, H, W) in [0, 1] to the identity code f_id (B, identity)."""
 
     def __init__(self, identity: int) -> None:
@@ -106,7 +106,7 @@ class Refiner(nn.Module):
         self.mean_mouth: Tensor  # of the training people, relative to the colour of their skin
         self.register_buffer("mean_mouth", torch.full((PLATE_HEIGHT, PLATE_WIDTH, 3), 0.5))
         small, upwards = config.widths[0], config.widths[::-1]
-        self.identity = IdentityEncoder(config.identity)
+        self.identity = CropIdentityEncoder(config.identity)
         self.code = nn.Sequential(
             nn.Linear(config.motion + len(FACE_REGIONS) + config.identity, config.code),
             nn.SiLU(),

@@ -113,7 +113,7 @@ def stages(video: str, speech: str, folder: str, repeats: int) -> Figures:
     from talkface.face.people import Follower, scan
     from talkface.media.audio import probe_audio, stream_audio
     from talkface.media.source import SourceVideo
-    from talkface.systems.g4g.bank import Album, gather
+    from talkface.systems.g4g.bank import FaceCrops, gather
     from talkface.systems.g4g.pipeline import G4GPipeline
     from talkface.systems.g4g.renderer import MouthRenderer
 
@@ -122,23 +122,23 @@ def stages(video: str, speech: str, folder: str, repeats: int) -> Figures:
     people: list[Any] = []
 
     def look() -> None:
-        album = Album()
-        cast = scan(source.sparse(64), pipe.tracker, pipe.face, album.keep)
-        bank = gather(album, cast[0], pipe.face, pipe.parts.occlusion)
+        crops = FaceCrops()
+        persons = scan(source.sparse(64), pipe.tracker, pipe.face, crops.keep)
+        bank = gather(crops, persons[0], pipe.face, pipe.parts.occlusion)
         finder = OcclusionFinder(pipe.parts.occlusion, pipe.face.mesh_warp(), bank.references)
-        people[:] = [cast, MouthRenderer(pipe.face, pipe.parts.generator, bank, "cpu"), finder]
+        people[:] = [persons, MouthRenderer(pipe.face, pipe.parts.generator, bank, "cpu"), finder]
 
     def listen() -> list[Any]:
         gain = probe_audio(speech).gain()
         return list(pipe.speech_to_lips(stream_audio(speech, gain=gain)))
 
     taken = {"first_look": median(look, repeats)}
-    cast, renderer, finder = people
+    persons, renderer, finder = people
     lips = listen()
     spoken = sum(len(stretch.gate) for stretch in lips)
 
     def follow() -> Iterator[tuple["Frame", dict[int, "Sighting"]]]:
-        return Follower(pipe.tracker, cast, [0]).follow(iter(held))
+        return Follower(pipe.tracker, persons, [0]).follow(iter(held))
 
     followed = list(follow())
     taken |= {
@@ -146,7 +146,7 @@ def stages(video: str, speech: str, folder: str, repeats: int) -> Figures:
         "tracking": median(lambda: exhaust(follow()), repeats),
         "speech": median(lambda: exhaust(listen()), repeats),
         "occlusion": median(lambda: _look_for_covers(finder, followed[::COVER_EVERY]), repeats),
-        **_drawing(pipe, renderer, cast[0].neutral, followed, lips, repeats),
+        **_drawing(pipe, renderer, persons[0].neutral, followed, lips, repeats),
         "encoder": median(lambda: _write(held, source, speech, Path(folder) / "stages.mp4"), repeats),
     }
     each = {"frames": len(held), "first_look_ms_once": milliseconds(taken.pop("first_look"), 1)}

@@ -14,8 +14,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 
 from talkface.errors import TalkfaceError
-from talkface.training import lent
-from talkface.training.lent_trainings import TRAININGS, chosen, contents_of
+from talkface.training import gpu_run
+from talkface.training.gpu_trainings import TRAININGS, chosen, contents_of
 
 MIB = 2**20
 
@@ -36,9 +36,9 @@ def _pack(given: argparse.Namespace) -> int:
 
     names = chosen(given.trainings)
     contents = contents_of(names)
-    wheels = lent.wheels_in(given.wheels, contents.wheels) if given.wheels else []
+    wheels = gpu_run.wheels_in(given.wheels, contents.wheels) if given.wheels else []
     sizes = pack(given.prepared, given.pack, contents, wheels)
-    code = lent.code_size()
+    code = gpu_run.code_size()
     for kind, size in sorted(sizes.items(), key=lambda pair: -pair[1]):
         print(f"{kind:12} {size / MIB:6.2f} MiB")
     total = given.pack.stat().st_size + code
@@ -54,11 +54,11 @@ def _pack(given: argparse.Namespace) -> int:
 def _train(given: argparse.Namespace) -> int:
     with tempfile.TemporaryDirectory() as folder:
         work = (given.work or Path(folder)).resolve()
-        space = lent.Workspace(work, given.tiny, given.device, given.steps, given.batch)
-        report = lent.train(given.pack, given.out, given.trainings, given.budget, space)
+        space = gpu_run.Workspace(work, given.tiny, given.device, given.steps, given.batch)
+        report = gpu_run.train(given.pack, given.out, given.trainings, given.budget, space)
     failed = [name for name, state in report["trainings"].items() if state["ended"]]
     for name, state in report["trainings"].items():
-        print(lent.report_line(name, state))
+        print(gpu_run.report_line(name, state))
     return 1 if failed else 0
 
 
@@ -102,7 +102,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     collect.add_argument("out", type=Path, help="what `train` left")
     collect.add_argument("--pack", type=Path, required=True, help="what it trained on: its split dev judges")
-    collect.add_argument("--weights", type=Path, default=lent.SHIPPED, help="folder of the shipped models")
+    collect.add_argument("--weights", type=Path, default=gpu_run.SHIPPED, help="folder of the shipped models")
     collect.add_argument(
         "--also", type=Path, nargs="*", default=[], help="models trained here over those that came back"
     )

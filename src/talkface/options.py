@@ -57,7 +57,7 @@ def has_bf16_units() -> bool:
 
 def _onednn_takes_bf16() -> bool:
     # torch gives no types for is_available.
-    available = bool(torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]
+    available = bool(torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]  # of torch
     return available and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 

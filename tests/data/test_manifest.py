@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from media_samples import write_video
-from talkface.data.crops import FACE, crop_clip
+from talkface.data.crops import FACE_REGION, crop_clip
 from talkface.data.groups import first_match, read_groups
 from talkface.data.manifest import Item, Manifest, with_groups
 from talkface.data.prepare import list_items
@@ -116,4 +116,4 @@ def test_crops_of_a_rotated_clip_are_upright(talking_frames: list[np.ndarray], t
     for k in range(len(crops)):
         seen = tracker.track_image(crops.image(k))[0].points
         distance = np.linalg.norm((seen - crops.points[k])[: tp.FACE_VERTICES, :2], axis=1).mean()
-        assert distance < 0.02 * FACE.pixels
+        assert distance < 0.02 * FACE_REGION.pixels

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from talkface.face import topology as tp
 from talkface.face.coefficients import MOUTH_COEFFICIENTS, SHAPE_COEFFICIENTS, UPPER_COEFFICIENTS
-from talkface.face.crop import MOUTH, PARTS, Part, cut, part_matrix, paste, transform
+from talkface.face.crop import FACE_REGIONS, MOUTH_REGION, FaceRegion, cut, paste, region_matrix, transform
 from talkface.face.model import FaceModel, Pose, estimate_pose
 from talkface.face.motion import FaceMotion, split_deviations
 from talkface.face.warp import WarpField, move_ring, resample, resample_tensor, with_ring
@@ -61,6 +61,9 @@ def test_a_motion_relative_to_a_portrait_turns_its_head(face: FaceModel) -> None
     seen = motion.relative_to_camera(turned, np.full((1, 4), 0.02, np.float32))
     np.testing.assert_allclose(seen.rotation_matrices()[0], turn @ turned, atol=1e-5)
     np.testing.assert_allclose(seen.gaze, 0.03)
+    assert seen.reference == "camera"
+    with pytest.raises(ValueError, match="'portrait' is needed"):
+        seen.relative_to_camera(turned, np.zeros((1, 4)))
     pose = Pose(turned[None], np.ones(1, np.float32), np.zeros((1, 3), np.float32))
     np.testing.assert_allclose(
         still(1, face).relative_to_camera(turned, np.zeros((1, 4))).rotation, pose.rotation_vectors, atol=1e-6
@@ -127,6 +130,35 @@ def test_motion_round_trip_and_resampling(tmp_path: Path, face: FaceModel) -> No
     again = FaceMotion.from_json(path)
     assert len(again) == 50
     np.testing.assert_allclose(again.scale, motion.scale)
+    assert again.reference == "portrait"
+
+
+def test_a_motion_keeps_its_reference(tmp_path: Path, face: FaceModel) -> None:
+    fitted = face.fit(np.stack([60 * face.mean + 100] * 4)).motion
+    assert fitted.reference == "camera"
+    path = tmp_path / "motion.json"
+    fitted.to_json(path)
+    for same in (
+        fitted[1:],
+        fitted.resample(np.arange(3) / 50),
+        fitted[:1].resample(np.arange(3) / 50),
+        FaceMotion.concatenate([fitted, fitted]),
+        FaceMotion.from_json(path),
+    ):
+        assert same.reference == "camera"
+    with pytest.raises(ValueError, match="reference"):
+        FaceMotion.concatenate([fitted, still(2, face)])
+    with pytest.raises(ValueError, match="not one of portrait, camera"):
+        replace(fitted, reference="world")
+
+
+def test_a_motion_file_without_a_reference_is_relative_to_a_portrait(tmp_path: Path, face: FaceModel) -> None:
+    path = tmp_path / "motion.json"
+    still(2, face).to_json(path)
+    written = json.loads(path.read_text())
+    del written["reference"]
+    path.write_text(json.dumps(written))
+    assert FaceMotion.from_json(path).reference == "portrait"
 
 
 @settings(max_examples=30, deadline=None)
@@ -195,15 +227,15 @@ def test_warp_moves_the_face_and_leaves_the_far_background(face: FaceModel) -> N
     assert np.abs(np.diff(x, axis=1)).max() < 5, "no tear: neighbours stay neighbours"
 
 
-@pytest.mark.parametrize("part", PARTS, ids=lambda part: part.name)
-def test_crops_are_upright_and_centred(part: Part, face: FaceModel) -> None:
+@pytest.mark.parametrize("part", FACE_REGIONS, ids=lambda part: part.name)
+def test_crops_are_upright_and_centred(part: FaceRegion, face: FaceModel) -> None:
     points = (200 * face.mean @ rotation(0, 0, 0.4).T + [500, 400, 0]).astype(np.float32)
-    matrix = part_matrix(points, part)
+    matrix = region_matrix(points, part)
     local = transform(points, matrix)
     eyes = local[263, :2] - local[33, :2]
     assert abs(eyes[1]) < 1.0, "the line of the eyes is level"
     inside = local[
-        tp.LIPS_OUTER if part is MOUTH else tp.RIGHT_EYE if "right" in part.name else tp.LEFT_EYE, :2
+        tp.LIPS_OUTER if part is MOUTH_REGION else tp.RIGHT_EYE if "right" in part.name else tp.LEFT_EYE, :2
     ]
     assert inside.min() > 0
     assert inside.max() < part.pixels

@@ -11,11 +11,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from talkface.data.crops import FACE
+from talkface.data.crops import FACE_REGION
 from talkface.data.manifest import Item, Manifest
 from talkface.data.occluders import LAYER_PIXELS, Textures, draw_occluder
 from talkface.face import topology as tp
-from talkface.face.crop import MOUTH, cut, part_matrix, transform
+from talkface.face.crop import MOUTH_REGION, cut, region_matrix, transform
 from talkface.face.draw import MAP_CHANNELS
 from talkface.face.model import FaceModel
 from talkface.face.occlusion import (
@@ -62,8 +62,8 @@ def image() -> np.ndarray:
 
 
 def reference(image: np.ndarray, points: np.ndarray) -> Frame:
-    matrix = part_matrix(points, MOUTH)
-    return Frame(cut(image, matrix, MOUTH.pixels), transform(with_ring(points), matrix))
+    matrix = region_matrix(points, MOUTH_REGION)
+    return Frame(cut(image, matrix, MOUTH_REGION.pixels), transform(with_ring(points), matrix))
 
 
 @pytest.fixture
@@ -234,7 +234,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory, face: FaceModel) -> Path:
         images, points = [], []
         for k in range(10):
             smooth = generator.integers(80, 180, (9, 9, 3), dtype=np.uint8)
-            picture = cv2.resize(smooth, (FACE.pixels,) * 2, interpolation=cv2.INTER_CUBIC)
+            picture = cv2.resize(smooth, (FACE_REGION.pixels,) * 2, interpolation=cv2.INTER_CUBIC)
             images.append(cv2.imencode(".jpg", picture)[1].ravel())
             nose = np.array([*face.mean[1, :2], 0])
             points.append((face.mean - nose) * (110 + k) + np.array([136, 136, 0]))

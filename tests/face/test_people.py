@@ -15,11 +15,11 @@ from talkface.face import topology as tp
 from talkface.face.crop import face_unit
 from talkface.face.model import FaceModel, Pose
 from talkface.face.motion import FaceMotion
-from talkface.face.people import Cast, Follower, Sighting, scan, speaking
+from talkface.face.people import Follower, Sighting, VideoPeople, scan, speaking
 from talkface.face.people.appearance import Appearance, AppearanceModel
 from talkface.face.people.search import face_height
 from talkface.face.people.shots import number_shots
-from talkface.face.people.smoothing import TrackedFace, smooth
+from talkface.face.people.smoothing import PosedFace, smooth
 from talkface.face.tracker import FaceTracker
 from talkface.face.warp import move_ring, with_ring
 from talkface.media.decode import Frame
@@ -82,10 +82,14 @@ def video(pictures: Iterable[np.ndarray], fps: float = 25.0) -> list[Frame]:
 
 
 def follow(
-    frames: list[Frame], tracker: FaceTracker, face: FaceModel, cast: Cast | None = None, **options: float
+    frames: list[Frame],
+    tracker: FaceTracker,
+    face: FaceModel,
+    persons: VideoPeople | None = None,
+    **options: float,
 ) -> Followed:
-    cast = cast or scan(frames[::5], tracker, face)
-    followed = list(Follower(tracker, cast, **options).follow(iter(frames)))
+    persons = persons or scan(frames[::5], tracker, face)
+    followed = list(Follower(tracker, persons, **options).follow(iter(frames)))
     assert [frame.time for frame, _ in followed] == [frame.time for frame in frames]
     assert all(given is frame for (given, _), frame in zip(followed, frames, strict=True))
     return followed
@@ -107,9 +111,9 @@ def test_people_are_told_apart_over_cuts(
 ) -> None:
     shots = [stage((anna[0], 40, 80)), stage((berta[5], 300, 60)), stage((anna[20], 380, 100))]
     looked_at = video(shot for shot in shots for _ in range(3))
-    cast = scan(looked_at, tracker, face)
-    assert [len(person.times) for person in cast.people] == [6, 3]
-    main, other = cast.people
+    persons = scan(looked_at, tracker, face)
+    assert [len(person.times) for person in persons.people] == [6, 3]
+    main, other = persons.people
     assert (main.number, other.number) == (0, 1)
     assert main.share == pytest.approx(6 / 9)
     np.testing.assert_allclose(other.times, [3 / 25, 4 / 25, 5 / 25])
@@ -127,10 +131,10 @@ def test_the_larger_face_comes_first_of_people_in_one_frame(
     tracker: FaceTracker, face: FaceModel, anna: list[np.ndarray], berta: list[np.ndarray]
 ) -> None:
     large = cv2.resize(berta[0], None, fx=1.6, fy=1.6)
-    cast = scan(video([stage((anna[0], 0, 80), (large, 320, 20))] * 3), tracker, face)
-    assert [len(person.times) for person in cast.people] == [3, 3]
-    assert cast[0].box[0] > cast[1].box[2]
-    assert cast[0].size[0] > 1.15 * cast[1].size[1]
+    persons = scan(video([stage((anna[0], 0, 80), (large, 320, 20))] * 3), tracker, face)
+    assert [len(person.times) for person in persons.people] == [3, 3]
+    assert persons[0].box[0] > persons[1].box[2]
+    assert persons[0].size[0] > 1.15 * persons[1].size[1]
 
 
 def test_nobody_is_refused_in_one_line(tracker: FaceTracker, face: FaceModel) -> None:
@@ -151,9 +155,9 @@ def test_small_and_huge_faces_are_found_and_followed(
     scaled = cv2.resize(anna[0], None, fx=height / own, fy=height / own, interpolation=cv2.INTER_AREA)
     x, y = [(whole - part) // 2 for whole, part in zip(size, scaled.shape[1::-1], strict=True)]
     frames = video([stage((scaled, x, y), size=size)] * 2)
-    cast = scan(frames[:1], tracker, face)
-    assert cast[0].size[0] == pytest.approx(height, rel=0.1)
-    assert all(seen(follow(frames, tracker, face, cast)))
+    persons = scan(frames[:1], tracker, face)
+    assert persons[0].size[0] == pytest.approx(height, rel=0.1)
+    assert all(seen(follow(frames, tracker, face, persons)))
 
 
 # -- follow --------------------------------------------------------------------------------------
@@ -166,13 +170,13 @@ def test_people_keep_their_numbers_over_cuts_and_nothing_is_smoothed_across(
     second = [stage((image, 330, 60)) for image in berta[:15]]
     third = [stage((cv2.resize(image, None, fx=1.3, fy=1.3), 200, 40)) for image in anna[15:30]]
     frames = video(first + second + third)
-    cast = scan(frames[::3], tracker, face)
-    assert len(cast) == 2
-    followed = follow(frames, tracker, face, cast)
+    persons = scan(frames[::3], tracker, face)
+    assert len(persons) == 2
+    followed = follow(frames, tracker, face, persons)
     for index, (_, sightings) in enumerate(followed):
         assert list(sightings) == [1 if 15 <= index < 30 else 0]
         assert all(s.shot == index // 15 and s.found and s.usable for s in sightings.values())
-    alone = follow(video(third), tracker, face, cast)
+    alone = follow(video(third), tracker, face, persons)
     for (_, whole), (_, part) in zip(followed[30:], alone, strict=True):
         np.testing.assert_allclose(whole[0].points, part[0].points, atol=0.02)
 
@@ -181,9 +185,9 @@ def test_two_people_cross(
     tracker: FaceTracker, face: FaceModel, anna: list[np.ndarray], berta: list[np.ndarray]
 ) -> None:
     frames = video(stage((berta[k], 400 - 9 * k, 110), (anna[k], 20 + 9 * k, 60)) for k in range(45))
-    cast = scan(frames[::5], tracker, face)
-    left = 0 if cast[0].points[0, :, 0].mean() < cast[1].points[0, :, 0].mean() else 1
-    followed = follow(frames, tracker, face, cast)
+    persons = scan(frames[::5], tracker, face)
+    left = 0 if persons[0].points[0, :, 0].mean() < persons[1].points[0, :, 0].mean() else 1
+    followed = follow(frames, tracker, face, persons)
     for index, (_, sightings) in enumerate(followed):
         if index < 12 or index >= 36:
             assert set(sightings) == {0, 1}
@@ -200,11 +204,11 @@ def test_short_gaps_are_filled_and_long_ones_are_not(
 ) -> None:
     pictures = [stage((image, 40 + 2 * k, 80)) for k, image in enumerate(anna[:40])]
     truth = follow(video(pictures), tracker, face)
-    cast = scan(video(pictures)[:5], tracker, face)
+    persons = scan(video(pictures)[:5], tracker, face)
     lost = range(16, 16 + frames_lost)
     for k in lost:
         pictures[k] = cv2.GaussianBlur(pictures[k], (0, 0), 12)
-    followed = follow(video(pictures), tracker, face, cast)
+    followed = follow(video(pictures), tracker, face, persons)
     assert seen(followed) == [filled or k not in lost for k in range(40)]
     for k in lost if filled else ():
         sighting = followed[k][1][0]
@@ -250,8 +254,8 @@ def test_strangers_and_others_are_left_alone(
     followed = follow(both, tracker, face, only_anna)
     assert all(list(sightings) == [0] for _, sightings in followed)
     assert all(centre(sightings[0])[0] < 320 for _, sightings in followed)
-    cast = scan(both[:2], tracker, face)
-    chosen = list(Follower(tracker, cast, [1]).follow(both))
+    persons = scan(both[:2], tracker, face)
+    chosen = list(Follower(tracker, persons, [1]).follow(both))
     assert all(list(sightings) == [1] for _, sightings in chosen)
 
 
@@ -265,27 +269,27 @@ def test_few_frames_are_held(tracker: FaceTracker, face: FaceModel, anna: list[n
             taken += 1
             yield frame
 
-    cast = scan(video([stage((anna[0], 200, 80))]), tracker, face)
-    held = [taken - given for given, _ in enumerate(Follower(tracker, cast).follow(frames()))]
+    persons = scan(video([stage((anna[0], 200, 80))]), tracker, face)
+    held = [taken - given for given, _ in enumerate(Follower(tracker, persons).follow(frames()))]
     assert max(held) <= 0.6 * fps
     assert taken == 2 * fps
 
 
 def test_odd_videos(tracker: FaceTracker, face: FaceModel, anna: list[np.ndarray]) -> None:
     pictures = [stage((image, 200, 80)) for image in anna[:12]]
-    cast = scan(video(pictures[:1]), tracker, face)
-    assert list(Follower(tracker, cast).follow([])) == []
-    assert seen(follow(video(pictures[:1]), tracker, face, cast)) == [True]
-    forward = follow(video(pictures), tracker, face, cast)
-    backward = follow(video(pictures)[::-1], tracker, face, cast)
+    persons = scan(video(pictures[:1]), tracker, face)
+    assert list(Follower(tracker, persons).follow([])) == []
+    assert seen(follow(video(pictures[:1]), tracker, face, persons)) == [True]
+    forward = follow(video(pictures), tracker, face, persons)
+    backward = follow(video(pictures)[::-1], tracker, face, persons)
     for (_, one), (_, two) in zip(forward, reversed(backward), strict=True):
         assert np.abs(one[0].points - two[0].points)[tp.RIGID].max() < 1.5
     uneven = [
         Frame(picture, time)
         for picture, time in zip(pictures, np.cumsum(np.tile([0.02, 0.3], 6)), strict=True)
     ]
-    assert all(seen(follow(uneven, tracker, face, cast)))
-    shortest = list(Follower(tracker, cast, look_ahead=0.0).follow(video(pictures)))
+    assert all(seen(follow(uneven, tracker, face, persons)))
+    shortest = list(Follower(tracker, persons, look_ahead=0.0).follow(video(pictures)))
     assert all(seen(shortest))
 
 
@@ -295,8 +299,8 @@ def test_a_face_that_turns_away_is_flagged_without_flicker(tracker: FaceTracker,
     waver = 56 + 4 * np.sin(np.arange(36) / 12 * 2 * np.pi)
     angles = [*range(0, 60, 4), *waver, *range(58, -1, -4)]
     frames = video(turn(angle) for angle in angles)
-    cast = scan(frames[:3], tracker, face)
-    followed = follow(frames, tracker, face, cast, turned=np.radians(55))
+    persons = scan(frames[:3], tracker, face)
+    followed = follow(frames, tracker, face, persons, turned=np.radians(55))
     sightings = [sightings[0] for _, sightings in followed]
     usable = [sighting.usable for sighting in sightings]
     assert usable[0]
@@ -350,14 +354,14 @@ def third_difference(points: np.ndarray) -> float:
     return float(moved / face_unit(points[0]))
 
 
-def tracked(face: FaceModel, times: np.ndarray, speed: float, turning: float) -> list[TrackedFace]:
+def tracked(face: FaceModel, times: np.ndarray, speed: float, turning: float) -> list[PosedFace]:
     """A face that moves and turns evenly."""
     faces = []
     for time in times:
         rotation = cv2.Rodrigues(np.array([0.0, turning * time, 0.0]))[0].astype(np.float32)
         translation = np.array([[300 + 80 * speed * time, 200, 0]], np.float32)
         pose = Pose(rotation[None], np.array([80], np.float32), translation)
-        faces.append(TrackedFace.of(float(time), pose.apply(face.mean)[0], face.mean))
+        faces.append(PosedFace.of(float(time), pose.apply(face.mean)[0], face.mean))
     return faces
 
 

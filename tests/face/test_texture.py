@@ -13,7 +13,7 @@ from talkface.data.faces import Portrait, keep, portraits
 from talkface.data.manifest import Manifest
 from talkface.diffusion.base import with_soft_background
 from talkface.face import topology as tp
-from talkface.face.crop import LEFT_EYE, cut, face_unit, part_matrix, transform
+from talkface.face.crop import LEFT_EYE_REGION, cut, face_unit, region_matrix, transform
 from talkface.face.model import FaceModel
 from talkface.face.portrait import PORTRAIT_PIXELS, portrait_matrix
 from talkface.face.texture import FaceTexture
@@ -83,7 +83,7 @@ def test_a_spoilt_eye_is_drawn_as_the_rest_of_the_face_tells(
     made = texture.plausible(spoilt, points)
 
     def eye(shown: np.ndarray) -> np.ndarray:
-        crop = cut(shown, part_matrix(points, LEFT_EYE), LEFT_EYE.pixels)
+        crop = cut(shown, region_matrix(points, LEFT_EYE_REGION), LEFT_EYE_REGION.pixels)
         return cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY).astype(float)
 
     def alike(shown: np.ndarray) -> float:

@@ -10,7 +10,7 @@ from PIL import Image, ImageCms
 
 from media_samples import gradient, tone, write_sound, write_video
 from talkface.errors import OutputError, UnreadableMedia
-from talkface.media.image import contact_sheet, load_image, save_image
+from talkface.media.image import load_image, save_image
 
 WIDTH, HEIGHT = 61, 47
 
@@ -181,10 +181,3 @@ def test_save_refused(tmp_path: Path, picture: np.ndarray) -> None:
         with pytest.raises(OutputError):
             save_image(path, picture)
     assert not list(tmp_path.iterdir())
-
-
-def test_contact_sheet() -> None:
-    images = [gradient(30, 20), gradient(20, 30), gradient(400, 300)]
-    sheet = contact_sheet(images, columns=2, tile=64, gap=4, labels=["a", "b", "c"])
-    assert sheet.shape == (4 + 2 * (64 + 18 + 4), 4 + 2 * 68, 3)
-    assert contact_sheet(images, columns=3, tile=64).shape == (72, 4 + 3 * 68, 3)

@@ -1,13 +1,12 @@
-"""Frame rates are exact, and a constant rate gives the right frames."""
+"""Frame rates are exact, and durations give the right number of frames."""
 
 from fractions import Fraction
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from talkface.media.rate import exact_fps, frame_count, frame_times, resample_times
+from talkface.media.rate import exact_fps, frame_count
 
 RATES = st.sampled_from([12.0, 23.976, 24.0, 25.0, 29.97, 30.0, 50.0, 59.94, 60.0])
 
@@ -27,15 +26,3 @@ def test_exact_rates() -> None:
 @given(duration=st.floats(0, 1e5), fps=RATES)
 def test_frame_count_is_within_half_a_frame(duration: float, fps: float) -> None:
     assert abs(frame_count(duration, fps) / float(exact_fps(fps)) - duration) <= 0.5 / fps + 1e-6
-
-
-@given(source=RATES, target=RATES, count=st.integers(2, 300))
-def test_resample_times(source: float, target: float, count: int) -> None:
-    times = frame_times(count, source)
-    chosen = resample_times(times, target)
-    assert (
-        abs(len(chosen) / float(exact_fps(target)) - count / float(exact_fps(source))) <= 0.5 / target + 0.01
-    )
-    assert (np.diff(chosen) >= 0).all()
-    assert np.abs(times[chosen] - frame_times(len(chosen), target)).max(initial=0) <= 1 / source + 1 / target
-    assert np.array_equal(resample_times(times, source), np.arange(count))

@@ -21,8 +21,8 @@ from talkface.systems.g4g.experts import SYNC_CROP_PIXELS, SyncExpert
 from talkface.systems.imagineid.ccf import MaskBlendingAdapter, SpatialConditionalAdapter
 from talkface.systems.tccp.model import MVControlNet
 from talkface.training import Task
+from talkface.training.batches import to_device
 from talkface.training.datasets.talking import TalkingClip
-from talkface.training.draws import to_device
 from talkface.training.tasks.diffusion_ldm import DiffusionTask, DiffusionTrainConfig
 from talkface.training.tasks.g4g_experts import ExpertTask, ExpertTrainConfig, MouthStore
 from talkface.training.tasks.imagineid_ccf import CcfTrainConfig

@@ -8,9 +8,16 @@ import numpy as np
 import pytest
 import torch
 
-from talkface.data.crops import FACE
+from talkface.data.crops import FACE_REGION
 from talkface.errors import InvalidOption
-from talkface.face.crop import LEFT_EYE, MOUTH, PARTS, fineness, part_matrix, parts
+from talkface.face.crop import (
+    FACE_REGIONS,
+    LEFT_EYE_REGION,
+    MOUTH_REGION,
+    face_regions,
+    fineness,
+    region_matrix,
+)
 from talkface.face.draw import MAP_CHANNELS
 from talkface.face.model import FaceModel
 from talkface.face.motion import FaceMotion
@@ -39,7 +46,7 @@ def speaking(face: FaceModel, points: np.ndarray) -> FaceMotion:
     lips = np.zeros_like(own.beta_mouth)
     lips[0, 0] = 3.0
     still = {"rotation": np.zeros((1, 3), np.float32), "gaze": np.zeros((1, 4), np.float32)}
-    return replace(own, beta_mouth=lips, **still)
+    return replace(own, beta_mouth=lips, **still, reference="portrait")
 
 
 def drawn(face: FaceModel, refiner: Refiner | None, times: int = 1) -> np.ndarray:
@@ -67,15 +74,15 @@ def task_of(folder: Path, pixels: int, **settings: float) -> RefinerTask:
 
 def test_parts_scale(face: FaceModel) -> None:
     _, points = portrait(face)
-    assert parts(MOUTH.pixels) == PARTS
-    for part, fine in zip(PARTS, parts(256), strict=True):
+    assert face_regions(MOUTH_REGION.pixels) == FACE_REGIONS
+    for part, fine in zip(FACE_REGIONS, face_regions(256), strict=True):
         assert fine == replace(part, pixels=2 * part.pixels)
-        middle = np.linalg.solve(part_matrix(points, part)[:, :2], -part_matrix(points, part)[:, 2])
-        usual, finer = part_matrix(points, part), part_matrix(points, fine)
+        middle = np.linalg.solve(region_matrix(points, part)[:, :2], -region_matrix(points, part)[:, 2])
+        usual, finer = region_matrix(points, part), region_matrix(points, fine)
         np.testing.assert_allclose(finer[:, :2], 2 * usual[:, :2])
         # the centre of the first pixel lies between those of the first four
         np.testing.assert_allclose(finer @ [*middle, 1], [0.5, 0.5], atol=1e-6)
-    assert part_matrix(points, parts(256)[LEFT_EYE.code])[0, 0] < 0  # mirrored at any size
+    assert region_matrix(points, face_regions(256)[LEFT_EYE_REGION.code])[0, 0] < 0  # mirrored at any size
     assert [fineness(pixels) for pixels in (64, 128, 192, 256, 512)] == [1, 1, 2, 2, 4]
 
 
@@ -142,10 +149,10 @@ def test_sizes_that_do_not_fit_are_refused(settings: dict[str, Any]) -> None:
 
 def test_pairs_of_another_size_show_the_same(prepared_clips: Path) -> None:
     usual, fine = (task_of(prepared_clips, pixels) for pixels in (128, 256))
-    assert fine.clips[0].image(0).shape == (2 * FACE.pixels, 2 * FACE.pixels, 3)
-    assert (prepared_clips / f"crops-{2 * FACE.pixels}" / "train.npz").is_file()
+    assert fine.clips[0].image(0).shape == (2 * FACE_REGION.pixels, 2 * FACE_REGION.pixels, 3)
+    assert (prepared_clips / f"crops-{2 * FACE_REGION.pixels}" / "train.npz").is_file()
     assert (prepared_clips / "crops" / "train.npz").is_file()
-    for a, b in zip(parts(128), parts(256), strict=True):
+    for a, b in zip(face_regions(128), face_regions(256), strict=True):
         small, large = (task.make(task.clips[0], 0, 7, part) for task, part in ((usual, a), (fine, b)))
         assert large.maps.shape == (MAP_CHANNELS, a.pixels, a.pixels)
         for name in ("warped", "reference", "target"):

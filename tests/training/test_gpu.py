@@ -1,4 +1,4 @@
-"""Minutes of a GPU: trainings that end in time, parcels that survive a kill, and judging."""
+"""Minutes of a GPU: trainings that end in time, results that survive a kill, and judging."""
 
 import hashlib
 import json
@@ -24,12 +24,12 @@ from talkface.errors import InvalidOption
 from talkface.face.model import FaceModel
 from talkface.hub import load_pretrained, save_pretrained
 from talkface.nn.marks import weights_mark
-from talkface.training import lent
-from talkface.training.collect import Verdict, find_missing, renewed_card
+from talkface.training import gpu_run
+from talkface.training.collect import ModelComparison, find_missing, renewed_card
 from talkface.training.datasets.encoding import ClipSource
 from talkface.training.datasets.triplets import FrameTriplets
-from talkface.training.lent_trainings import TRAININGS, chosen, contents_of
-from talkface.training.parcels import PART_BYTES, REPORT, Parcel, join
+from talkface.training.gpu_results import PART_BYTES, REPORT, GpuResults, join
+from talkface.training.gpu_trainings import TRAININGS, chosen, contents_of
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "scripts" / "gpu.py"
@@ -60,10 +60,10 @@ def test_what_a_training_stands_on_runs_before_it() -> None:
 
 
 def test_code_is_counted_without_weights() -> None:
-    assert 0.5e6 < lent.code_size() < 4e6
+    assert 0.5e6 < gpu_run.code_size() < 4e6
 
 
-# -- parcels -----------------------------------------------------------------------------------------
+# -- results -----------------------------------------------------------------------------------------
 
 
 def exported(run: Path, seed: int, size: int = 1000) -> None:
@@ -74,10 +74,10 @@ def exported(run: Path, seed: int, size: int = 1000) -> None:
     (run / "output.log").write_text("told")
 
 
-def test_parcel_holds_parts_of_a_size_and_gives_models_back(tmp_path: Path) -> None:
+def test_results_hold_parts_of_a_size_and_give_models_back(tmp_path: Path) -> None:
     exported(tmp_path / "run", 0, 20 * 2**19)
-    parcel = Parcel(tmp_path / "out")
-    parcel.send("prior", "thpad-prior", tmp_path / "run", wanted=True)
+    results = GpuResults(tmp_path / "out")
+    results.send("prior", "thpad-prior", tmp_path / "run", wanted=True)
     parts = sorted((tmp_path / "out").glob("*.part"))
     assert len(parts) == 2
     assert all(p.stat().st_size <= PART_BYTES for p in parts)
@@ -88,11 +88,11 @@ def test_parcel_holds_parts_of_a_size_and_gives_models_back(tmp_path: Path) -> N
         assert back.read_bytes() == (tmp_path / "run" / "export" / name).read_bytes()
 
 
-def test_parcel_is_renewed_and_old_parts_go(tmp_path: Path) -> None:
-    parcel = Parcel(tmp_path / "out")
+def test_results_are_renewed_and_old_parts_go(tmp_path: Path) -> None:
+    results = GpuResults(tmp_path / "out")
     for seed in range(3):
         exported(tmp_path / "run", seed)
-        parcel.send("prior", "thpad-prior", tmp_path / "run", wanted=True)
+        results.send("prior", "thpad-prior", tmp_path / "run", wanted=True)
         assert len(list((tmp_path / "out").glob("*.part"))) == 1
     join(tmp_path / "out", tmp_path / "models")
 
@@ -100,18 +100,18 @@ def test_parcel_is_renewed_and_old_parts_go(tmp_path: Path) -> None:
 def test_half_an_export_is_not_sent(tmp_path: Path) -> None:
     exported(tmp_path / "run", 0)
     (tmp_path / "run" / "export" / "model.safetensors").write_bytes(b"half")
-    Parcel(tmp_path / "out").send("prior", "thpad-prior", tmp_path / "run", wanted=True)
+    GpuResults(tmp_path / "out").send("prior", "thpad-prior", tmp_path / "run", wanted=True)
     assert not list((tmp_path / "out").iterdir())
 
 
 def test_what_does_not_fit_is_left_out_and_the_rest_stays(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("talkface.training.parcels.MOST_PARTS", 1)
-    parcel = Parcel(tmp_path / "out")
+    monkeypatch.setattr("talkface.training.gpu_results.MOST_PARTS", 1)
+    results = GpuResults(tmp_path / "out")
     for name, size in (("prior", 1000), ("sync", 17 * 2**19)):
         exported(tmp_path / name, 0, size)
-        parcel.send(name, TRAININGS[name].model, tmp_path / name, wanted=True)
+        results.send(name, TRAININGS[name].model, tmp_path / name, wanted=True)
     report = join(tmp_path / "out", tmp_path / "models")
     assert report["left_out"] == ["sync-training"]
     assert [path.name for path in (tmp_path / "models").iterdir()] == ["thpad-prior"]
@@ -120,7 +120,7 @@ def test_what_does_not_fit_is_left_out_and_the_rest_stays(
 @pytest.mark.parametrize("harm", ["missing", "damaged", "report"])
 def test_what_is_broken_is_told_in_a_line(tmp_path: Path, harm: str) -> None:
     exported(tmp_path / "run", 0)
-    Parcel(tmp_path / "out").send("prior", "thpad-prior", tmp_path / "run", wanted=True)
+    GpuResults(tmp_path / "out").send("prior", "thpad-prior", tmp_path / "run", wanted=True)
     (part,) = (tmp_path / "out").glob("*.part")
     if harm == "missing":
         part.unlink()
@@ -137,7 +137,7 @@ def test_card_keeps_data_and_limits() -> None:
     old += "\n## Limits\nmany\n"
     report = {"trainings": {"prior": {"model": "thpad-prior", "machine": "a card", "seconds": 9, "steps": 7}}}
     card = renewed_card(
-        old, report, Verdict("thpad-prior", {"val_loss": 0.1}, {"val_loss": 0.2}, better=True)
+        old, report, ModelComparison("thpad-prior", {"val_loss": 0.1}, {"val_loss": 0.2}, better=True)
     )
     assert "old" not in card
     for part in (
@@ -164,14 +164,16 @@ def whole_way(prepared: Path, folder: Path, names: str) -> tuple[dict[str, Any],
     )
     assert done.returncode == 0, done.stdout + done.stderr
     weights = folder / "weights"
-    shutil.copytree(lent.SHIPPED, weights, ignore=shutil.ignore_patterns("speech", "pad", "sync-evaluation"))
+    shutil.copytree(
+        gpu_run.SHIPPED, weights, ignore=shutil.ignore_patterns("speech", "pad", "sync-evaluation")
+    )
     done = gpu("collect", folder / "out", "--pack", folder / "pack", "--tiny", "--weights", weights)
     assert done.returncode == 0, done.stderr
     return json.loads((folder / "out" / REPORT).read_text()), done.stdout, weights
 
 
 def unlike(weights: Path, model: str) -> bool:
-    return digest(weights / model) != digest(lent.SHIPPED / model)
+    return digest(weights / model) != digest(gpu_run.SHIPPED / model)
 
 
 def digest(model: Path) -> str:
@@ -212,11 +214,11 @@ def test_the_whole_way_with_every_training(prepared: Path, tmp_path: Path) -> No
 def test_what_is_better_takes_its_place(prepared: Path, tmp_path: Path) -> None:
     """The shipped prior comes back, and beats one that was spoilt."""
     pack(prepared, tmp_path / "pack", contents_of(["prior"]))
-    shutil.copytree(lent.SHIPPED / "thpad-prior", tmp_path / "run" / "export")
+    shutil.copytree(gpu_run.SHIPPED / "thpad-prior", tmp_path / "run" / "export")
     (tmp_path / "run" / "figures.json").write_text('{"machine": "a card", "steps": 5}')
-    Parcel(tmp_path / "out").send("prior", "thpad-prior", tmp_path / "run", wanted=True, ended=0)
+    GpuResults(tmp_path / "out").send("prior", "thpad-prior", tmp_path / "run", wanted=True, ended=0)
     weights = tmp_path / "weights"
-    shutil.copytree(lent.SHIPPED / "thpad-prior", weights / "thpad-prior")
+    shutil.copytree(gpu_run.SHIPPED / "thpad-prior", weights / "thpad-prior")
     config, state = load_pretrained(weights / "thpad-prior")
     spoilt = {name: tensor * 0.5 for name, tensor in state.items()}
     save_pretrained(weights / "thpad-prior", config, spoilt)
@@ -261,7 +263,7 @@ def test_nothing_to_train_on_is_told(prepared: Path, tmp_path: Path) -> None:
 def test_processes_that_draw_fit_into_shared_memory(monkeypatch: pytest.MonkeyPatch, free: int) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=free))
     monkeypatch.setattr(os, "cpu_count", lambda: 16)
-    assert lent.workers_for(10**5) == {0: 0, 10**6: 1, 10**12: 14}[free]
+    assert gpu_run.workers_for(10**5) == {0: 0, 10**6: 1, 10**12: 14}[free]
 
 
 def test_footage_is_the_same_however_many_cut_it(
@@ -281,8 +283,8 @@ def test_footage_is_the_same_however_many_cut_it(
     np.testing.assert_allclose(found[0].moved, found[1].moved, atol=2e-3)
 
 
-def verdict(model: str, better: bool) -> Verdict:
-    return Verdict(model, {"x": 1.0}, {"x": 2.0}, better)
+def verdict(model: str, better: bool) -> ModelComparison:
+    return ModelComparison(model, {"x": 1.0}, {"x": 2.0}, better)
 
 
 @pytest.mark.parametrize(
@@ -310,7 +312,7 @@ def verdict(model: str, better: bool) -> Verdict:
 )
 def test_nothing_is_half_replaced(better: dict[str, bool], missing: dict[str, list[str]]) -> None:
     verdicts = [verdict(model, good) for model, good in better.items()]
-    find_missing(verdicts, lent.SHIPPED)
+    find_missing(verdicts, gpu_run.SHIPPED)
     assert {v.model: v.missing for v in verdicts if v.missing} == missing
 
 
@@ -346,7 +348,7 @@ sys.meta_path = [Finder if finder is PathFinder else finder for finder in sys.me
 try:
     import av
 except ImportError:
-    runpy.run_module("talkface.training.lent", run_name="__main__")
+    runpy.run_module("talkface.training.gpu_run", run_name="__main__")
 """
 
 
@@ -355,7 +357,7 @@ except ImportError:
 def test_training_needs_nothing_that_a_bare_machine_lacks(prepared: Path, tmp_path: Path, name: str) -> None:
     """No PyAV, LiteRT, rich, typer, dlib or Silero; diffusers and soundfile travel as wheels."""
     pack(prepared, tmp_path / "pack", contents_of([name]))
-    space = lent.Workspace(tmp_path / "work", tiny=True, device="cpu", steps=1)
+    space = gpu_run.Workspace(tmp_path / "work", tiny=True, device="cpu", steps=1)
     unpack(tmp_path / "pack", space.prepared)
     space.run(name).mkdir(parents=True)
     arguments = [name, str(time.time() + 60), json.dumps(space.to_dict())]

@@ -1,4 +1,4 @@
-"""Packs: what travels to a lent machine comes out as it went in; drawing and preparing side by side."""
+"""Packs: what travels to a borrowed GPU comes out as it went in; drawing and preparing side by side."""
 
 import json
 from pathlib import Path
@@ -16,13 +16,13 @@ from talkface.data.faces import portraits
 from talkface.data.manifest import Item, Manifest
 from talkface.data.meshes import STEP, MeshCodec
 from talkface.data.pack import Contents, dev_people, pack
-from talkface.data.side_by_side import side_by_side
+from talkface.data.parallel import parallel_map
 from talkface.data.unpack import samples_without_av, unpack
 from talkface.errors import InvalidOption
 from talkface.face.crop import cut, face_unit
 from talkface.face.portrait import portrait_matrix
-from talkface.training import lent
-from talkface.training.draws import drawn, to_device
+from talkface.training import gpu_run
+from talkface.training.batches import drawn, to_device
 
 EVERYTHING = Contents(
     portraits=True, density=90, speech=True, silent=True, weights=("face", "face-autoencoder", "thpad-motion")
@@ -101,7 +101,7 @@ def test_weights_come_out_as_they_went_in(packed: Path, tmp_path: Path) -> None:
     for name in ("face", "thpad-motion"):
         for file in ("config.json", "model.safetensors"):
             there = tmp_path / "out" / "weights" / "compact" / name / file
-            assert there.read_bytes() == (lent.SHIPPED / name / file).read_bytes()
+            assert there.read_bytes() == (gpu_run.SHIPPED / name / file).read_bytes()
 
 
 def test_only_one_split_and_a_few_others(packed: Path, tmp_path: Path) -> None:
@@ -182,6 +182,6 @@ def test_workers_draw_the_same_every_time() -> None:
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_side_by_side_keeps_the_order(workers: int) -> None:
-    found = list(side_by_side(lambda k: (k, np.full(2, k)), range(7), workers))
+    found = list(parallel_map(lambda k: (k, np.full(2, k)), range(7), workers))
     assert [k for k, _ in found] == list(range(7))
     assert all((values == k).all() for k, values in found)

@@ -25,9 +25,9 @@ from talkface.systems.imagineid.ccf import (
 from talkface.systems.imagineid.portrait import Imagined
 from talkface.systems.imagineid.renderer import DiffusionRenderer
 from talkface.training import TrainerConfig, overfit_one_batch
+from talkface.training.batches import to_device
 from talkface.training.datasets.encoding import ClipSource
 from talkface.training.datasets.triplets import FrameTriplets
-from talkface.training.draws import to_device
 from talkface.training.tasks.imagineid_ccf import CcfTrainConfig, FrameTask
 from talkface.training.tasks.imagineid_mba import MbaTask
 from talkface.training.tasks.imagineid_sca import ScaTask

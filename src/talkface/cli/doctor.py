@@ -87,7 +87,7 @@ def _codecs() -> list[Fact]:
 
 def _has_codec(name: str, mode: str) -> bool:
     try:
-        av.Codec(name, mode)  # type: ignore[arg-type]
+        av.Codec(name, mode)  # type: ignore[arg-type]  # mode is "r" or "w"
     except ValueError:
         return False
     return True

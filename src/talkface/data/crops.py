@@ -15,12 +15,12 @@ import numpy as np
 from talkface.data.arrays import keep_arrays
 from talkface.data.manifest import Item, Manifest
 from talkface.face import topology as tp
-from talkface.face.crop import Part, cut, face_unit, transform
+from talkface.face.crop import FaceRegion, cut, face_unit, transform
 from talkface.face.model import FaceFit, FaceModel
 
 logger = logging.getLogger(__name__)
 
-FACE = Part("face", -1, 2.3, 272)  # the whole face at the mouth crop's density
+FACE_REGION = FaceRegion("face", -1, 2.3, 272)  # the whole face at the mouth crop's density
 _QUALITY = 95
 
 
@@ -65,11 +65,12 @@ class CropClip:
         return CropClip(images, self.points[chosen], part, *place, self.speaker, self.unit)
 
 
-def face_matrix(points: np.ndarray, pixels: int = FACE.pixels) -> np.ndarray:
+def face_matrix(points: np.ndarray, pixels: int = FACE_REGION.pixels) -> np.ndarray:
     """Alignment (2, 3) of crops with sides of ``pixels``: upright, nose tip in the middle."""
     axis = points[263, :2] - points[33, :2]
     axis = axis / np.linalg.norm(axis)
-    linear = pixels / (FACE.side * face_unit(points)) * np.array([[axis[0], axis[1]], [-axis[1], axis[0]]])
+    scale = pixels / (FACE_REGION.side * face_unit(points))
+    linear = scale * np.array([[axis[0], axis[1]], [-axis[1], axis[0]]])
     return np.concatenate([linear, (np.full(2, (pixels - 1) / 2) - linear @ points[1, :2])[:, None]], 1)
 
 
@@ -77,7 +78,7 @@ def cut_clip(
     video: Iterable[tuple[int, np.ndarray]],
     points: np.ndarray,
     frames: np.ndarray,
-    pixels: int = FACE.pixels,
+    pixels: int = FACE_REGION.pixels,
 ) -> tuple[list[np.ndarray], np.ndarray]:
     """Compressed crops of the given frames of a video, and the mesh (T, 478, 3) in them."""
     place = {int(frame): k for k, frame in enumerate(frames)}
@@ -91,10 +92,10 @@ def cut_clip(
     return images, np.stack(cropped)
 
 
-def crop_clip(manifest: Manifest, item: Item, model: FaceModel, pixels: int = FACE.pixels) -> CropClip:
+def crop_clip(manifest: Manifest, item: Item, model: FaceModel, pixels: int = FACE_REGION.pixels) -> CropClip:
     """The crops of a prepared clip, all its tracked frames; cut on first use and kept by their size."""
     track = manifest.track(item)
-    folder = "crops" if pixels == FACE.pixels else f"crops-{pixels}"
+    folder = "crops" if pixels == FACE_REGION.pixels else f"crops-{pixels}"
     path = manifest.directory / folder / f"{item.key}.npz"
     if not path.is_file():
         video = manifest.frames(item, set(track.frames.tolist()))

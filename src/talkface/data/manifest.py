@@ -11,8 +11,7 @@ import numpy as np
 
 from talkface.data.groups import first_match, read_groups
 from talkface.errors import UnreadableMedia
-
-SAMPLE_RATE, SAMPLES_PER_FEATURE = 16_000, 320
+from talkface.speech.features import SAMPLES_PER_FEATURE
 
 Value = TypeVar("Value")
 
@@ -60,7 +59,7 @@ class Item:
 
 
 @dataclass(frozen=True)
-class Voice:
+class SpeechClip:
     """Speech in memory: audio (N,) int16 at 16 kHz and teacher features (T, C) float16 at 50 Hz."""
 
     audio: np.ndarray
@@ -158,12 +157,12 @@ class Manifest:
         """Where the item's tracked face lies."""
         return self.directory / "tracks" / f"{item.key}.npz"
 
-    def speech(self, item: Item) -> Voice:
+    def speech(self, item: Item) -> SpeechClip:
         """Load audio and teacher features, trimmed to the same length."""
         with np.load(self.speech_path(item)) as arrays:
             audio, features = arrays["audio"], arrays["features"]
         frames = min(len(features), len(audio) // SAMPLES_PER_FEATURE)
-        return Voice(audio[: frames * SAMPLES_PER_FEATURE], features[:frames])
+        return SpeechClip(audio[: frames * SAMPLES_PER_FEATURE], features[:frames])
 
     def track(self, item: Item) -> Track:
         """Load the tracked face."""

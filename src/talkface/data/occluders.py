@@ -7,10 +7,10 @@ import cv2
 import numpy as np
 
 from talkface.data.crops import CropClip
-from talkface.face.crop import MOUTH, face_unit
+from talkface.face.crop import MOUTH_REGION, face_unit
 
-LAYER_PIXELS = MOUTH.pixels
-_UNIT = MOUTH.pixels / MOUTH.side  # inter-ocular distance in crop pixels
+LAYER_PIXELS = MOUTH_REGION.pixels
+_UNIT = MOUTH_REGION.pixels / MOUTH_REGION.side  # inter-ocular distance in crop pixels
 _SKIN = (50, 280, 151, 205, 425)  # cheeks and forehead of the mesh
 _LEAST, _MOST = 0.015, 0.8  # share of the crop that a thing covers
 

@@ -124,23 +124,23 @@ def pack(prepared: Path, target: Path, contents: Contents, wheels: Iterable[Path
         raise InvalidOption(f"{prepared} holds no clip {least}that these trainings could use")
     partial = target.with_suffix(".partial")
     partial.parent.mkdir(parents=True, exist_ok=True)
-    with zipfile.ZipFile(partial, "w", zipfile.ZIP_LZMA) as parcel:
+    with zipfile.ZipFile(partial, "w", zipfile.ZIP_LZMA) as archive:
         codec = MeshCodec.of(np.concatenate(_some_meshes(chosen, album)))
-        _add_arrays(parcel, MESHES, mean=codec.mean, components=codec.components)
+        _add_arrays(archive, MESHES, mean=codec.mean, components=codec.components)
         if album:
-            _add_portraits(parcel, whole, album, codec)
+            _add_portraits(archive, whole, album, codec)
         for item, track in chosen:
-            _add_clip(parcel, manifest, item, track, codec, contents)
+            _add_clip(archive, manifest, item, track, codec, contents)
         if (manifest.directory / SYNC).is_file():
-            _add(parcel, SYNC, (manifest.directory / SYNC).read_bytes())
+            _add(archive, SYNC, (manifest.directory / SYNC).read_bytes())
         kept = Manifest(Path(), Path("clips"), [item for item, _ in chosen], packed=True)
-        _add(parcel, "manifest.jsonl", kept.text().encode())
+        _add(archive, "manifest.jsonl", kept.text().encode())
         for name in contents.weights:
-            _add_weights(parcel, name)
+            _add_weights(archive, name)
         for wheel in sorted(wheels, key=lambda path: path.name):
-            _add_wheel(parcel, wheel)
+            _add_wheel(archive, wheel)
         sizes: Counter[str] = Counter()
-        for info in parcel.infolist():
+        for info in archive.infolist():
             sizes[info.filename.split("/")[0].split(".")[0]] += info.compress_size
     partial.replace(target)
     return dict(sizes)
@@ -204,7 +204,7 @@ def _some_meshes(chosen: list[tuple[Item, Track]], album: list[Portrait]) -> lis
 
 
 def _add_clip(
-    parcel: zipfile.ZipFile,
+    archive: zipfile.ZipFile,
     manifest: Manifest,
     item: Item,
     track: Track,
@@ -215,15 +215,15 @@ def _add_clip(
     points, first, begin = track.points, int(track.frames[0]), float(track.times[0])
     if contents.density:
         video, points = _encode_video(manifest, item, track, contents)
-        _add(parcel, f"clips/{item.key}.mp4", video, stored=True)
+        _add(archive, f"clips/{item.key}.mp4", video, stored=True)
     if contents.speech and item.has_speech:
         audio = manifest.speech(item).audio
         length = round((float(track.times[-1]) - begin + 0.5) * _RATE)
         start = round(begin * _RATE)
-        _add(parcel, f"speech/{item.key}.ogg", _encode_audio(audio[start : start + length]), stored=True)
+        _add(archive, f"speech/{item.key}.ogg", _encode_audio(audio[start : start + length]), stored=True)
     times = track.times - begin
     arrays = {"times": times, "found": track.found, "frames": (track.frames - first).astype(np.int32)}
-    _add_arrays(parcel, f"tracks/{item.key}.npz", **arrays, **codec.encode(points))
+    _add_arrays(archive, f"tracks/{item.key}.npz", **arrays, **codec.encode(points))
 
 
 @dataclass(frozen=True)
@@ -264,6 +264,8 @@ def _encode_video(
     """H.264 of the stretch's frames through a cutout, and the meshes in its pixels."""
     import av
 
+    # PyAV itself: the writers of talkface.media choose options and metadata for players, and write files; a
+    # pack needs the same bytes on every machine, in memory.
     first, last = int(track.frames[0]), int(track.frames[-1])
     file, cutout = io.BytesIO(), None
     with av.open(file, "w", format="mp4", options={"fflags": "+bitexact"}) as container:
@@ -296,7 +298,9 @@ def _encode_audio(audio: np.ndarray) -> bytes:
     return file.getvalue()
 
 
-def _add_portraits(parcel: zipfile.ZipFile, whole: Manifest, album: list[Portrait], codec: MeshCodec) -> None:
+def _add_portraits(
+    archive: zipfile.ZipFile, whole: Manifest, album: list[Portrait], codec: MeshCodec
+) -> None:
     from talkface.data.attributes import portrait_attributes, portrait_descriptions
 
     portrait_descriptions(whole, portraits(whole))  # what is kept of them is of all of them
@@ -312,11 +316,11 @@ def _add_portraits(parcel: zipfile.ZipFile, whole: Manifest, album: list[Portrai
         for portrait in album
     ]
     images = [_smaller(portrait.image()) for portrait in album]
-    _add(parcel, IMAGES, b"".join(images), stored=True)
-    _add(parcel, TABLE, json.dumps([[len(i) for i in images], columns]).encode())
-    _add_arrays(parcel, "portraits/meshes.npz", **codec.encode(np.stack([p.points for p in album])))
+    _add(archive, IMAGES, b"".join(images), stored=True)
+    _add(archive, TABLE, json.dumps([[len(i) for i in images], columns]).encode())
+    _add_arrays(archive, "portraits/meshes.npz", **codec.encode(np.stack([p.points for p in album])))
     told = {portrait.key: asdict(known[portrait.key]) for portrait in album}
-    _add(parcel, DESCRIBED, json.dumps(told).encode())
+    _add(archive, DESCRIBED, json.dumps(told).encode())
 
 
 def _smaller(image: np.ndarray) -> bytes:
@@ -324,28 +328,28 @@ def _smaller(image: np.ndarray) -> bytes:
     return cv2.imencode(".webp", image[:, :, ::-1], options)[1].tobytes()
 
 
-def _add_weights(parcel: zipfile.ZipFile, name: str) -> None:
+def _add_weights(archive: zipfile.ZipFile, name: str) -> None:
     """A shipped model; of its numbers first all upper bytes, then all lower ones: these have no pattern."""
     folder = bundled_directory(name)
     data = (folder / WEIGHTS).read_bytes()
-    _add(parcel, f"weights/compact/{name}/{CONFIG}", (folder / CONFIG).read_bytes())
-    _add(parcel, f"weights/compact/{name}/upper", data[1::2])
-    _add(parcel, f"weights/compact/{name}/lower", data[::2], stored=True)
+    _add(archive, f"weights/compact/{name}/{CONFIG}", (folder / CONFIG).read_bytes())
+    _add(archive, f"weights/compact/{name}/upper", data[1::2])
+    _add(archive, f"weights/compact/{name}/lower", data[::2], stored=True)
 
 
-def _add_wheel(parcel: zipfile.ZipFile, wheel: Path) -> None:
+def _add_wheel(archive: zipfile.ZipFile, wheel: Path) -> None:
     """A wheel's files as one, not compressed each for itself."""
     together = io.BytesIO()
     with zipfile.ZipFile(wheel) as source, zipfile.ZipFile(together, "w", zipfile.ZIP_STORED) as plain:
         for name in sorted(source.namelist()):
             plain.writestr(zipfile.ZipInfo(name, _OLD), source.read(name))
-    _add(parcel, f"wheels/{wheel.name}", together.getvalue())
+    _add(archive, f"wheels/{wheel.name}", together.getvalue())
 
 
-def _add(parcel: zipfile.ZipFile, name: str, data: bytes, stored: bool = False) -> None:
+def _add(archive: zipfile.ZipFile, name: str, data: bytes, stored: bool = False) -> None:
     info = zipfile.ZipInfo(name, _OLD)
-    parcel.writestr(info, data, zipfile.ZIP_STORED if stored else zipfile.ZIP_LZMA)
+    archive.writestr(info, data, zipfile.ZIP_STORED if stored else zipfile.ZIP_LZMA)
 
 
-def _add_arrays(parcel: zipfile.ZipFile, name: str, **arrays: np.ndarray) -> None:
-    _add(parcel, name, packed_arrays(arrays))
+def _add_arrays(archive: zipfile.ZipFile, name: str, **arrays: np.ndarray) -> None:
+    _add(archive, name, packed_arrays(arrays))

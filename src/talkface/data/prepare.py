@@ -28,9 +28,11 @@ from pathlib import Path
 import numpy as np
 
 from talkface.data.groups import read_groups
-from talkface.data.manifest import SAMPLE_RATE, SAMPLES_PER_FEATURE, Item, Manifest, with_groups
+from talkface.data.manifest import Item, Manifest, with_groups
 from talkface.errors import NoFaceFound, OutputError, UnreadableMedia
 from talkface.hub import model_path
+from talkface.speech.features import SAMPLES_PER_FEATURE
+from talkface.speech.mel import SAMPLE_RATE
 
 logger = logging.getLogger(__name__)
 

@@ -30,23 +30,23 @@ def unpack(source: Path, folder: Path, only: str | None = None, most: int = 0) -
     folder.mkdir(parents=True, exist_ok=True)
     if not zipfile.is_zipfile(source):
         raise InvalidOption(f"{source} is no pack: `python scripts/gpu.py pack` makes one")
-    with zipfile.ZipFile(source) as parcel:
-        names = set(parcel.namelist())
-        codec = MeshCodec(**unpacked_arrays(parcel.read(MESHES)))
-        manifest = _manifest_of(parcel, folder)
+    with zipfile.ZipFile(source) as archive:
+        names = set(archive.namelist())
+        codec = MeshCodec(**unpacked_arrays(archive.read(MESHES)))
+        manifest = _manifest_of(archive, folder)
         items = _limited(manifest.items, only, most)
         for item in items:
-            _unpack_clip(parcel, names, replace(manifest, items=items), item, codec)
+            _unpack_clip(archive, names, replace(manifest, items=items), item, codec)
         replace(manifest, items=items).save()
         if TABLE in names:
-            _unpack_portraits(parcel, folder, codec, only, most)
+            _unpack_portraits(archive, folder, codec, only, most)
         for name in names:
             if name.startswith(("weights/", "wheels/")) or name == SYNC:
-                _unpack_file(parcel, name, folder)
+                _unpack_file(archive, name, folder)
 
 
-def _manifest_of(parcel: zipfile.ZipFile, folder: Path) -> Manifest:
-    (folder / "manifest.jsonl").write_bytes(parcel.read("manifest.jsonl"))
+def _manifest_of(archive: zipfile.ZipFile, folder: Path) -> Manifest:
+    (folder / "manifest.jsonl").write_bytes(archive.read("manifest.jsonl"))
     return Manifest.load(folder)
 
 
@@ -56,17 +56,17 @@ def _limited(items: list[Item], only: str | None, most: int) -> list[Item]:
 
 
 def _unpack_clip(
-    parcel: zipfile.ZipFile, names: set[str], manifest: Manifest, item: Item, codec: MeshCodec
+    archive: zipfile.ZipFile, names: set[str], manifest: Manifest, item: Item, codec: MeshCodec
 ) -> None:
-    kept = unpacked_arrays(parcel.read(f"tracks/{item.key}.npz"))
+    kept = unpacked_arrays(archive.read(f"tracks/{item.key}.npz"))
     path = manifest.track_path(item)
     path.parent.mkdir(exist_ok=True)
     points = codec.decode(kept)
     np.savez(path, points=points, times=kept["times"], found=kept["found"], frames=kept["frames"])
     if f"clips/{item.key}.mp4" in names:
-        _unpack_file(parcel, f"clips/{item.key}.mp4", manifest.directory)
+        _unpack_file(archive, f"clips/{item.key}.mp4", manifest.directory)
     if f"speech/{item.key}.ogg" in names:
-        _unpack_file(parcel, f"speech/{item.key}.ogg", manifest.directory)
+        _unpack_file(archive, f"speech/{item.key}.ogg", manifest.directory)
         path = manifest.speech_path(item)
         audio = _samples(path.with_suffix(".ogg"))
         # Trainings over the student encode the sound themselves; the teacher's features stay behind.
@@ -97,30 +97,30 @@ def _whole(samples: np.ndarray) -> np.ndarray:
 
 
 def _unpack_portraits(
-    parcel: zipfile.ZipFile, folder: Path, codec: MeshCodec, only: str | None, most: int
+    archive: zipfile.ZipFile, folder: Path, codec: MeshCodec, only: str | None, most: int
 ) -> None:
-    lengths, table = json.loads(parcel.read(TABLE))
+    lengths, table = json.loads(archive.read(TABLE))
     ends = np.cumsum(lengths)[:-1]
-    images = np.split(np.frombuffer(parcel.read(IMAGES), np.uint8), ends)
-    meshes = codec.decode(unpacked_arrays(parcel.read("portraits/meshes.npz")))
+    images = np.split(np.frombuffer(archive.read(IMAGES), np.uint8), ends)
+    meshes = codec.decode(unpacked_arrays(archive.read("portraits/meshes.npz")))
     rows = zip(table, images, meshes, strict=True)
     album = [Portrait(jpeg=image, points=mesh, **row) for row, image, mesh in rows]
     others = [p for p in album if p.split != only][:most] if only else []
     keep(folder / "faces.npz", [p for p in album if only in (None, p.split)] + others)
-    _unpack_file(parcel, DESCRIBED, folder)
+    _unpack_file(archive, DESCRIBED, folder)
 
 
-def _unpack_file(parcel: zipfile.ZipFile, name: str, folder: Path) -> None:
+def _unpack_file(archive: zipfile.ZipFile, name: str, folder: Path) -> None:
     """One file as it was; a model's halves become its whole with the second."""
     path = folder / name
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.name == "lower":
         return
     if path.name != "upper":
-        path.write_bytes(parcel.read(name))
+        path.write_bytes(archive.read(name))
         return
     upper, lower = (
-        np.frombuffer(parcel.read(str(Path(name).parent / half)), np.uint8) for half in ("upper", "lower")
+        np.frombuffer(archive.read(str(Path(name).parent / half)), np.uint8) for half in ("upper", "lower")
     )
     data = np.empty(len(upper) + len(lower), np.uint8)
     data[1::2], data[::2] = upper, lower

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from talkface.face.crop import LEFT_EYE, MOUTH, RIGHT_EYE, Part, cut, part_matrix
+from talkface.face.crop import LEFT_EYE_REGION, MOUTH_REGION, RIGHT_EYE_REGION, FaceRegion, cut, region_matrix
 from talkface.hub import build_pretrained
 from talkface.nn.adversarial import CropDiscriminator
 from talkface.nn.picture import pictures
@@ -56,11 +56,11 @@ class PortraitViews(NamedTuple):
     ) -> "PortraitViews":
         """Cut from pictures (H, H, 3) uint8 with their meshes (478, 3)."""
 
-        def parts(part: Part) -> Tensor:
-            cuts = [cut(i, part_matrix(p, part), part.pixels) for i, p in zip(images, points, strict=True)]
+        def crops(part: FaceRegion) -> Tensor:
+            cuts = [cut(i, region_matrix(p, part), part.pixels) for i, p in zip(images, points, strict=True)]
             return pictures(cuts, device)
 
-        return cls(torch.cat([parts(RIGHT_EYE), parts(LEFT_EYE)], 1), parts(MOUTH))
+        return cls(torch.cat([crops(RIGHT_EYE_REGION), crops(LEFT_EYE_REGION)], 1), crops(MOUTH_REGION))
 
     def at_scale(self, scale: float) -> "PortraitViews":
         """The same in pictures of ``scale`` of their size, enlarged again: texture is lost."""
@@ -119,8 +119,8 @@ class PortraitCritic(nn.Module):
 def eye_likeness(image: np.ndarray, points: np.ndarray) -> float:
     """Correlation of a portrait's two eyes, -1 to 1, at the shift where they fit best."""
     eyes = [
-        cv2.cvtColor(cut(image, part_matrix(points, part), part.pixels), cv2.COLOR_RGB2GRAY)
-        for part in (RIGHT_EYE, LEFT_EYE)
+        cv2.cvtColor(cut(image, region_matrix(points, part), part.pixels), cv2.COLOR_RGB2GRAY)
+        for part in (RIGHT_EYE_REGION, LEFT_EYE_REGION)
     ]
     middle = eyes[0][_SEARCHED:-_SEARCHED, _SEARCHED:-_SEARCHED]  # the left one is mirrored by its matrix
     return float(cv2.matchTemplate(eyes[1], middle, cv2.TM_CCOEFF_NORMED).max())

@@ -1,4 +1,4 @@
-"""Aligned crops of the parts of a face that a network redraws, and how they are put back."""
+"""Aligned crops of the regions of a face that a network redraws, and how they are put back."""
 
 from dataclasses import dataclass, replace
 
@@ -9,12 +9,12 @@ from talkface.face import topology as tp
 
 
 @dataclass(frozen=True)
-class Part:
+class FaceRegion:
     """A square region of the face.
 
     Attributes:
         name: in messages.
-        code: number by which networks are told which part it is.
+        code: number by which networks are told which region it is.
         side: inter-ocular distances.
         pixels: side of the crop.
     """
@@ -25,20 +25,21 @@ class Part:
     pixels: int
 
 
-MOUTH = Part("mouth", 0, 1.1, 128)
-RIGHT_EYE = Part("right eye", 1, 0.55, 64)
-LEFT_EYE = Part("left eye", 2, 0.55, 64)
-PARTS = (MOUTH, RIGHT_EYE, LEFT_EYE)
+MOUTH_REGION = FaceRegion("mouth", 0, 1.1, 128)
+RIGHT_EYE_REGION = FaceRegion("right eye", 1, 0.55, 64)
+LEFT_EYE_REGION = FaceRegion("left eye", 2, 0.55, 64)
+FACE_REGIONS = (MOUTH_REGION, RIGHT_EYE_REGION, LEFT_EYE_REGION)
 
 
-def parts(pixels: int) -> tuple[Part, ...]:
-    """:data:`PARTS` with crops of other sizes: the mouth's of ``pixels``, the eyes' of half of that."""
-    return tuple(replace(part, pixels=part.pixels * pixels // MOUTH.pixels) for part in PARTS)
+def face_regions(pixels: int) -> tuple[FaceRegion, ...]:
+    """:data:`FACE_REGIONS` of other sizes: the mouth's crop of ``pixels``, the eyes' of half of that."""
+    own = MOUTH_REGION.pixels
+    return tuple(replace(region, pixels=region.pixels * pixels // own) for region in FACE_REGIONS)
 
 
 def fineness(pixels: int) -> int:
-    """How many times finer than :data:`MOUTH` a mouth's crop of ``pixels`` is, rounded up; at least 1."""
-    return max(1, -(-pixels // MOUTH.pixels))
+    """How much finer than :data:`MOUTH_REGION` a mouth's crop of ``pixels`` is, rounded up; at least 1."""
+    return max(1, -(-pixels // MOUTH_REGION.pixels))
 
 
 def face_unit(points: np.ndarray) -> float:
@@ -48,14 +49,14 @@ def face_unit(points: np.ndarray) -> float:
     return max(eyes, height / 1.1)
 
 
-def part_center(points: np.ndarray, part: Part) -> np.ndarray:
-    """Middle (x, y) of a part in pixels."""
+def region_center(points: np.ndarray, region: FaceRegion) -> np.ndarray:
+    """Middle (x, y) of a region in pixels."""
     center: np.ndarray
-    if part.code == MOUTH.code:  # of whatever size
+    if region.code == MOUTH_REGION.code:  # of whatever size
         corners = points[list(tp.MOUTH_CORNERS), :2].mean(0)
         center = corners + 0.1 * face_unit(points) * down_axis(points)
     else:
-        ring = tp.RIGHT_EYE if part.code == RIGHT_EYE.code else tp.LEFT_EYE
+        ring = tp.RIGHT_EYE if region.code == RIGHT_EYE_REGION.code else tp.LEFT_EYE
         center = points[ring[[0, 8]], :2].mean(0)
     return center
 
@@ -67,18 +68,18 @@ def down_axis(points: np.ndarray) -> np.ndarray:
     return np.array([-axis[1], axis[0]])
 
 
-def part_matrix(points: np.ndarray, part: Part) -> np.ndarray:
+def region_matrix(points: np.ndarray, region: FaceRegion) -> np.ndarray:
     """Affine map (2, 3) from picture to crop pixels; the crop is upright along the eyes.
 
     The subject's left eye is mirrored so that both eyes look alike to a network.
     """
     down = down_axis(points)
     right = np.array([down[1], -down[0]])
-    scale = part.pixels / (part.side * face_unit(points))
+    scale = region.pixels / (region.side * face_unit(points))
     linear = scale * np.stack([right, down])
-    if part.code == LEFT_EYE.code:
+    if region.code == LEFT_EYE_REGION.code:
         linear[0] = -linear[0]
-    offset = np.full(2, (part.pixels - 1) / 2) - linear @ part_center(points, part)
+    offset = np.full(2, (region.pixels - 1) / 2) - linear @ region_center(points, region)
     return np.concatenate([linear, offset[:, None]], 1)
 
 

@@ -44,9 +44,8 @@ class Pose:
 
     def invert(self, points: np.ndarray) -> np.ndarray:
         """Pixels (T, V, 3) to the canonical frame."""
-        canonical: np.ndarray = (
-            (points - self.translation[:, None]) / self.scale[:, None, None]
-        ) @ self.rotation
+        upright = (points - self.translation[:, None]) / self.scale[:, None, None]
+        canonical: np.ndarray = upright @ self.rotation
         return canonical
 
 
@@ -209,6 +208,7 @@ class FaceModel:
             scale=(pose.scale / size)[:, None],
             gaze=gaze.astype(np.float32),
             fps=fps,
+            reference="camera",
         )
         residual = displacement - self.expression(motion)
         own = self.mean + np.tensordot(alpha, self.identity, 1) + self.expression(motion)

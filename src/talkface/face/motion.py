@@ -4,12 +4,16 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from scipy.spatial.transform import Rotation, Slerp
 
 from talkface.face.coefficients import GAZE, POSE_AND_GAZE, ROTATION, SCALE, TRANSLATION
 
+Reference = Literal["portrait", "camera"]
+"""What a motion is relative to; see :class:`FaceMotion`."""
+_REFERENCES = ("portrait", "camera")
 _WIDTHS = {"rotation": ROTATION, "translation": TRANSLATION, "scale": SCALE, "gaze": GAZE}
 _NON_LIP = ("beta_upper", *_WIDTHS)  # the order of the columns of deviations
 
@@ -18,12 +22,12 @@ _NON_LIP = ("beta_upper", *_WIDTHS)  # the order of the columns of deviations
 class FaceMotion:
     """Motion of one face, relative to a reference: everything says how far a frame is from it.
 
-    There are two references, and :meth:`relative_to_camera` leads from the first to the second:
+    ``reference`` says which of two it is; :meth:`relative_to_camera` converts the first to the second:
 
-    * *A portrait*: its pose, place, size and gaze. Performances are relative to it (speech to motion, motion
-      files, the verbs): a rotation of 0 leaves the head as the portrait shows it.
-    * *A face that faces the camera and looks ahead*, at the median place and of the median size of a clip.
-      What is measured in pictures is relative to it (:class:`~talkface.face.model.FaceFit`).
+    * ``"portrait"``: a portrait's own pose, place, size and gaze. Performances are relative to it (speech to
+      motion, motion files, the verbs): a rotation of 0 leaves the head as the portrait shows it.
+    * ``"camera"``: a face that faces the camera and looks ahead, at the median place and of the median size
+      of a clip. What is measured in pictures is relative to it (:class:`~talkface.face.model.FaceFit`).
 
     A frame's rotation matrix is R(rotation) R_reference, where R_reference is the identity for a face that
     faces the camera.
@@ -38,6 +42,10 @@ class FaceMotion:
         gaze: (T, 4) displacement of the irises from the reference's, right x, y, then left x, y, in
             inter-ocular distances; from the eyes' middles where the reference looks ahead.
         fps: frames per second.
+        reference: ``"portrait"`` or ``"camera"``.
+
+    Raises:
+        ValueError: an array has the wrong shape, or the reference is neither.
     """
 
     beta_mouth: np.ndarray
@@ -47,8 +55,11 @@ class FaceMotion:
     scale: np.ndarray
     gaze: np.ndarray
     fps: float = 25.0
+    reference: Reference = "portrait"
 
     def __post_init__(self) -> None:
+        if self.reference not in _REFERENCES:
+            raise ValueError(f"reference is {self.reference!r}, not one of {', '.join(_REFERENCES)}")
         for name, width in _WIDTHS.items():
             array = getattr(self, name)
             if array.shape != (len(self.beta_mouth), width):
@@ -61,14 +72,25 @@ class FaceMotion:
         return self._map(lambda array: array[part])
 
     def _map(self, function: Callable[[np.ndarray], np.ndarray]) -> "FaceMotion":
-        return FaceMotion(**{name: function(getattr(self, name)) for name in _ARRAYS}, fps=self.fps)
+        mapped = {name: function(getattr(self, name)) for name in _ARRAYS}
+        return FaceMotion(**mapped, fps=self.fps, reference=self.reference)
 
     @classmethod
     def concatenate(cls, parts: Sequence["FaceMotion"]) -> "FaceMotion":
-        """Join stretches of the same frame rate."""
-        return cls(
-            **{name: np.concatenate([getattr(p, name) for p in parts]) for name in _ARRAYS}, fps=parts[0].fps
-        )
+        """Join stretches of the same frame rate and reference.
+
+        Raises:
+            ValueError: their references differ.
+        """
+        for part in parts:
+            part.check_reference(parts[0].reference)
+        joined = {name: np.concatenate([getattr(part, name) for part in parts]) for name in _ARRAYS}
+        return cls(**joined, fps=parts[0].fps, reference=parts[0].reference)
+
+    def check_reference(self, expected: Reference) -> None:
+        """Raise ValueError if the motion is not relative to ``expected``."""
+        if self.reference != expected:
+            raise ValueError(f"motion has the reference {self.reference!r}; {expected!r} is needed")
 
     def resample(self, times: np.ndarray) -> "FaceMotion":
         """The motion at the given times (seconds from the first frame); ends are held, rotations slerped."""
@@ -95,9 +117,14 @@ class FaceMotion:
         Args:
             rotation: (3, 3) the portrait's own.
             gaze: (1, 4) the portrait's own.
+
+        Raises:
+            ValueError: the motion is relative to the camera already.
         """
+        self.check_reference("portrait")
         turned = Rotation.from_rotvec(self.rotation) * Rotation.from_matrix(rotation)
-        return replace(self, rotation=turned.as_rotvec().astype(np.float32), gaze=self.gaze + gaze)
+        rotations = turned.as_rotvec().astype(np.float32)
+        return replace(self, rotation=rotations, gaze=self.gaze + gaze, reference="camera")
 
     def deviations(self) -> np.ndarray:
         """All but the lips as differences from their median over time, (T, U + 10) float32.
@@ -111,15 +138,16 @@ class FaceMotion:
 
     def to_json(self, path: str | Path) -> None:
         """Write the coefficients as JSON, 5 decimals."""
+        about = {"format": "talkface.FaceMotion/1", "fps": float(self.fps), "reference": self.reference}
         data = {name: np.round(getattr(self, name).astype(float), 5).tolist() for name in _ARRAYS}
-        Path(path).write_text(json.dumps({"format": "talkface.FaceMotion/1", "fps": float(self.fps), **data}))
+        Path(path).write_text(json.dumps({**about, **data}))
 
     @classmethod
     def from_json(cls, path: str | Path) -> "FaceMotion":
-        """Read what :meth:`to_json` wrote."""
+        """Read what :meth:`to_json` wrote; a file that names no reference is relative to a portrait."""
         data = json.loads(Path(path).read_text())
         arrays = {name: np.array(data[name], np.float32).reshape(len(data["scale"]), -1) for name in _ARRAYS}
-        return cls(**arrays, fps=float(data["fps"]))
+        return cls(**arrays, fps=float(data["fps"]), reference=data.get("reference", "portrait"))
 
 
 def split_deviations(stacked: np.ndarray) -> dict[str, np.ndarray]:
@@ -128,4 +156,4 @@ def split_deviations(stacked: np.ndarray) -> dict[str, np.ndarray]:
     return dict(zip(_NON_LIP, np.split(stacked, np.cumsum(widths), axis=1), strict=True))
 
 
-_ARRAYS = tuple(field.name for field in fields(FaceMotion) if field.name != "fps")
+_ARRAYS = tuple(field.name for field in fields(FaceMotion) if field.name not in {"fps", "reference"})

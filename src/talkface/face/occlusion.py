@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from talkface.face import topology as tp
-from talkface.face.crop import MOUTH, cut, part_matrix, transform
+from talkface.face.crop import MOUTH_REGION, cut, region_matrix, transform
 from talkface.face.draw import MAP_CHANNELS, mesh_maps
 from talkface.face.masks import around_lips, lower_face_outline
 from talkface.face.warp import MeshWarp, with_ring
@@ -39,7 +39,7 @@ _SOFT = 1.0  # standard deviation of the mask's edge, pixels of the crop
 
 
 class Seen(Protocol):
-    """A frame in which a mouth was seen: crop (P, P, 3) uint8, mesh with ring in its pixels (VERTICES, 3)."""
+    """A frame in which a mouth was seen: crop (P, P, 3) uint8, its mesh with ring (WARP_VERTICES, 3)."""
 
     @property
     def crop(self) -> np.ndarray:
@@ -47,12 +47,12 @@ class Seen(Protocol):
 
     @property
     def points(self) -> np.ndarray:
-        """(VERTICES, 3)."""
+        """(WARP_VERTICES, 3)."""
 
 
 @dataclass(frozen=True)
 class MouthView:
-    """A mouth at the network's resolution: crop (M, M, 3) uint8, mesh with ring (VERTICES, 3)."""
+    """A mouth at the network's resolution: crop (M, M, 3) uint8, mesh with ring (WARP_VERTICES, 3)."""
 
     crop: np.ndarray
     points: np.ndarray
@@ -74,8 +74,8 @@ class MouthView:
 
 def crop_matrix(points: np.ndarray) -> np.ndarray:
     """Affine map (2, 3) from picture to mask pixels for a face (478, 3)."""
-    scale = MASK_PIXELS / MOUTH.pixels
-    matrix = part_matrix(points, MOUTH) * scale
+    scale = MASK_PIXELS / MOUTH_REGION.pixels
+    matrix = region_matrix(points, MOUTH_REGION) * scale
     matrix[:, 2] += (scale - 1) / 2
     return matrix
 
@@ -197,9 +197,8 @@ class OcclusionFinder:
 
     def forget(self) -> None:
         """Begin anew: after a cut, or when the person was away."""
-        self._before = np.zeros(
-            (MASK_PIXELS, MASK_PIXELS), np.float32
-        )  # the last mask, hard where it was seen
+        # The last mask, hard where it was seen.
+        self._before = np.zeros((MASK_PIXELS, MASK_PIXELS), np.float32)
         self._suspected = np.zeros((MASK_PIXELS, MASK_PIXELS), bool)
 
     def probability(self, image: np.ndarray, points: np.ndarray) -> np.ndarray:

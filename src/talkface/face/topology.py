@@ -41,11 +41,11 @@ EYE_HALO = (
     np.array([130, 25, 110, 24, 23, 22, 26, 112, 243, 247, 30, 29, 27, 28, 56, 190]),
     np.array([359, 255, 339, 254, 253, 252, 256, 341, 463, 467, 260, 259, 257, 258, 286, 414]),
 )
-# Eyelids in pairs (upper, lower): subject's right, then left.
+# Edges of the lids without their corners, (upper, lower), from outside inwards: right eye, then left.
+LID_EDGES = tuple((contour[9:], contour[1:8]) for contour in EYE_CONTOUR)
+# Middles of the eyelids in pairs (upper, lower): subject's right, then left.
 RIGHT_LIDS = np.array([[160, 144], [159, 145], [158, 153]])
 LEFT_LIDS = np.array([[387, 373], [386, 374], [385, 380]])
-RIGHT_BROW = np.array([46, 53, 52, 65, 55, 70, 63, 105, 66, 107])
-LEFT_BROW = np.array([276, 283, 282, 295, 285, 300, 293, 334, 296, 336])
 
 # Points that move with the skull and hardly with expression: the frame in which pose is measured.
 RIGID = np.array([

@@ -21,7 +21,7 @@ from talkface.face.ramp import smoothstep
 # Radii of the rings in units of the face oval's own, from close to the face to where nothing moves.
 RADII = np.array([1.06, 1.14, 1.24, 1.36, 1.5, 1.68, 1.9, 2.2, 2.6])
 _OVAL = len(tp.FACE_OVAL)
-VERTICES = tp.VERTICES + _OVAL * len(RADII)
+WARP_VERTICES = tp.VERTICES + _OVAL * len(RADII)
 
 
 def ring_weights() -> tuple[np.ndarray, np.ndarray]:
@@ -51,7 +51,7 @@ def ring_triangles() -> np.ndarray:
 
 
 def with_ring(points: np.ndarray) -> np.ndarray:
-    """Add ring vertices to a mesh at rest, (478, 3) -> (VERTICES, 3), pixels."""
+    """Add ring vertices to a mesh at rest, (478, 3) -> (WARP_VERTICES, 3), pixels."""
     oval = points[tp.FACE_OVAL]
     center = (oval.max(0) + oval.min(0)) / 2
     rings = center + RADII[:, None, None] * (oval - center)
@@ -63,12 +63,12 @@ def move_ring(source: np.ndarray, rigid: np.ndarray, target: np.ndarray) -> np.n
     """Ring vertices of a moved face.
 
     Args:
-        source: (VERTICES, 3) the resting mesh with its ring, pixels.
-        rigid: (VERTICES, 3) the same moved by the head's pose alone.
+        source: (WARP_VERTICES, 3) the resting mesh with its ring, pixels.
+        rigid: (WARP_VERTICES, 3) the same moved by the head's pose alone.
         target: (478, 3) the moved face with its expression.
 
     Returns:
-        (VERTICES, 3) target with ring.
+        (WARP_VERTICES, 3) target with ring.
     """
     pose, expression = ring_weights()
     ring = slice(tp.VERTICES, None)
@@ -199,7 +199,7 @@ class MeshWarp:
         """From far to near: the ring, mouth and eyes, skin that faces away, the rest of the skin by depth.
 
         Args:
-            target: (VERTICES, 3).
+            target: (WARP_VERTICES, 3).
             among: (N,) indices of triangles, ascending.
             mirrored: whether left and right are exchanged in the mesh.
 
@@ -277,8 +277,8 @@ class MeshWarp:
         """The map that draws ``source``'s picture on ``target``.
 
         Args:
-            source: (VERTICES, 3) pixels.
-            target: (VERTICES, 3) pixels.
+            source: (WARP_VERTICES, 3) pixels.
+            target: (WARP_VERTICES, 3) pixels.
             size: (w, h) of the grid in cells.
             cell: side of a cell in pixels of the target picture.
             offset: x, y of the grid's upper left corner in the target picture.

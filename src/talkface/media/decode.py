@@ -30,12 +30,8 @@ TOLERANCE = 1e-3
 
 # By default swscale darkens pictures by a level on the way to RGB.
 _TO_RGB = Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
-_SEEK_BACK = (
-    0.0,
-    2.0,
-    10.0,
-    math.inf,
-)  # seconds before the wanted time to seek to, until a keyframe is found
+# Seconds before the wanted time to seek to, until a keyframe is found.
+_SEEK_BACK = (0.0, 2.0, 10.0, math.inf)
 
 
 @dataclass(frozen=True, slots=True)

@@ -129,7 +129,7 @@ def max_rate(source: StreamFacts | None) -> int | None:
     return limit if limit < _HIGHEST_LIMIT else None
 
 
-class PictureEncoder:
+class FrameEncoder:
     """Encodes pictures into a stream of a container.
 
     Args:

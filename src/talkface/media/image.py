@@ -1,8 +1,7 @@
 """Pictures in and out, as (H, W, 3) uint8 RGB arrays."""
 
 import logging
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
@@ -80,44 +79,6 @@ def save_image(path: str | Path, image: np.ndarray) -> None:
             Image.fromarray(image).save(partial, quality=95)
         except ValueError as error:
             raise OSError(None, f"{error}; use .png or .jpg") from error
-
-
-def contact_sheet(
-    images: Sequence[np.ndarray],
-    columns: int | None = None,
-    tile: int = 256,
-    labels: Sequence[str] | None = None,
-    gap: int = 4,
-) -> np.ndarray:
-    """Lay pictures of any sizes out in rows, to be looked at together.
-
-    Args:
-        images: Each (H, W, 3) uint8 RGB.
-        columns: Pictures in a row; by default about as many as there are rows.
-        tile: Side in pixels of the square that each is fitted into.
-        labels: A short text for each, drawn below it.
-        gap: White pixels between tiles.
-
-    Returns:
-        (H, W, 3) uint8 RGB.
-    """
-    columns = columns or max(1, math.ceil(math.sqrt(len(images))))
-    rows = math.ceil(len(images) / columns)
-    text = 18 if labels else 0
-    sheet = np.full((rows * (tile + text + gap) + gap, columns * (tile + gap) + gap, 3), 255, np.uint8)
-    for number, image in enumerate(images):
-        row, column = divmod(number, columns)
-        top, left = gap + row * (tile + text + gap), gap + column * (tile + gap)
-        scale = tile / max(image.shape[:2])
-        size = max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale))
-        fitted = cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
-        y, x = top + (tile - size[1]) // 2, left + (tile - size[0]) // 2
-        sheet[y : y + size[1], x : x + size[0]] = fitted
-        if labels:
-            place = left + 2, top + tile + text - 5
-            font = cv2.FONT_HERSHEY_SIMPLEX
-            cv2.putText(sheet, labels[number], place, font, 0.42, (0, 0, 0), 1, cv2.LINE_AA)
-    return sheet
 
 
 @contextmanager

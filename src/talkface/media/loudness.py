@@ -90,9 +90,8 @@ class Limiter:
     def __init__(self, rate: int, channels: int) -> None:
         self._reach = max(1, round(self._REACH * rate))
         self._samples = np.zeros((0, channels))
-        self._gains = np.ones(
-            2 * self._reach
-        )  # needed by each sample; begins so many samples before those held
+        # The gain that each sample needs; begins 2 * reach samples before those held.
+        self._gains = np.ones(2 * self._reach)
 
     def push(self, samples: np.ndarray) -> np.ndarray:
         """Take (M, channels) more samples; returns the (N, channels) that are ready."""

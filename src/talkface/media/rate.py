@@ -1,9 +1,7 @@
-"""Frame rates: the exact fraction that is meant, and the frames that a constant rate gives."""
+"""Frame rates: the exact fraction that is meant, and how many frames a duration has."""
 
 import math
 from fractions import Fraction
-
-import numpy as np
 
 _NTSC = {Fraction(rate * 1000, 1001) for rate in (12, 15, 24, 30, 48, 60, 120, 240)}
 
@@ -11,33 +9,6 @@ _NTSC = {Fraction(rate * 1000, 1001) for rate in (12, 15, 24, 30, 48, 60, 120, 2
 def frame_count(duration: float, fps: float | Fraction) -> int:
     """How many frames a video of so many seconds has: ``round(duration * fps)``."""
     return round(duration * exact_fps(fps))
-
-
-def frame_times(count: int, fps: float | Fraction) -> np.ndarray:
-    """Times in seconds (T,) at which frames of a constant rate begin."""
-    rate = exact_fps(fps)
-    return np.arange(count) * rate.denominator / rate.numerator
-
-
-def resample_times(times: np.ndarray, fps: float | Fraction, duration: float | None = None) -> np.ndarray:
-    """Which source frame to show at each frame of a constant rate: the last that has begun.
-
-    Args:
-        times: (T,) seconds at which the source's frames begin, ascending.
-        fps: The constant rate.
-        duration: Seconds of the result; by default until the last frame has been shown as long as the others.
-
-    Returns:
-        (T',) indices into ``times``.
-    """
-    if duration is None:
-        usual = float(np.median(np.diff(times))) if len(times) > 1 else 1 / float(fps)
-        duration = float(times[-1] - times[0]) + usual
-    wanted = times[0] + frame_times(frame_count(duration, fps), fps)
-    # Half a millisecond of tolerance: containers round times to that much.
-    begun = np.searchsorted(times, wanted + 5e-4, side="right") - 1
-    indices: np.ndarray = np.clip(begun, 0, len(times) - 1)
-    return indices
 
 
 def exact_fps(fps: float | Fraction) -> Fraction:

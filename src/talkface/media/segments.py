@@ -18,7 +18,7 @@ from av.video.stream import VideoStream
 
 from talkface.errors import OutputError
 from talkface.media.audio import audio_stream as find_audio_stream
-from talkface.media.encode import Encoding, PictureEncoder, StreamFacts, encoding_for
+from talkface.media.encode import Encoding, FrameEncoder, StreamFacts, encoding_for
 from talkface.media.files import open_media, output_error, partial_path
 from talkface.media.mux import open_track
 from talkface.media.writer import FrameWriter, discard, open_output
@@ -216,7 +216,7 @@ class _Part:
         self._path = folder / f"{number:06d}.mp4"
         self._partial = partial_path(self._path)
         self._container = av.open(str(self._partial.absolute()), "w")
-        self._pictures = PictureEncoder(self._container, encoding)
+        self._pictures = FrameEncoder(self._container, encoding)
 
     def write(self, image: np.ndarray, ticks: int) -> None:
         self._pictures.encode(image, ticks - self.begin)

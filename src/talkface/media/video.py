@@ -9,7 +9,7 @@ from typing import Self
 import numpy as np
 
 from talkface.media.decode import Frame, VideoDecoder, audio_offset, header_duration, video_stream
-from talkface.media.encode import PictureEncoder, StreamFacts, encoding_for
+from talkface.media.encode import FrameEncoder, StreamFacts, encoding_for
 from talkface.media.files import MEDIA_ERRORS, output_error, partial_path
 from talkface.media.mux import AudioTrack, open_track
 from talkface.media.writer import FrameWriter, discard, open_output
@@ -132,7 +132,7 @@ class VideoWriter(FrameWriter):
             raise output_error(self.path, error) from error
         try:
             self._container.metadata.update(metadata or {})
-            self._pictures = PictureEncoder(self._container, encoding)
+            self._pictures = FrameEncoder(self._container, encoding)
             if audio is not None:
                 self._track = open_track(self._container, audio, audio_stream, 1 / self.fps)
         except BaseException as error:

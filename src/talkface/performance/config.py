@@ -1,4 +1,4 @@
-"""Sizes of TH-PAD's networks. ``compact`` is what the package ships; ``paper`` is the published scale."""
+"""Sizes of TH-PAD's networks; the defaults are the compact preset's, which the package ships."""
 
 from dataclasses import dataclass
 
@@ -63,7 +63,3 @@ class PriorConfig:
     feed_forward: int = 768
     window: int = 128
     diffusion_steps: int = 1000
-
-
-PAPER_MOTION = MotionConfig(audio=512, hidden=512, lip=512, non_lip=512)
-PAPER_PRIOR = PriorConfig(non_lip=512, audio=512, width=512, layers=8, heads=8, feed_forward=2048, window=200)

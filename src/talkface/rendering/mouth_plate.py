@@ -15,10 +15,10 @@ import cv2
 import numpy as np
 
 from talkface.face import topology as tp
-from talkface.face.crop import MOUTH
+from talkface.face.crop import MOUTH_REGION
 
 PLATE_HEIGHT, PLATE_WIDTH = 64, 96  # pixels, at the resolution of the mouth's usual crop
-_DENSITY = MOUTH.pixels / MOUTH.side  # pixels per canonical unit
+_DENSITY = MOUTH_REGION.pixels / MOUTH_REGION.side  # pixels per canonical unit
 _ABOVE = 0.14  # canonical units from the plate's top to the line where the lips meet
 _BEHIND = 0.05  # canonical units from the lips back to the teeth
 _SKIN = np.array([50, 280, 205, 425, 187, 411, 36, 266])  # vertices on the cheeks

@@ -15,15 +15,15 @@ from torch import Tensor
 
 from talkface.face import topology as tp
 from talkface.face.crop import (
-    LEFT_EYE,
-    MOUTH,
-    RIGHT_EYE,
+    LEFT_EYE_REGION,
+    MOUTH_REGION,
+    RIGHT_EYE_REGION,
     cut,
+    face_regions,
     face_unit,
     fineness,
-    part_matrix,
-    parts,
     paste,
+    region_matrix,
     transform,
 )
 from talkface.face.draw import mesh_maps
@@ -44,7 +44,7 @@ class Drawn:
 
     Attributes:
         image: (H, W, 3) uint8.
-        moved: (VERTICES, 3) its mesh with ring, pixels.
+        moved: (WARP_VERTICES, 3) its mesh with ring, pixels.
         crops, maps, matrices: of each part: warped crop (P, P, 3) uint8, mesh maps (MAP_CHANNELS, P/2, P/2),
             and affine map (2, 3) from frame to crop.
         code: (51,) motion code.
@@ -113,14 +113,14 @@ class PortraitRenderer:
     @torch.inference_mode()
     def _prepare_references(self, refiner: Refiner, points: np.ndarray) -> None:
         """The refiner's fixed inputs: the portrait's crops, their identity codes, the mouth plate."""
-        self._parts = parts(refiner.config.pixels)  # a part's code is its index
+        self._parts = face_regions(refiner.config.pixels)  # a part's code is its index
         self._finer = fineness(refiner.config.pixels)
-        density = refiner.config.pixels / (MOUTH.side * face_unit(points))
+        density = refiner.config.pixels / (MOUTH_REGION.side * face_unit(points))
         self._shrink = min(self._finer, max(1, int(density)))
-        crops = (cut(self.image, part_matrix(points, part), part.pixels) for part in self._parts)
+        crops = (cut(self.image, region_matrix(points, part), part.pixels) for part in self._parts)
         self._references = [self._to_tensor([crop]) for crop in crops]
         self._identity = [refiner.identity(crop) for crop in self._references]
-        self._tone = _single_tone(self._references[MOUTH.code])
+        self._tone = _single_tone(self._references[MOUTH_REGION.code])
         corners = self._scale * (self._corners @ self._rotation.T) + self._translation
         mean_mouth = refiner.mean_mouth.cpu().numpy()
         self._plate = mouth_plate(self.image, points, corners, mean_mouth, self._finer)
@@ -135,7 +135,11 @@ class PortraitRenderer:
         """Rigid and deformed meshes with rings, (T, V, 3) pixels each.
 
         The motion is relative to the portrait's own pose and gaze.
+
+        Raises:
+            ValueError: its reference is not ``"portrait"``.
         """
+        motion.check_reference("portrait")
         shape = self.fit.neutral + self.face.expression(self._relative_to_camera(motion))
         _close_lids(shape, self.fit.neutral, self._eyelids.openness(motion.beta_upper))
         _close_overlaps(shape)
@@ -169,6 +173,9 @@ class PortraitRenderer:
 
         Speech, motion and warping work ahead in a thread while the refiner is busy. The first ``skip`` frames
         are left out; the others are as they would be after them.
+
+        Raises:
+            ValueError: a motion's reference is not ``"portrait"``.
         """
         for drawn in prefetched(self._drawn(motions, batch, skip)):
             yield from (d.image for d in self._finished(drawn) if d.wanted)
@@ -187,11 +194,15 @@ class PortraitRenderer:
 
         Args:
             meshes: (T, 478, 3) in pixels of a picture as large as the portrait.
-            motion: of these meshes, relative to a face that faces the camera and looks ahead.
+            motion: of these meshes, with the reference ``"camera"``.
 
         Returns:
             T pictures (H, W, 3) uint8.
+
+        Raises:
+            ValueError: the motion's reference is not ``"camera"``.
         """
+        motion.check_reference("camera")
         pose = estimate_pose(meshes, self.fit.neutral)
         rigid, corners = pose.apply(self._canonical), pose.apply(self._corners)
         codes = motion_code(motion.beta_mouth, motion.beta_upper, motion.gaze, motion.rotation)
@@ -205,6 +216,7 @@ class PortraitRenderer:
         """Warped frames with the refiner's inputs, in batches; the first ``skip`` frames are left out."""
         before = 0  # frames of earlier stretches
         for motion in motions:
+            motion.check_reference("portrait")
             past, before = skip - before, before + len(motion)
             if past >= len(motion):
                 continue
@@ -220,14 +232,13 @@ class PortraitRenderer:
                 if plates is not None:
                     for k, frame in zip(part, drawn, strict=True):
                         self._cut_parts(frame, plates[k])
+                # Skipped frames are drawn all the same: the batch's size changes the last bits of the others.
                 for frame in drawn[: max(0, past - start)]:
-                    frame.wanted = (
-                        False  # drawn all the same: the batch's size changes the last bits of the others
-                    )
+                    frame.wanted = False
                 yield drawn
 
     def _draw(self, rigid: np.ndarray, target: np.ndarray, code: np.ndarray) -> Drawn:
-        """The portrait warped to a ``target`` mesh (478, 3); ``rigid`` (VERTICES, 3) places the ring."""
+        """The portrait warped to a ``target`` mesh (478, 3); ``rigid`` (WARP_VERTICES, 3) places the ring."""
         moved = move_ring(self.resting, rigid, target)
         left, top, right, bottom = self._box
         width, height = right - left, bottom - top
@@ -244,13 +255,13 @@ class PortraitRenderer:
     def _cut_parts(self, drawn: Drawn, plate: np.ndarray) -> None:
         """Add each part's crop, mesh maps and matrix to a frame; ``plate`` (3, 3): the plate's corners."""
         for part in self._parts:
-            matrix = part_matrix(drawn.moved, part)
+            matrix = region_matrix(drawn.moved, part)
             goal = transform(drawn.moved, matrix)
             half = part.pixels // 2
             field = self.warp.field(self.resting, goal, (half, half), 2.0)
             maps = mesh_maps(self.warp, field, self.resting, goal)
             crop = cut(drawn.image, matrix, part.pixels)
-            if part.code == MOUTH.code:
+            if part.code == MOUTH_REGION.code:
                 crop = draw_plate(crop, self._plate, transform(plate, matrix), maps[3])
             drawn.matrices.append(matrix)
             drawn.crops.append(crop)
@@ -264,7 +275,7 @@ class PortraitRenderer:
     @torch.inference_mode()
     def _refine(self, refiner: Refiner, drawn: list[Drawn]) -> None:
         """Refine all mouths of a batch, then all eyes, and paste them into the frames."""
-        for codes in ([MOUTH.code], [RIGHT_EYE.code, LEFT_EYE.code]):
+        for codes in ([MOUTH_REGION.code], [RIGHT_EYE_REGION.code, LEFT_EYE_REGION.code]):
             rows = [(d, i) for d in drawn for i in codes]
             warped = self._to_tensor([d.crops[i] for d, i in rows])
             maps = torch.from_numpy(np.stack([d.maps[i] for d, i in rows])).to(self.device)
@@ -330,12 +341,6 @@ def _feather(face: Tensor, finer: int) -> Tensor:
     return torch.nn.functional.interpolate(soft * window, scale_factor=2.0, mode="bilinear")
 
 
-_LID_ROWS = (
-    (np.array([246, 161, 160, 159, 158, 157, 173]), np.array([7, 163, 144, 145, 153, 154, 155])),
-    (np.array([466, 388, 387, 386, 385, 384, 398]), np.array([249, 390, 373, 374, 380, 381, 382])),
-)
-
-
 def _close_lids(shape: np.ndarray, neutral: np.ndarray, openness: np.ndarray) -> None:
     """Close this person's eyes, in place: the coefficients are made to close those of the mean face.
 
@@ -345,7 +350,7 @@ def _close_lids(shape: np.ndarray, neutral: np.ndarray, openness: np.ndarray) ->
         openness: (T,) of the lids, 1 open and 0 closed.
     """
     shut = np.clip(1 - openness, 0.0, 1.0)[:, None]
-    for upper, lower in _LID_ROWS:
+    for upper, lower in tp.LID_EDGES:
         gap = (1 - shut) * (neutral[lower, 1] - neutral[upper, 1])
         surplus = shut * (shape[:, lower, 1] - shape[:, upper, 1] - gap)
         shape[:, upper, 1] += 0.85 * surplus
@@ -354,7 +359,7 @@ def _close_lids(shape: np.ndarray, neutral: np.ndarray, openness: np.ndarray) ->
 
 def _close_overlaps(shape: np.ndarray) -> None:
     """Lips and lids that would pass through each other meet instead, in place, canonical (T, 478, 3)."""
-    pairs = [(tp.LIPS_INNER_UPPER, tp.LIPS_INNER_LOWER, 0.5), *((u, low, 0.15) for u, low in _LID_ROWS)]
+    pairs = [(tp.LIPS_INNER_UPPER, tp.LIPS_INNER_LOWER, 0.5), *((u, low, 0.15) for u, low in tp.LID_EDGES)]
     for upper, lower, share in pairs:
         overlap = np.maximum(shape[:, upper, 1] - shape[:, lower, 1], 0.0)
         shape[:, upper, 1] -= (1 - share) * overlap

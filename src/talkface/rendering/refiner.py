@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from talkface.errors import InvalidOption
 from talkface.face.coefficients import GAZE, MOUTH_COEFFICIENTS, ROTATION, UPPER_COEFFICIENTS
-from talkface.face.crop import MOUTH, PARTS
+from talkface.face.crop import FACE_REGIONS, MOUTH_REGION
 from talkface.face.draw import MAP_CHANNELS
 from talkface.hub import build_pretrained
 from talkface.nn.blocks import Stage, pixel_shuffle
@@ -33,7 +33,7 @@ class RefinerConfig:
         code: size of the code that modulates the blocks.
         widths, blocks: channels and residual blocks of each scale, from fine to coarse; each scale has half
             the side of the one before.
-        pixels: side of the mouth's crop; the eyes' is half of it (:func:`talkface.face.crop.parts`).
+        pixels: side of the mouth's crop; the eyes' is half of it (:func:`talkface.face.crop.face_regions`).
     """
 
     motion: int = MOUTH_COEFFICIENTS + UPPER_COEFFICIENTS + GAZE + ROTATION
@@ -41,16 +41,15 @@ class RefinerConfig:
     code: int = 128
     widths: tuple[int, ...] = (32, 64, 128)
     blocks: tuple[int, ...] = (1, 1, 3)
-    pixels: int = MOUTH.pixels
+    pixels: int = MOUTH_REGION.pixels
 
     def __post_init__(self) -> None:
         if not 2 <= len(self.widths) == len(self.blocks):
             raise InvalidOption(
                 f"a refiner has two or more scales, not {self.widths} with {self.blocks} blocks"
             )
-        step = 4 << (
-            len(self.widths) - 1
-        )  # a factor 2 for the eyes, 2 for the stem, 2 for each further scale
+        # A factor 2 for the eyes, 2 for the stem, 2 for each further scale.
+        step = 4 << (len(self.widths) - 1)
         if self.pixels <= 0 or self.pixels % step:
             raise InvalidOption(
                 f"a refiner of {len(self.widths)} scales takes crops of multiples of {step} px"
@@ -76,7 +75,7 @@ class Refined:
         return (1 - self.mask) * (warped + self.residual) + self.mask * self.color
 
 
-class IdentityEncoder(nn.Module):
+class CropIdentityEncoder(nn.Module):
     """E_id: a crop of the portrait (B, 3, H, W) in [0, 1] to the identity code f_id (B, identity)."""
 
     def __init__(self, identity: int) -> None:
@@ -107,9 +106,9 @@ class Refiner(nn.Module):
         self.mean_mouth: Tensor  # of the training people, relative to the colour of their skin
         self.register_buffer("mean_mouth", torch.full((PLATE_HEIGHT, PLATE_WIDTH, 3), 0.5))
         small, upwards = config.widths[0], config.widths[::-1]
-        self.identity = IdentityEncoder(config.identity)
+        self.identity = CropIdentityEncoder(config.identity)
         self.code = nn.Sequential(
-            nn.Linear(config.motion + len(PARTS) + config.identity, config.code),
+            nn.Linear(config.motion + len(FACE_REGIONS) + config.identity, config.code),
             nn.SiLU(),
             nn.Linear(config.code, config.code),
             nn.SiLU(),
@@ -133,7 +132,7 @@ class Refiner(nn.Module):
         nn.init.zeros_(self.head.get_parameter("bias"))
 
     @classmethod
-    def debug(cls, pixels: int = MOUTH.pixels) -> "Refiner":
+    def debug(cls, pixels: int = MOUTH_REGION.pixels) -> "Refiner":
         """A tiny random network for tests."""
         widths, blocks = (8, 16, 16), (1, 1, 1)
         return cls(RefinerConfig(identity=8, code=16, widths=widths, blocks=blocks, pixels=pixels)).eval()
@@ -163,7 +162,7 @@ class Refiner(nn.Module):
             f_id: (B, identity), where it was computed before; by default from ``reference``.
         """
         f_id = self.identity(reference) if f_id is None else f_id
-        code = self.code(torch.cat([motion, F.one_hot(part, len(PARTS)).to(motion), f_id], 1))
+        code = self.code(torch.cat([motion, F.one_hot(part, len(FACE_REGIONS)).to(motion), f_id], 1))
         pixels = F.pixel_unshuffle(torch.cat([warped, reference], 1) * 2 - 1, 2)
         h = self.stem(torch.cat([pixels, maps], 1))
         skips = []

@@ -87,7 +87,7 @@ class ContentEncoder(nn.Module):
 
 
 @dataclass(frozen=True)
-class SpeechFeatures:
+class ContentFeatures:
     """A stretch of speech at 50 Hz: content (T, C), and level (T,) in dB below the loudest, at most 0."""
 
     content: Tensor
@@ -123,7 +123,7 @@ class FeatureStream:
         self.context = round(context * FEATURE_RATE) * SAMPLES_PER_FEATURE
         self.max_lift = max_lift
 
-    def __call__(self, blocks: Iterable[np.ndarray]) -> Iterator[SpeechFeatures]:
+    def __call__(self, blocks: Iterable[np.ndarray]) -> Iterator[ContentFeatures]:
         """Turn blocks of samples (N,), 16 kHz mono, into consecutive stretches of features.
 
         The total number of features is ceil(samples / 320).
@@ -146,7 +146,7 @@ class FeatureStream:
     @torch.inference_mode()
     def _window(
         self, samples: np.ndarray, start: int, length: int, peak: float
-    ) -> tuple[SpeechFeatures, float]:
+    ) -> tuple[ContentFeatures, float]:
         """Features of ``length`` samples from ``start`` on, and log10 power of the loudest moment so far."""
         audio = torch.from_numpy(samples)[None].to(self.device)
         if audio.shape[1] < 2 * SAMPLES_PER_FEATURE:
@@ -158,7 +158,7 @@ class FeatureStream:
         first, count = start // SAMPLES_PER_FEATURE, length // SAMPLES_PER_FEATURE
         level = 10 * (_frame_power(audio[0]).log10() - (peak - 2.5))
         part = slice(first, first + count)
-        return SpeechFeatures(content[part].cpu(), level[part].cpu().clamp_max(0.0)), peak
+        return ContentFeatures(content[part].cpu(), level[part].cpu().clamp_max(0.0)), peak
 
 
 def loudest(samples: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Compares what a lent machine has trained with the shipped models, and installs what is better.
+"""Compares models trained on a borrowed GPU with the shipped ones, and installs what is better.
 
 Both are measured on split "dev", on the CPU.
 
@@ -19,9 +19,9 @@ import numpy as np
 
 from talkface.errors import InvalidOption
 from talkface.hub import CARD, CONFIG, load_pretrained, save_pretrained
-from talkface.training.lent import ROOT
-from talkface.training.lent_trainings import TRAININGS, Training
-from talkface.training.parcels import join
+from talkface.training.gpu_results import join
+from talkface.training.gpu_run import ROOT
+from talkface.training.gpu_trainings import TRAININGS, Training
 from talkface.training.task import Task
 
 logger = logging.getLogger(__name__)
@@ -33,7 +33,7 @@ _BASE = ("face-diffusion", "imagineid-sca", "face-autoencoder", "face-restorer",
 
 
 @dataclass
-class Verdict:
+class ModelComparison:
     """How a new model compares with the shipped one.
 
     Attributes:
@@ -70,11 +70,11 @@ def collect(
     also: Sequence[Path] = (),
     take: Sequence[str] = (),
     keep: Path | None = None,
-) -> list[Verdict]:
+) -> list[ModelComparison]:
     """Join the parts, check the models, judge them and install what is better.
 
     Args:
-        out: folder that :func:`talkface.training.lent.train` wrote.
+        out: folder that :func:`talkface.training.gpu_run.train` wrote.
         pack: what the models were trained on.
         weights: folder of the shipped models.
         tiny: whether this is a test, with fewer pictures.
@@ -118,20 +118,22 @@ def collect(
 # -- judging -----------------------------------------------------------------------------------------
 
 
-def _judge(training: Training, models: Path, prepared: Path, weights: Path, tiny: bool, out: Path) -> Verdict:
+def _judge(
+    training: Training, models: Path, prepared: Path, weights: Path, tiny: bool, out: Path
+) -> ModelComparison:
     new, shipped = models / training.model, weights / training.model
     _check(new)
     if training.model == "face-diffusion":
         return _judge_faces(new, shipped, prepared, weights, 4 if tiny else _DRAWN_FACES, out)
     task, found = score(training, new, prepared, _base(models, weights, prepared), tiny)
     if not (shipped / CONFIG).is_file():
-        return Verdict(training.model, found, {}, better=True)
+        return ModelComparison(training.model, found, {}, better=True)
     if _pixels(new) != _pixels(shipped):  # errors of pictures of two sizes cannot be compared
-        return Verdict(training.model, found, {}, better=False)
+        return ModelComparison(training.model, found, {}, better=False)
     _, before = score(training, shipped, prepared, _base(weights, weights, prepared), tiny)
     gain = found[task.metric] - before[task.metric]
     better = gain > 0 if task.mode == "max" else gain < 0
-    return Verdict(training.model, found, before, better)
+    return ModelComparison(training.model, found, before, better)
 
 
 def _pixels(model: Path) -> int | None:
@@ -186,7 +188,9 @@ def _base(first: Path, weights: Path, prepared: Path) -> Path:
     return folder
 
 
-def _judge_faces(new: Path, shipped: Path, prepared: Path, weights: Path, count: int, out: Path) -> Verdict:
+def _judge_faces(
+    new: Path, shipped: Path, prepared: Path, weights: Path, count: int, out: Path
+) -> ModelComparison:
     """Judge a face LDM by the distance of drawn faces from real ones, measured by two extractors.
 
     Sheets of the drawn faces are left in ``out``, to be looked at.
@@ -216,7 +220,7 @@ def _judge_faces(new: Path, shipped: Path, prepared: Path, weights: Path, count:
         _save(out / f"faces-{name}.png", sheet(finished))
     told = [key for key in found[0] if not key.endswith("_drafts")]
     better = all(found[0][key] < found[1][key] for key in told)
-    return Verdict("face-diffusion", found[0], found[1], better)
+    return ModelComparison("face-diffusion", found[0], found[1], better)
 
 
 def _save(path: Path, image: np.ndarray) -> None:
@@ -233,7 +237,7 @@ def _check(model: Path) -> None:
         raise InvalidOption(f"{model.name} holds numbers that are not finite, in {broken[0]}")
 
 
-def _trained_here(model: Path, models: Path) -> Verdict:
+def _trained_here(model: Path, models: Path) -> ModelComparison:
     """A model that was trained here over the new face LDM: it is installed if that is."""
     from talkface.diffusion.model import FaceDiffusion
     from talkface.nn.marks import weights_mark
@@ -244,10 +248,10 @@ def _trained_here(model: Path, models: Path) -> Verdict:
     mark = weights_mark(FaceDiffusion.from_pretrained(str(models / "face-diffusion")))
     if told.get("built_on", {}).get("base") != mark:
         raise InvalidOption(f"{model} was not trained over the face-diffusion that came back")
-    return Verdict(model.name, told["metrics"], {}, better=True)
+    return ModelComparison(model.name, told["metrics"], {}, better=True)
 
 
-def find_missing(verdicts: list[Verdict], weights: Path) -> None:
+def find_missing(verdicts: list[ModelComparison], weights: Path) -> None:
     """Write into verdicts which models each better one would have to be installed with.
 
     A face LDM needs every adapter of the shipped one, trained anew and better; an adapter that was trained
@@ -264,7 +268,7 @@ def find_missing(verdicts: list[Verdict], weights: Path) -> None:
             verdict.missing = ["face-diffusion"]
 
 
-def _compare_marks(verdicts: list[Verdict], models: Path, weights: Path) -> None:
+def _compare_marks(verdicts: list[ModelComparison], models: Path, weights: Path) -> None:
     """Do not install adapters that were trained over another face LDM than the one that will be there."""
     from talkface.diffusion.model import FaceDiffusion
     from talkface.nn.marks import weights_mark
@@ -281,7 +285,7 @@ def _compare_marks(verdicts: list[Verdict], models: Path, weights: Path) -> None
 # -- installing --------------------------------------------------------------------------------------
 
 
-def _install(verdict: Verdict, models: Path, weights: Path, report: dict[str, Any]) -> None:
+def _install(verdict: ModelComparison, models: Path, weights: Path, report: dict[str, Any]) -> None:
     config, state = load_pretrained(models / verdict.model)
     config["metrics"] = verdict.new
     target = weights / verdict.model
@@ -290,7 +294,7 @@ def _install(verdict: Verdict, models: Path, weights: Path, report: dict[str, An
     verdict.installed = True
 
 
-def renewed_card(old: str, report: dict[str, Any], verdict: Verdict) -> str:
+def renewed_card(old: str, report: dict[str, Any], verdict: ModelComparison) -> str:
     """A model's card with a new training and new metrics; what it says of data and limits stays."""
     told: dict[str, Any] = next((t for t in report["trainings"].values() if t["model"] == verdict.model), {})
     recipe = next((t.recipe for t in TRAININGS.values() if t.model == verdict.model), verdict.model)

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from talkface.training.draws import Batch
+from talkface.training.batches import Batch
 from talkface.training.task import Task
 from talkface.training.trainer import TrainerConfig
 

@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 from talkface.data.attributes import face_features
 from talkface.diffusion.critic import PortraitCritic
-from talkface.face.crop import LEFT_EYE, MOUTH, RIGHT_EYE, Part
+from talkface.face.crop import LEFT_EYE_REGION, MOUTH_REGION, RIGHT_EYE_REGION, FaceRegion
 from talkface.face.tfjs import TfjsGraph
 from talkface.nn.picture import cut_out
 
-JUDGED: tuple[Part, ...] = (RIGHT_EYE, LEFT_EYE, MOUTH)
+JUDGED: tuple[FaceRegion, ...] = (RIGHT_EYE_REGION, LEFT_EYE_REGION, MOUTH_REGION)
 """Parts of the face with discriminators of their own."""
 FEATURE_LAYERS = (3, 5, 11)
 """Layers of FaceRes with discriminators, at a quarter, an eighth and a sixteenth of the picture's size."""

@@ -161,7 +161,7 @@ def task_class(name: str) -> type[Task] | type[ClosedFormTask]:
 def _override(tree: dict[str, Any], text: str) -> None:
     key, separator, value = text.partition("=")
     if not separator:
-        raise InvalidOption(f"--set {text}: write key=value, for instance trainer.minutes=5")
+        raise InvalidOption(f"overrides: {text!r} is not key=value, for instance trainer.minutes=5")
     *parents, last = key.split(".")
     for parent in parents:
         if not isinstance(tree.get(parent), dict):

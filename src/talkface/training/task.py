@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from talkface.data.manifest import Manifest
-from talkface.training.draws import Batch, drawn, to_device
+from talkface.training.batches import Batch, drawn, to_device
 
 if TYPE_CHECKING:  # a default is Python 3.13's: ``Task`` alone is a task of any settings
     from typing_extensions import TypeVar as DefaultTypeVar
@@ -63,7 +63,6 @@ class Task(BaseTask[Settings]):
         metric: key of :meth:`validate` that chooses the best weights.
         mode: "max" or "min".
         modules: what is trained, averaged and saved; names prefix the keys of the checkpoint.
-        device: as given.
         workers: processes that draw batches; 0 for a thread. The trainer sets it.
     """
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from talkface.hub import load_pretrained
 from talkface.training.averages import Average
-from talkface.training.draws import Batch
+from talkface.training.batches import Batch
 from talkface.training.log import Log
 from talkface.training.task import Task
 
@@ -107,7 +107,7 @@ class TrainingState:
         ]
         self.optimizers: list[AcceleratedOptimizer] = [self.accelerator.prepare(o) for o in optimizers]
         for module in task.modules.values():  # moved to the device, and cast where the precision asks for it
-            self.accelerator.prepare(_laid_out(module, self.accelerator.device))
+            self.accelerator.prepare(_in_fast_layout(module, self.accelerator.device))
         if config.init:
             self.load(self._initial(config.init))
         if config.compile:
@@ -290,10 +290,10 @@ def _as_written(compiled: bool) -> AbstractContextManager[Any]:
     return torch.compiler.set_stance("force_eager") if compiled else nullcontext()
 
 
-def _laid_out(module: nn.Module, device: torch.device) -> nn.Module:
-    """A module whose weights lie as a device's convolutions like them."""
+def _in_fast_layout(module: nn.Module, device: torch.device) -> nn.Module:
+    """The module, with its weights channels-last on a GPU, where convolutions are then faster."""
     if device.type == "cuda":
-        module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks it
     return module
 
 

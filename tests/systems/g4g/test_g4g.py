@@ -27,7 +27,7 @@ from talkface.nn.threads import shared_cores
 from talkface.performance.config import SPEECH_WINDOW
 from talkface.performance.lip_track import LipTrack
 from talkface.performance.lips import SpokenLips
-from talkface.systems.g4g.bank import Album, gather
+from talkface.systems.g4g.bank import FaceCrops, gather
 from talkface.systems.g4g.config import PAPER, GeneratorConfig
 from talkface.systems.g4g.drawing import MOUTH_CROP_PIXELS, hidden_region
 from talkface.systems.g4g.experts import SYNC_CROP_PIXELS, SyncExpert, SyncExpertConfig
@@ -446,11 +446,11 @@ def test_threads_come_back_from_where_cores_are_shared() -> None:
 
 
 def test_what_is_hidden_lies_around_the_lips(face: FaceModel) -> None:
-    from talkface.face.crop import MOUTH, part_matrix, transform
+    from talkface.face.crop import MOUTH_REGION, region_matrix, transform
     from talkface.face.warp import with_ring
 
     points = tracked(face, mouths(face, [0.2]))[0]
-    goal = transform(with_ring(points), part_matrix(points, MOUTH))
+    goal = transform(with_ring(points), region_matrix(points, MOUTH_REGION))
     hidden = hidden_region(goal)
     lips = goal[tp.LIPS_OUTER, :2].round().astype(int)
     assert hidden[lips[:, 1], lips[:, 0]].min() > 0.95
@@ -679,10 +679,10 @@ def test_paper_preset_trains_and_draws_by_the_same_code(
     loss = task.training_step(batch, 0, 10**6)["loss"]
     loss.backward()
     assert torch.isfinite(loss)
-    album, seen = Album(), [Frame(image, k / 25) for k, image in enumerate(talking_frames[:10])]
-    person = scan(seen, FaceTracker(), face, album.keep)[0]
+    crops, seen = FaceCrops(), [Frame(image, k / 25) for k, image in enumerate(talking_frames[:10])]
+    person = scan(seen, FaceTracker(), face, crops.keep)[0]
     renderer = MouthRenderer(
-        face, task.generator, gather(album, person, face, OcclusionNet.from_pretrained(), narrow.pixels)
+        face, task.generator, gather(crops, person, face, OcclusionNet.from_pretrained(), narrow.pixels)
     )
     before, image = talking_frames[20], talking_frames[20].copy()
     points = FaceTracker().track_image(image)[0].points

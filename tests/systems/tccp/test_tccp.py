@@ -1,5 +1,6 @@
 """TCCP with tiny random networks: what is hidden stays hidden, and everything fits together."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -175,7 +176,8 @@ def still_landmarks(
 ) -> Landmarks:
     widths = {"beta_mouth": 28, "beta_upper": 16, "rotation": 3, "translation": 2, "scale": 1, "gaze": 4}
     still = {name: np.zeros((count, width), np.float32) for name, width in widths.items()}
-    motion = FaceMotion(**still | {"rotation": np.tile(np.array(rotation, np.float32), (count, 1))})
+    still["rotation"] = np.tile(np.array(rotation, np.float32), (count, 1))
+    motion = FaceMotion(**still, reference="camera")
     return Landmarks(
         np.arange(count) / 25, np.ones(count, bool), np.tile(np.array(place), (count, 1)),
         np.full(count, size), motion,
@@ -185,7 +187,8 @@ def still_landmarks(
 def test_landmarks_are_written_and_read(tmp_path: Path) -> None:
     generator = np.random.default_rng(0)
     rows = {"beta_mouth": 28, "beta_upper": 16, "rotation": 3, "translation": 2, "scale": 1, "gaze": 4}
-    motion = FaceMotion(**{k: generator.normal(0, 0.1, (6, n)).astype(np.float32) for k, n in rows.items()})
+    drawn = {k: generator.normal(0, 0.1, (6, n)).astype(np.float32) for k, n in rows.items()}
+    motion = FaceMotion(**drawn, reference="camera")
     landmarks = Landmarks(
         np.arange(6) / 25, np.ones(6, bool), generator.uniform(0, 99, (6, 2)), np.full(6, 80.0), motion
     )
@@ -196,6 +199,21 @@ def test_landmarks_are_written_and_read(tmp_path: Path) -> None:
     (tmp_path / "other.json").write_text("{}")
     with pytest.raises(InvalidOption, match="holds no landmarks"):
         Landmarks.from_json(tmp_path / "other.json")
+
+
+def test_landmarks_are_relative_to_the_camera(tmp_path: Path) -> None:
+    landmarks = still_landmarks(2, 80.0, (50, 50), (0, 0.1, 0))
+    with pytest.raises(ValueError, match="'portrait'; 'camera' is needed"):
+        replace(landmarks, motion=replace(landmarks.motion, reference="portrait"))
+    path = tmp_path / "lm.json"
+    landmarks.to_json(path)
+    written = json.loads(path.read_text())
+    assert written.pop("reference") == "camera"
+    path.write_text(json.dumps(written))
+    assert Landmarks.from_json(path).motion.reference == "camera", "files had no reference once"
+    path.write_text(json.dumps(written | {"reference": "portrait"}))
+    with pytest.raises(InvalidOption, match="reference portrait"):
+        Landmarks.from_json(path)
 
 
 @given(st.integers(1, 30), st.integers(0, 3))

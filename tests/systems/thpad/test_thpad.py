@@ -242,8 +242,15 @@ def test_a_portrait_at_its_own_meshes_is_what_it_draws_there() -> None:
     pair = {name: np.repeat(getattr(own, name), 2, 0) for name in ("beta_upper", "translation", "scale")}
     motion = FaceMotion(spoken, rotation=turned, gaze=np.zeros((2, 4), np.float32), **pair)
     drawn = list(renderer.moved([motion]))
-    said = replace(motion, gaze=motion.gaze + own.gaze, rotation=own.rotation + turned)
+    gaze, rotation = motion.gaze + own.gaze, own.rotation + turned
+    said = replace(motion, gaze=gaze, rotation=rotation, reference="camera")
     again = renderer.at(np.stack([mesh for _, mesh in drawn]), said)
+    with pytest.raises(ValueError, match="'camera' is needed"):
+        renderer.at(np.stack([mesh for _, mesh in drawn]), motion)
+    with pytest.raises(ValueError, match="'portrait' is needed"):
+        next(renderer.frames([said]))
+    with pytest.raises(ValueError, match="'portrait' is needed"):
+        renderer.meshes(said)
     for (frame, _), other in zip(drawn, again, strict=True):
         assert np.abs(frame.astype(int) - other).mean() < 1.5
     assert np.abs(drawn[0][0].astype(int) - drawn[1][0]).mean() > 3.0
@@ -254,7 +261,8 @@ def test_the_refiner_only_touches_its_parts() -> None:
     face = FaceModel.from_pretrained()
     image, points = portrait(face)
     motion = face.fit(points[None]).motion
-    motion = replace(motion, rotation=np.zeros((1, 3), np.float32), gaze=np.zeros((1, 4), np.float32))
+    still = {"rotation": np.zeros((1, 3), np.float32), "gaze": np.zeros((1, 4), np.float32)}
+    motion = replace(motion, **still, reference="portrait")
     plain = next(PortraitRenderer(image, points, face, None).frames([motion]))
     refined = next(PortraitRenderer(image, points, face, Refiner.debug()).frames([motion]))
     changed = np.abs(plain.astype(int) - refined).sum(-1) > 0
@@ -267,7 +275,8 @@ def test_half_the_digits_draw_the_same_picture() -> None:
     face, refiner = FaceModel.from_pretrained(), Refiner.from_pretrained()
     image, points = portrait(face)
     motion = face.fit(points[None]).motion
-    motion = replace(motion, rotation=np.zeros((1, 3), np.float32), gaze=np.zeros((1, 4), np.float32))
+    still = {"rotation": np.zeros((1, 3), np.float32), "gaze": np.zeros((1, 4), np.float32)}
+    motion = replace(motion, **still, reference="portrait")
     full, half = (
         next(PortraitRenderer(image, points, face, refiner, dtype=dtype).frames([motion])).astype(int)
         for dtype in (torch.float32, torch.bfloat16)

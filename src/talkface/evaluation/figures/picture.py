@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 
 from talkface.face import topology as tp
-from talkface.face.crop import MOUTH, cut, part_matrix, transform
+from talkface.face.crop import MOUTH_REGION, cut, region_matrix, transform
 
 
 def likeness(a: np.ndarray, b: np.ndarray) -> dict[str, float]:
@@ -30,8 +30,8 @@ def mouth_sharpness(image: np.ndarray, points: np.ndarray) -> float:
         image: (H, W, 3) uint8 RGB.
         points: (478, 3) the face's mesh.
     """
-    matrix = part_matrix(points, MOUTH)
-    grey = cv2.cvtColor(cut(image, matrix, MOUTH.pixels), cv2.COLOR_RGB2GRAY).astype(np.float32)
+    matrix = region_matrix(points, MOUTH_REGION)
+    grey = cv2.cvtColor(cut(image, matrix, MOUTH_REGION.pixels), cv2.COLOR_RGB2GRAY).astype(np.float32)
     lips = cv2.convexHull(transform(points, matrix)[tp.LIPS_OUTER, :2].astype(np.int32))
     mask = cv2.dilate(cv2.fillConvexPoly(np.zeros(grey.shape, np.uint8), lips, 1), np.ones((9, 9), np.uint8))
     return float(np.abs(cv2.Laplacian(grey, cv2.CV_32F))[mask > 0].mean())

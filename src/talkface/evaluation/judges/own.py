@@ -8,7 +8,7 @@ import torch
 
 from talkface.errors import ModelUnavailable
 from talkface.evaluation.judges.sync import fingerprint
-from talkface.face.crop import MOUTH, part_matrix
+from talkface.face.crop import MOUTH_REGION, region_matrix
 from talkface.speech.features import ContentEncoder, FeatureStream
 from talkface.systems.g4g.experts import SYNC_CROP_PIXELS, SyncExpert
 
@@ -34,7 +34,8 @@ class OwnJudge:
 
     def matrices(self, points: np.ndarray) -> np.ndarray:
         """Crops of the mouth, upright along the eyes."""
-        return np.stack([part_matrix(mesh, MOUTH) * (self.crop_pixels / MOUTH.pixels) for mesh in points])
+        scale = self.crop_pixels / MOUTH_REGION.pixels
+        return np.stack([region_matrix(mesh, MOUTH_REGION) * scale for mesh in points])
 
     @torch.inference_mode()
     def embed_crops(self, crops: np.ndarray) -> np.ndarray:

@@ -18,10 +18,10 @@ from talkface.evaluation.protocols.pair import PairScorer
 from talkface.evaluation.protocols.request import Request, counted, leaving_out
 from talkface.evaluation.protocols.scores import write_tests
 from talkface.face.model import FaceModel, estimate_pose
-from talkface.face.people.cast import head_angles
+from talkface.face.people.scanning import head_angles
 from talkface.media.source import SourceVideo
 from talkface.media.video import VideoWriter
-from talkface.systems.g4g.actors import TURNED
+from talkface.systems.g4g.editing import TURNED
 from talkface.systems.g4g.pipeline import G4GPipeline
 
 PAIRING_SEED = 0  # of the pairing of clips and sounds

@@ -9,7 +9,7 @@ from talkface.evaluation.figures.steadiness import face_square
 from talkface.evaluation.judges.recognisers import dlib_recogniser
 from talkface.evaluation.protocols.clips import Clip, frames_at
 from talkface.evaluation.report import CELL_PIXELS
-from talkface.face.crop import MOUTH, cut, part_matrix
+from talkface.face.crop import MOUTH_REGION, cut, region_matrix
 
 _SHOWN = 4  # sampled frames in the contact sheets
 
@@ -77,7 +77,7 @@ class SampledFrames:
 def _cell(image: np.ndarray, points: np.ndarray) -> np.ndarray:
     """The face, and below it the mouth, (320, 160, 3), with a dark line to the right."""
     face = cut(image, face_square(points, CELL_PIXELS, side=2.4), CELL_PIXELS)
-    mouth = cut(image, part_matrix(points, MOUTH) * (CELL_PIXELS / MOUTH.pixels), CELL_PIXELS)
+    mouth = cut(image, region_matrix(points, MOUTH_REGION) * (CELL_PIXELS / MOUTH_REGION.pixels), CELL_PIXELS)
     cell = np.concatenate([face, mouth])
     cell[:, -2:] = 32
     return cell

@@ -11,7 +11,7 @@ import torch
 from talkface.data.attributes import FaceDescription, FaceRes, portrait_descriptions
 from talkface.data.faces import Portrait, held_out, portraits
 from talkface.data.manifest import Manifest
-from talkface.data.pairs import VoiceAndFace, strangers, voices_with_faces
+from talkface.data.voice_faces import VoiceAndFace, strangers, voices_with_faces
 from talkface.diffusion.captions import age_group
 from talkface.evaluation import report
 from talkface.evaluation.figures import picture

@@ -5,8 +5,8 @@ holds a fraction of a second of them, and says where everybody is; :func:`speaki
 the sound.
 """
 
-from talkface.face.people.cast import Cast, Person, scan
 from talkface.face.people.follower import Follower, Sighting
+from talkface.face.people.scanning import Person, VideoPeople, scan
 from talkface.face.people.speaking import Speaking, speaking
 
-__all__ = ["Cast", "Follower", "Person", "Sighting", "Speaking", "scan", "speaking"]
+__all__ = ["Follower", "Person", "Sighting", "Speaking", "VideoPeople", "scan", "speaking"]

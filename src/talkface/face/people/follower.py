@@ -13,10 +13,10 @@ import numpy as np
 from talkface.face import topology as tp
 from talkface.face.detection import Detection
 from talkface.face.people.appearance import Appearance, AppearanceModel
-from talkface.face.people.cast import Cast, head_angles
+from talkface.face.people.scanning import VideoPeople, head_angles
 from talkface.face.people.search import detect_faces, detected_mesh
 from talkface.face.people.shots import number_shots
-from talkface.face.people.smoothing import REACH, TrackedFace, smooth
+from talkface.face.people.smoothing import SMOOTHING_REACH, PosedFace, smooth
 from talkface.face.people.tracks import ACCEPTED, FILLED_GAP, HeldFrame, Moment, PersonTrack
 from talkface.face.tracker import FaceTracker
 
@@ -28,8 +28,9 @@ logger = logging.getLogger(__name__)
 _AHEAD = 0.3  # seconds that frames are held
 _SEARCH, _REST = 0.3, 1.0  # seconds between detections while somebody is missing, and while nobody is
 _CHECK = 0.5  # seconds after which it is checked whose face is followed
-_KNOWN, _UNKNOWN = 3.0, 1.0  # seconds until somebody who is left alone is looked at again
-_RECONSIDER = 1.0  # the same for a face that was not taken for anybody before
+# Seconds for which a face that is not followed is not looked at again: of a known person, and of a stranger.
+_KNOWN_PAUSE, _STRANGER_PAUSE = 3.0, 1.0
+_ACCEPTED_LATER = 1.0  # log-odds from which a face that was first taken for a stranger is taken for somebody
 _CLEAR = 4.0  # lead in log-odds over everybody else that needs no second look
 _COVERED = 30.0  # mean change of a lost face's blocks, of 255, that says that it is not there any more
 _VIEWS = 4  # looks that decide who somebody is
@@ -57,11 +58,11 @@ class Sighting:
 
 
 class Follower:
-    """Follows people of a cast through a video, in a stream; frames are held for ``look_ahead`` seconds.
+    """Follows people through a video, in a stream; frames are held for ``look_ahead`` seconds.
 
     Args:
         tracker: Finds faces and meshes.
-        cast: Who is in the video, from :func:`scan`.
+        persons: Who is in the video, from :func:`scan`.
         numbers: Whom to follow; everybody by default. The others cost nothing.
         look_ahead: Seconds that frames are held, for smoothing, for filling gaps, and so that somebody who
             comes in is seen from the first frame.
@@ -71,13 +72,13 @@ class Follower:
     def __init__(
         self,
         tracker: FaceTracker,
-        cast: Cast,
+        persons: VideoPeople,
         numbers: Iterable[int] | None = None,
         look_ahead: float = _AHEAD,
         turned: float = _TURNED,
     ) -> None:
-        self.tracker, self.cast, self.look_ahead, self.turned = tracker, cast, look_ahead, turned
-        self.numbers = frozenset(range(len(cast)) if numbers is None else numbers)
+        self.tracker, self.persons, self.look_ahead, self.turned = tracker, persons, look_ahead, turned
+        self.numbers = frozenset(range(len(persons)) if numbers is None else numbers)
 
     def follow(self, frames: "Iterable[Frame]") -> "Iterator[tuple[Frame, dict[int, Sighting]]]":
         """Give every frame back, in order, with the people seen in it by their numbers."""
@@ -95,18 +96,18 @@ class _Scene:
     """State of a follower on its way through a video."""
 
     def __init__(self, follower: Follower) -> None:
-        self.tracker, self.cast, self.numbers = follower.tracker, follower.cast, follower.numbers
+        self.tracker, self.persons, self.numbers = follower.tracker, follower.persons, follower.numbers
         self._limit = follower.turned
         self.held: deque[HeldFrame] = deque()
         self._describe = AppearanceModel.from_pretrained()
         self._tracks: list[PersonTrack] = []
         self._strangers: list[tuple[Detection, float]] = []  # where people are who are left alone, until when
-        self._places: dict[int, Detection] = {}  # where people of the cast were last in this shot
+        self._places: dict[int, Detection] = {}  # where the people of the video were last in this shot
         self._turned: dict[int, bool] = {}
         self._due = -math.inf
         self._shot = 0
         self._newest: HeldFrame | None = None
-        self._smallest = min((self.cast[number].size[0] for number in self.numbers), default=math.inf)
+        self._smallest = min((self.persons[number].size[0] for number in self.numbers), default=math.inf)
 
     # -- the newest frame --
 
@@ -155,9 +156,9 @@ class _Scene:
             if held.index % 2 == 0:
                 track.views.append(self._view(track, held))
                 self._decide(track, only_if_clear=len(track.views) < _VIEWS)
-        elif track.strays(held.index) or held.time - track.checked >= (
-            _CHECK if not track.doubts else _CHECK / 5
-        ):
+            return
+        interval = _CHECK / 5 if track.doubts else _CHECK
+        if track.strays(held.index) or held.time - track.checked >= interval:
             self._check(track, held)
 
     def _miss(self, track: PersonTrack, held: HeldFrame) -> None:
@@ -187,7 +188,7 @@ class _Scene:
         return self._describe(held.frame.image, track.moments[held.index].points)
 
     def _likeness(self, track: PersonTrack, view: Appearance) -> float:
-        known = None if track.person is None else self.cast[track.person].appearance
+        known = None if track.person is None else self.persons[track.person].appearance
         return (known or Appearance.mean(track.views)).likeness(view)
 
     # -- who is there --
@@ -228,9 +229,9 @@ class _Scene:
                     return False, ACCEPTED
                 if time < until:
                     self._strangers[number] = region, until
-                    return True, _RECONSIDER
+                    return True, _ACCEPTED_LATER
                 del self._strangers[number]
-                return False, _RECONSIDER
+                return False, _ACCEPTED_LATER
         return False, ACCEPTED
 
     def _trace_back(self, track: PersonTrack) -> None:
@@ -255,7 +256,7 @@ class _Scene:
         taken = {other.person for other in self._live() if other is not track}
         view = Appearance.mean(track.views)
         odds: dict[int | None, float] = {None: track.accept}
-        for person in self.cast.people:
+        for person in self.persons.people:
             if person.number not in taken:
                 place = self._places.get(person.number)
                 stays = place is not None and self._shot == track.shot and place.overlaps(track.region)
@@ -267,14 +268,14 @@ class _Scene:
         track.checked = track.moments[track.last].time
         if best not in self.numbers:
             track.live = False
-            until = track.checked + (_UNKNOWN if best is None else _KNOWN)
+            until = track.checked + (_STRANGER_PAUSE if best is None else _KNOWN_PAUSE)
             self._strangers.append((track.region, until))
 
     def _check(self, track: PersonTrack, held: HeldFrame) -> None:
         """End a track that has run onto somebody else's face; another may begin there."""
         view = self._view(track, held)
         taken = {other.person for other in self._live() if other is not track}
-        other, odds = self.cast.recognise(view, set(range(len(self.cast))) - taken)
+        other, odds = self.persons.recognise(view, set(range(len(self.persons))) - taken)
         own = self._likeness(track, view)
         track.checked = held.time
         if other != track.person and odds > 0 and odds - own > 4:
@@ -315,10 +316,10 @@ class _Scene:
         return held.frame, sightings
 
     def _sighting(self, number: int, held: HeldFrame, around: list[Moment], found: bool) -> Sighting:
-        neutral = self.cast[number].neutral
+        neutral = self.persons[number].neutral
         faces = []
         for moment in around:
-            moment.face = moment.face or TrackedFace.of(moment.time, moment.points, neutral)
+            moment.face = moment.face or PosedFace.of(moment.time, moment.points, neutral)
             faces.append(moment.face)
         points, pose = smooth(faces, held.time)
         yaw = math.radians(float(head_angles(pose.rotation)[0, 0]))
@@ -330,7 +331,7 @@ class _Scene:
 
     def _forget(self, held: HeldFrame) -> None:
         """Drop what no later frame needs."""
-        oldest = held.time - REACH - FILLED_GAP
+        oldest = held.time - SMOOTHING_REACH - FILLED_GAP
         for track in self._tracks:
             track.moments = {
                 i: moment for i, moment in track.moments.items() if moment.time >= oldest or i == track.last

@@ -13,7 +13,7 @@ from scipy.spatial.transform import Rotation
 
 from talkface.face.model import Pose, estimate_pose
 
-REACH = 0.24  # seconds to either side that count
+SMOOTHING_REACH = 0.24  # seconds to either side that count
 _STILL, _MOVING = 0.08, 0.028  # seconds, standard deviation of the pose's filter at rest and in fast motion
 _FAST = 0.4  # inter-ocular distances a second at which the filter begins to narrow
 _BRIEF = 0.04  # seconds, standard deviation of the expression's filter
@@ -23,7 +23,7 @@ _EFFECT = np.array([1.0, 1.0, 0.0, 0.6, 0.6, 0.6, 0.6])
 
 
 @dataclass(frozen=True)
-class TrackedFace:
+class PosedFace:
     """A face at one moment: ``time`` in seconds, ``pose`` of one frame and ``canonical`` (478, 3)."""
 
     time: float
@@ -31,13 +31,13 @@ class TrackedFace:
     canonical: np.ndarray
 
     @classmethod
-    def of(cls, time: float, points: np.ndarray, neutral: np.ndarray) -> "TrackedFace":
+    def of(cls, time: float, points: np.ndarray, neutral: np.ndarray) -> "PosedFace":
         """Take points (478, 3) in pixels apart, of a person with a neutral face (478, 3)."""
         pose = estimate_pose(points[None], neutral)
         return cls(time, pose, pose.invert(points[None])[0])
 
 
-def smooth(faces: Sequence[TrackedFace], time: float) -> tuple[np.ndarray, Pose]:
+def smooth(faces: Sequence[PosedFace], time: float) -> tuple[np.ndarray, Pose]:
     """The face at ``time``, from what was tracked around it.
 
     Args:
@@ -89,7 +89,7 @@ def _line(times: np.ndarray, values: np.ndarray, deviation: float) -> tuple[np.n
     return mean - middle * slope, slope
 
 
-def _expression(faces: Sequence[TrackedFace], times: np.ndarray) -> np.ndarray:
+def _expression(faces: Sequence[PosedFace], times: np.ndarray) -> np.ndarray:
     """The canonical face (478, 3) at time 0, each vertex smoothed only over moments when it was there."""
     nearest = int(np.abs(times).argmin())
     if abs(times[nearest]) > 1e-3 and times[0] < 0 < times[-1]:

@@ -10,13 +10,13 @@ from talkface.face import topology as tp
 from talkface.face.crop import face_unit
 from talkface.face.detection import Detection
 from talkface.face.people.appearance import Appearance
-from talkface.face.people.smoothing import REACH, TrackedFace
+from talkface.face.people.smoothing import SMOOTHING_REACH, PosedFace
 
 if TYPE_CHECKING:
     from talkface.media.decode import Frame
 
 FILLED_GAP = 0.2  # seconds without a face that are interpolated
-ACCEPTED = -1.0  # log-odds from which a face is taken for the likeliest person of the cast
+ACCEPTED = -1.0  # log-odds from which a face is taken for the likeliest person of the video
 _STRAY = 0.12  # inter-ocular distances by which a face leaves its course when a track hops to another one
 _JUMP = 0.35  # inter-ocular distances from frame to frame; more is no motion
 
@@ -43,7 +43,7 @@ class Moment:
     points: np.ndarray
     center: np.ndarray
     unit: float
-    face: TrackedFace | None = None
+    face: PosedFace | None = None
 
     def jumps_to(self, later: "Moment") -> bool:
         """Whether the face moves or grows too much for a motion until then."""
@@ -64,7 +64,7 @@ class PersonTrack:
         live: Whether it is still followed.
         known: Whether it has been decided who it is: ``person``, None for a stranger.
         checked: When it was last checked whose face it is, seconds.
-        accept: Log-odds from which it is taken for somebody of the cast.
+        accept: Log-odds from which it is taken for somebody of the video.
         doubts: How many checks in a row have failed.
         suspect: Index of the frame since which it may be somebody else's face.
     """
@@ -116,11 +116,11 @@ class PersonTrack:
                 return []
         chosen = before[-1:]
         for moment in reversed(before[:-1]):
-            if held.time - moment.time > REACH or moment.jumps_to(chosen[0]):
+            if held.time - moment.time > SMOOTHING_REACH or moment.jumps_to(chosen[0]):
                 break
             chosen.insert(0, moment)
         for moment in after:
-            if moment.time - held.time > REACH or chosen[-1].jumps_to(moment):
+            if moment.time - held.time > SMOOTHING_REACH or chosen[-1].jumps_to(moment):
                 break
             chosen.append(moment)
         return chosen

@@ -19,11 +19,11 @@ MOST_REFERENCES = 12
 """Reference frames that are kept of a person."""
 _QUALITY = 98  # of the JPEG compression
 _TURNED = np.radians(50)  # yaw from which a frame is no good reference
-_ALBUM_MARGIN = 0.5  # around a face in the album, as a share of its size
+_CROP_MARGIN = 0.5  # around a face that is kept, as a share of its size
 _PICTURE_MARGIN = 0.3  # around the lower face in a reference's picture, as a share of its size
 
 
-class Album:
+class FaceCrops:
     """Pictures of all faces of the first pass, compressed; whose they are is only known at its end."""
 
     def __init__(self) -> None:
@@ -34,7 +34,7 @@ class Album:
         kept = self._kept.setdefault(frame.time, [])
         for points in meshes:
             low, high = points[:, :2].min(0), points[:, :2].max(0)
-            margin = _ALBUM_MARGIN * (high - low).max()
+            margin = _CROP_MARGIN * (high - low).max()
             picture, corner = _rectangle(frame.image, low - margin, high + margin)
             options = [cv2.IMWRITE_JPEG_QUALITY, _QUALITY]
             kept.append((points, corner, cv2.imencode(".jpg", picture[:, :, ::-1], options)[1]))
@@ -57,7 +57,7 @@ class Album:
 
 
 def gather(
-    album: Album,
+    crops: FaceCrops,
     person: Person,
     face: FaceModel,
     occlusion: OcclusionNet,
@@ -67,7 +67,7 @@ def gather(
     """The reference frames of a person: mouths and poses as different as the video shows them.
 
     Args:
-        album: pictures of the first pass.
+        crops: pictures of the first pass.
         person: as found by it.
         face: the 3DMM.
         occlusion: finds frames in which something covers the mouth; they are left out.
@@ -82,7 +82,7 @@ def gather(
     chosen = facing[spread(described[facing], count)]
     references, pictures, matrices = [], [], []
     for index in chosen:
-        image, corner = album.picture(float(person.times[index]), person.points[index])
+        image, corner = crops.picture(float(person.times[index]), person.points[index])
         points = person.points[index] - np.append(corner, 0).astype(np.float32)
         matrix = mouth_matrix(points, pixels)
         resting = with_ring(points)

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from talkface.face.crop import MOUTH, part_matrix
+from talkface.face.crop import MOUTH_REGION, region_matrix
 from talkface.face.draw import mesh_maps
 from talkface.face.masks import around_lips
 from talkface.face.warp import MeshWarp
 
-MOUTH_CROP_PIXELS = MOUTH.pixels
+MOUTH_CROP_PIXELS = MOUTH_REGION.pixels
 """Side of the mouth crop in the compact preset."""
 _MARGIN = 0.075  # inter-ocular distances around the lips that are hidden; the mask then fades over as many
 _GREY = 127.5  # what hides the mouth
@@ -23,7 +23,7 @@ class Reference:
 
     Attributes:
         crop: (P, P, 3) uint8 the mouth.
-        points: (VERTICES, 3) the mesh with its ring, in pixels of the crop.
+        points: (WARP_VERTICES, 3) the mesh with its ring, in pixels of the crop.
     """
 
     crop: np.ndarray
@@ -58,15 +58,15 @@ def mouth_matrix(points: np.ndarray, pixels: int = MOUTH_CROP_PIXELS) -> np.ndar
         points: (478 or more, 3) the mesh in the picture.
         pixels: side of the crop.
     """
-    finer = pixels / MOUTH.pixels
-    matrix = part_matrix(points, MOUTH) * finer
+    finer = pixels / MOUTH_REGION.pixels
+    matrix = region_matrix(points, MOUTH_REGION) * finer
     matrix[:, 2] += (finer - 1) / 2
     return matrix
 
 
 def hidden_region(goal: np.ndarray, pixels: int = MOUTH_CROP_PIXELS) -> np.ndarray:
     """Soft mask (P, P) of what the generator draws, for a mesh (V, 3) in crop pixels; 0 at the border."""
-    mask = around_lips(goal, (pixels, pixels), _MARGIN * pixels / MOUTH.side)
+    mask = around_lips(goal, (pixels, pixels), _MARGIN * pixels / MOUTH_REGION.side)
     edge = np.minimum(np.arange(pixels), np.arange(pixels)[::-1]) / (pixels / 16)
     window = np.clip(edge - 0.25, 0, 1).astype(np.float32)
     return mask * window[:, None] * window
@@ -85,7 +85,7 @@ def prepare(
     Args:
         warp: of the face model.
         crop: (P, P, 3) uint8 the face around the mouth, with the jaw moved already.
-        goal: (VERTICES, 3) the mesh to be drawn, with its ring, in crop pixels.
+        goal: (WARP_VERTICES, 3) the mesh to be drawn, with its ring, in crop pixels.
         references: of the same person, at least one.
         seeded: warp the references into place by the mesh; else they are taken as they are.
         covered: (P, P) 1 where something is in front of the face; the light is not measured there.

@@ -168,6 +168,3 @@ class SyncExpert(nn.Module):
     def logits(self, video: Tensor, audio: Tensor) -> Tensor:
         """Logits (N, M) of embeddings (N, C) and (M, C): minus their scaled squared distances."""
         return -self.scale.exp() * torch.cdist(video, audio).square() / video.shape[1]
-
-
-__all__ = ["SYNC_CROP_PIXELS", "SYNC_WINDOW", "SyncExpert", "SyncExpertConfig"]

@@ -63,7 +63,7 @@ class SpeechEncoder(nn.Module):
         return f_a
 
 
-class MeshEncoder(nn.Module):
+class MeshCodeEncoder(nn.Module):
     """E_m: mesh maps (B, maps, H, W) and coefficients (B, mesh) to the mesh code f_m (B, code)."""
 
     def __init__(self, maps: int, mesh: int, code: int) -> None:

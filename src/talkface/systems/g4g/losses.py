@@ -68,6 +68,3 @@ def multi_scale(scales: list[Tensor], target: Tensor, weight: Tensor) -> Tensor:
 def retrieval(visual: Tensor, audio: Tensor) -> Tensor:
     """1 where the nearest of all sounds (N, C) to a face (N, C) is its own, else 0, (N,) float."""
     return ((visual @ audio.T).argmax(1) == torch.arange(len(visual), device=visual.device)).float()
-
-
-__all__ = ["diagonal_alignment", "multi_scale", "pairwise_alignment", "retrieval"]

@@ -22,7 +22,7 @@ from talkface.systems.g4g.layers import (
     AdaptiveSpatialTransform,
     AlignedBlock,
     Fusion,
-    MeshEncoder,
+    MeshCodeEncoder,
     PictureEncoder,
     SpeechEncoder,
     sample,
@@ -96,7 +96,7 @@ class Generator(nn.Module):
         self.config = config
         widths, code = config.widths, config.code
         self.speech = SpeechEncoder(config.content, code)
-        self.mesh = MeshEncoder(config.maps, config.mesh, code)
+        self.mesh = MeshCodeEncoder(config.maps, config.mesh, code)
         self.face = PictureEncoder(4, config.maps, widths, code)
         self.reference = PictureEncoder(3, 0, widths, code)
         self.reference_code = nn.Parameter(torch.zeros(code))

@@ -10,10 +10,11 @@ from typing import ClassVar
 import numpy as np
 
 from talkface.errors import InvalidOption, NoFaceFound
+from talkface.face.coefficients import GAZE, ROTATION, SCALE, TRANSLATION
 from talkface.face.model import FaceModel, estimate_pose
 from talkface.face.motion import FaceMotion
 from talkface.face.occlusion import OcclusionFinder, OcclusionNet
-from talkface.face.people import Cast, Follower, Person, Sighting, scan, speaking
+from talkface.face.people import Follower, Person, Sighting, VideoPeople, scan, speaking
 from talkface.media.audio import AudioInfo, stream_audio
 from talkface.media.decode import TOLERANCE, Frame
 from talkface.media.prefetch import prefetched
@@ -23,9 +24,9 @@ from talkface.options import face_within, number_within
 from talkface.output import Generation
 from talkface.performance.lip_track import LipTrack
 from talkface.performance.lips import SpeechToLips
-from talkface.systems.g4g.actors import TURNED, Actor
-from talkface.systems.g4g.bank import Album, gather
+from talkface.systems.g4g.bank import FaceCrops, gather
 from talkface.systems.g4g.dubbing import Dubbing, Plan, PlannedFace
+from talkface.systems.g4g.editing import TURNED, FaceEditor
 from talkface.systems.g4g.geometry import MouthRange, Retargeter, mouth_shape
 from talkface.systems.g4g.model import Generator
 from talkface.systems.g4g.renderer import Bank, MouthRenderer, PreparedEdit
@@ -42,7 +43,7 @@ _SMALLEST = 40  # pixels from forehead to chin
 
 @dataclass
 class _Batch:
-    """Frames on their way, and what is to be drawn into them by person."""
+    """Frames that are drawn together, and the prepared edits in them of each person."""
 
     frames: list[Frame] = field(default_factory=list)
     cuts: dict[int, list[PreparedEdit]] = field(default_factory=dict)
@@ -50,7 +51,7 @@ class _Batch:
 
 @dataclass(frozen=True, kw_only=True)
 class G4GParts(Parts):
-    """TH-PAD's lip path, the generator, and what sees hands before the mouth."""
+    """Networks of G4G: the generator, and the one that finds what covers a mouth, such as a hand."""
 
     generator: Generator = part("g4g", Generator)
     occlusion: OcclusionNet = part("occlusion", OcclusionNet)
@@ -113,13 +114,14 @@ class G4GPipeline(Pipeline[G4GParts]):
             }
 
         heard = [listen()]  # beside the first look
-        album = Album()
-        cast = scan(source.sparse(_LOOKED_AT), self.tracker, self.face, album.keep)
-        chosen = self._choose(source, cast, face, speeches)
+        crops = FaceCrops()
+        persons = scan(source.sparse(_LOOKED_AT), self.tracker, self.face, crops.keep)
+        chosen = self._choose(source, persons, face, speeches)
         who = sorted((number, str(path)) for number, path in chosen.items())
         pixels = self.parts.generator.config.pixels
         banks = {
-            number: gather(album, cast[number], self.face, self.parts.occlusion, pixels) for number in chosen
+            number: gather(crops, persons[number], self.face, self.parts.occlusion, pixels)
+            for number in chosen
         }
 
         def frames(after: float | None) -> Iterator[Frame]:
@@ -127,20 +129,22 @@ class G4GPipeline(Pipeline[G4GParts]):
             done = -math.inf if after is None else after
             begin = None if done < _REWIND else done - _REWIND
             tracks = heard.pop() if heard else listen()
-            actors = {
-                number: self._actor(cast[number], banks[number], tracks[path], source, strength, keep_silence)
+            editors = {
+                number: self._editor(
+                    persons[number], banks[number], tracks[path], source, strength, keep_silence
+                )
                 for number, path in chosen.items()
             }
-            follower = Follower(self.tracker, cast, chosen, turned=TURNED)
+            follower = Follower(self.tracker, persons, chosen, turned=TURNED)
             followed = follower.follow(prefetched(timeline.frames(begin), depth=4))
-            yield from (frame for frame in _drawn(followed, actors) if frame.time > done + TOLERANCE)
+            yield from (frame for frame in _drawn(followed, editors) if frame.time > done + TOLERANCE)
 
         return Dubbing(
             frames,
             timeline=timeline,
             source=source,
             speeches=list(infos),
-            plan=_plan(source, timeline, cast, chosen),
+            plan=_plan(source, timeline, persons, chosen),
             fingerprint=self.fingerprint(
                 [source.path, *infos], stretch_of(source), who, timeline.mode, strength, keep_silence
             ),
@@ -150,40 +154,42 @@ class G4GPipeline(Pipeline[G4GParts]):
     # -- who -------------------------------------------------------------------------------------
 
     def _choose(
-        self, source: SourceVideo, cast: Cast, face: int | str, speeches: dict[int | None, Path]
+        self, source: SourceVideo, persons: VideoPeople, face: int | str, speeches: dict[int | None, Path]
     ) -> dict[int, Path]:
         """Which person says what.
 
         Raises:
             InvalidOption, NoFaceFound.
         """
-        large = [person.number for person in cast.people if person.size[1] >= _SMALLEST]
+        large = [person.number for person in persons.people if person.size[1] >= _SMALLEST]
         if not large:
-            size = max(person.size[1] for person in cast.people)
+            size = max(person.size[1] for person in persons.people)
             raise NoFaceFound(
                 f"the largest face in {source.path.name} is {size:.0f} px tall; "
                 f"give a video where it has at least {_SMALLEST} px"
             )
         named = {number: path for number, path in speeches.items() if number is not None}
         if not named:
-            named = dict.fromkeys(self._numbers(source, cast, face, large), speeches[None])
+            named = dict.fromkeys(self._numbers(source, persons, face, large), speeches[None])
         for number in named:
-            face_within(number, len(cast), source.path.name)
+            face_within(number, len(persons), source.path.name)
         return named
 
-    def _numbers(self, source: SourceVideo, cast: Cast, face: int | str, large: list[int]) -> list[int]:
+    def _numbers(
+        self, source: SourceVideo, persons: VideoPeople, face: int | str, large: list[int]
+    ) -> list[int]:
         if face == "all":
             return large
         if face == "auto":
-            return [self._speaker(source, cast)]
+            return [self._speaker(source, persons)]
         try:
             return [int(face)]
         except ValueError:
             raise InvalidOption(f"face is {face!r}; choose a number, auto or all") from None
 
-    def _speaker(self, source: SourceVideo, cast: Cast) -> int:
+    def _speaker(self, source: SourceVideo, persons: VideoPeople) -> int:
         """Whose lips moved with the original sound."""
-        if len(cast) == 1:
+        if len(persons) == 1:
             return 0
         speech = None
         if source.has_audio:
@@ -192,12 +198,12 @@ class G4GPipeline(Pipeline[G4GParts]):
             if spoken:
                 speech = np.concatenate([s.beta_mouth for s in spoken])
         frames = _until(source.frames(), _AUTO_SECONDS)
-        followed = Follower(self.tracker, cast).follow(frames)
+        followed = Follower(self.tracker, persons).follow(frames)
         found = speaking(followed, self.face, _lips_only(speech, self.face))
         logger.info("the lips of face %d moved with the sound: %s", found.number, found.scores)
         return found.number
 
-    def _actor(
+    def _editor(
         self,
         person: Person,
         bank: Bank,
@@ -205,10 +211,10 @@ class G4GPipeline(Pipeline[G4GParts]):
         source: SourceVideo,
         strength: float,
         keep_silence: bool,
-    ) -> Actor:
+    ) -> FaceEditor:
         """A person who is about to be dubbed."""
         warp = self.face.mesh_warp()
-        return Actor(
+        return FaceEditor(
             face=self.face,
             retarget=Retargeter(self.face, person.neutral, float(source.fps)),
             renderer=MouthRenderer(self.face, self.parts.generator, bank, self.device),
@@ -225,27 +231,27 @@ class G4GPipeline(Pipeline[G4GParts]):
 
 
 def _drawn(
-    followed: Iterable[tuple[Frame, dict[int, Sighting]]], actors: Mapping[int, Actor]
+    followed: Iterable[tuple[Frame, dict[int, Sighting]]], editors: Mapping[int, FaceEditor]
 ) -> Iterator[Frame]:
     """Frames with new lips; at the end it is said how many have stayed as they were."""
-    for batch in prefetched(_cut(prefetched(followed, depth=4), actors)):
+    for batch in prefetched(_cut(prefetched(followed, depth=4), editors)):
         for number, cuts in batch.cuts.items():
-            actors[number].renderer.draw(cuts)
+            editors[number].renderer.draw(cuts)
         yield from batch.frames
-    for number, actor in actors.items():
-        actor.report(number)
+    for number, editor in editors.items():
+        editor.report(number)
 
 
 def _cut(
-    followed: Iterable[tuple[Frame, dict[int, Sighting]]], actors: Mapping[int, Actor]
+    followed: Iterable[tuple[Frame, dict[int, Sighting]]], editors: Mapping[int, FaceEditor]
 ) -> Iterator[_Batch]:
     """Frames with what is to be drawn into them, some at a time."""
     batch = _Batch()
     for frame, sightings in followed:
         batch.frames.append(frame)
-        for number, actor in actors.items():
-            if edit := actor.edit(frame, sightings.get(number)):
-                batch.cuts.setdefault(number, []).append(actor.renderer.prepare(edit))
+        for number, editor in editors.items():
+            if edit := editor.edit(frame, sightings.get(number)):
+                batch.cuts.setdefault(number, []).append(editor.renderer.prepare(edit))
         if len(batch.frames) == _BATCH:
             yield batch
             batch = _Batch()
@@ -257,8 +263,9 @@ def _lips_only(beta_mouth: np.ndarray | None, face: FaceModel) -> FaceMotion | N
     if beta_mouth is None:
         return None
     count = len(beta_mouth)
-    zeros = [np.zeros((count, width), np.float32) for width in (len(face.upper), 3, 2, 4)]
-    return FaceMotion(beta_mouth, zeros[0], zeros[1], zeros[2], np.ones((count, 1), np.float32), zeros[3])
+    widths = len(face.upper), ROTATION, TRANSLATION, GAZE
+    zeros = [np.zeros((count, width), np.float32) for width in widths]
+    return FaceMotion(beta_mouth, zeros[0], zeros[1], zeros[2], np.ones((count, SCALE), np.float32), zeros[3])
 
 
 def _speeches(audio: str | Path | None, tracks: Mapping[int, str | Path] | None) -> dict[int | None, Path]:
@@ -288,9 +295,9 @@ def _until(frames: Iterable[Frame], seconds: float) -> Iterator[Frame]:
         yield frame
 
 
-def _plan(source: SourceVideo, timeline: Timeline, cast: Cast, chosen: dict[int, Path]) -> Plan:
-    faces = [_planned(person, chosen.get(person.number)) for person in cast.people]
-    return Plan(source, timeline, faces, cast.frames)
+def _plan(source: SourceVideo, timeline: Timeline, persons: VideoPeople, chosen: dict[int, Path]) -> Plan:
+    faces = [_planned(person, chosen.get(person.number)) for person in persons.people]
+    return Plan(source, timeline, faces, persons.frames)
 
 
 def _planned(person: Person, speech: Path | None) -> PlannedFace:

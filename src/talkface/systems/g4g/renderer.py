@@ -163,9 +163,8 @@ class MouthRenderer:
         region = edit.image[top:bottom, left:right]
         warped = np.empty_like(region)
         resample(edit.image, field, warped)
-        if (
-            edit.keep is not None
-        ):  # neither draw over what covers the face, nor draw it a second time beside itself
+        if edit.keep is not None:
+            # Neither draw over what covers the face, nor draw it a second time beside itself.
             x, y = field.dense(right - left, bottom - top)
             fetched = cv2.remap(edit.keep, x, y, cv2.INTER_LINEAR)
             mask = mask * (1 - np.maximum(edit.keep[top:bottom, left:right], fetched))

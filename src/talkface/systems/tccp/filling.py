@@ -191,5 +191,5 @@ def _landmarks(times: np.ndarray, poses: list[Pose | None], motion: FaceMotion) 
         there=there,
         place=np.stack([known[k].translation[0, :2] for k in held]),
         size=np.array([known[k].scale[0] for k in held]),
-        motion=replace(motion, rotation=rotation),
+        motion=replace(motion, rotation=rotation, reference="camera"),
     )

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from talkface.errors import InvalidOption
-from talkface.face.people import Cast, Follower
+from talkface.face.people import Follower, VideoPeople
 from talkface.face.people.shots import number_shots
 from talkface.face.tracker import FaceTracker
 from talkface.media.decode import Frame
@@ -126,18 +126,18 @@ class FaceMask:
 
     Args:
         tracker: finds faces.
-        cast: who is in the video.
+        persons: who is in the video.
         number: whose face it is.
         margin: how much larger than the face's oval.
     """
 
-    def __init__(self, tracker: FaceTracker, cast: Cast, number: int, margin: float) -> None:
-        face_within(number, len(cast), "the video")
-        self.tracker, self.cast, self.number, self.margin = tracker, cast, number, margin
+    def __init__(self, tracker: FaceTracker, persons: VideoPeople, number: int, margin: float) -> None:
+        face_within(number, len(persons), "the video")
+        self.tracker, self.persons, self.number, self.margin = tracker, persons, number, margin
 
     def follow(self, frames: Iterable[Frame]) -> Iterator[Holed]:
         """Frames in order; where the face is not seen there is no hole."""
-        for frame, seen in Follower(self.tracker, self.cast, [self.number]).follow(frames):
+        for frame, seen in Follower(self.tracker, self.persons, [self.number]).follow(frames):
             sighting = seen.get(self.number)
             if sighting is None:
                 yield Holed(frame, None, -1)

@@ -165,8 +165,8 @@ class TccpPipeline(Pipeline[TccpParts]):
     def _mask(self, source: SourceVideo, mask: str, face: int, margin: float) -> Mask:
         if mask != "auto":
             return read_mask(mask, source)
-        cast = scan(source.sparse(_LOOKED_AT), self.tracker, self.face)
-        return FaceMask(self.tracker, cast, face, margin)
+        persons = scan(source.sparse(_LOOKED_AT), self.tracker, self.face)
+        return FaceMask(self.tracker, persons, face, margin)
 
     def _people(
         self, identity: str | Path | Sequence[str | Path], audio: Path, size: int

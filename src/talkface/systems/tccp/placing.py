@@ -35,8 +35,11 @@ class Landmarks:
         there: (T,) whether there is a face to draw.
         place: (T, 2) of the head's origin, pixels.
         size: (T,) pixels per unit of the canonical face.
-        motion: rotation, mouth, upper face and gaze, relative to a face that faces the camera and looks
-            ahead; its translation and scale are not used.
+        motion: rotation, mouth, upper face and gaze, with the reference ``"camera"``; its translation and
+            scale are not used.
+
+    Raises:
+        ValueError: the motion's reference is not ``"camera"``.
     """
 
     times: np.ndarray
@@ -44,6 +47,9 @@ class Landmarks:
     place: np.ndarray
     size: np.ndarray
     motion: FaceMotion
+
+    def __post_init__(self) -> None:
+        self.motion.check_reference("camera")
 
     def __len__(self) -> int:
         return len(self.times)
@@ -69,14 +75,16 @@ class Landmarks:
         }
         for name in ("rotation", "beta_mouth", "beta_upper", "gaze"):
             rows[name] = np.round(getattr(self.motion, name).astype(float), 5).tolist()
-        Path(path).write_text(json.dumps({"format": FORMAT, "fps": float(self.motion.fps), **rows}))
+        about = {"format": FORMAT, "fps": float(self.motion.fps), "reference": self.motion.reference}
+        Path(path).write_text(json.dumps({**about, **rows}))
 
     @classmethod
     def from_json(cls, path: str | Path) -> "Landmarks":
-        """Read what :meth:`to_json` wrote.
+        """Read what :meth:`to_json` wrote; a file that names no reference is relative to the camera.
 
         Raises:
-            InvalidOption: it is something else, or its lists do not belong together.
+            InvalidOption: it is something else, its lists do not belong together, or its motion is relative
+                to a portrait.
         """
         try:
             data = json.loads(Path(path).read_text())
@@ -86,6 +94,8 @@ class Landmarks:
             count = len(data["times"])
             if any(rows[name].shape != (count, *width) for name, width in _ROWS.items()):
                 raise ValueError("lengths")
+            if data.get("reference", "camera") != "camera":
+                raise ValueError(f"reference {data['reference']}")
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise InvalidOption(
                 f"{path} holds no landmarks ({str(error).splitlines()[0][:60]}); "
@@ -93,11 +103,12 @@ class Landmarks:
             ) from None
         still = np.zeros((count, 2), np.float32), np.ones((count, 1), np.float32)
         betas = rows["beta_mouth"], rows["beta_upper"]
-        motion = FaceMotion(*betas, rows["rotation"], *still, rows["gaze"], float(data["fps"]))
+        motion = FaceMotion(*betas, rows["rotation"], *still, rows["gaze"], float(data["fps"]), "camera")
         there = np.array(data["there"], bool)
         return cls(np.array(data["times"]), there, rows["place"], rows["size"], motion)
 
 
+# Widths of the JSON's lists, one entry a frame each.
 _ROWS: dict[str, tuple[int, ...]] = {
     "place": (2,),
     "size": (),
@@ -105,7 +116,7 @@ _ROWS: dict[str, tuple[int, ...]] = {
     "beta_mouth": (MOUTH_COEFFICIENTS,),
     "beta_upper": (UPPER_COEFFICIENTS,),
     "gaze": (GAZE,),
-}  # widths of the JSON's lists, one entry a frame each
+}
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ import torch
 from scipy.signal import resample_poly
 from torch import Tensor
 
-from talkface.data.manifest import Item, Manifest, Voice
-from talkface.data.side_by_side import side_by_side
+from talkface.data.manifest import Item, Manifest, SpeechClip
+from talkface.data.parallel import parallel_map
 from talkface.face.model import FaceModel
 from talkface.performance.config import FRAME_RATE
 from talkface.speech.features import ContentEncoder, FeatureStream
@@ -110,7 +110,7 @@ class ClipReader:
         )
 
     def _content(
-        self, voice: Voice, audio: np.ndarray, speed: float, generator: np.random.Generator | None
+        self, voice: SpeechClip, audio: np.ndarray, speed: float, generator: np.random.Generator | None
     ) -> tuple[np.ndarray, np.ndarray]:
         """Content features (2T, C) and level (2T,) of a clip's sound (N,)."""
         if speed != 1.0:
@@ -156,7 +156,7 @@ def read_variants(
         ]
 
     examples: list[Example] = []
-    for variants in side_by_side(heard, list(zip(items, generator.spawn(len(items)), strict=True))):
+    for variants in parallel_map(heard, list(zip(items, generator.spawn(len(items)), strict=True))):
         for variant, example in enumerate(variants):
             too_short = variant == 0 and _LEAST_FRAMES <= len(example.motion) < shortest
             filled = _repeat(example, shortest) if too_short else example

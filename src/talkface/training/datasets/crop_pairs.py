@@ -7,7 +7,7 @@ import numpy as np
 
 from talkface.data.crops import CropClip
 from talkface.face import topology as tp
-from talkface.face.crop import MOUTH, Part, cut, fineness, part_matrix, transform
+from talkface.face.crop import MOUTH_REGION, FaceRegion, cut, fineness, region_matrix, transform
 from talkface.face.draw import mesh_maps
 from talkface.face.model import estimate_pose
 from talkface.face.warp import MeshWarp, move_ring, with_ring
@@ -72,7 +72,7 @@ class PairMaker:
     def __init__(self, warp: MeshWarp, mean_mouth: np.ndarray) -> None:
         self.warp, self.mean_mouth = warp, mean_mouth
 
-    def __call__(self, clip: CropClip, source: int, target: int, part: Part) -> Pair:
+    def __call__(self, clip: CropClip, source: int, target: int, part: FaceRegion) -> Pair:
         """A part of frame ``target``, from frame ``source`` of the same clip."""
         points_source, points_target = clip.points[source], clip.points[target]
         poses = estimate_pose(np.stack([points_source, points_target]), clip.fit.neutral)
@@ -80,7 +80,7 @@ class PairMaker:
         canonical = (resting - poses.translation[0]) / poses.scale[0] @ poses.rotation[0]
         rigid = poses.scale[1] * canonical @ poses.rotation[1].T + poses.translation[1]
         moved = move_ring(resting, rigid, points_target)
-        matrix = part_matrix(points_target, part)
+        matrix = region_matrix(points_target, part)
         image = clip.image(source)
         goal = transform(moved, matrix)
         half = part.pixels // 2
@@ -88,14 +88,14 @@ class PairMaker:
         x, y = field.dense(part.pixels, part.pixels)
         warped = cv2.remap(image, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         maps = mesh_maps(self.warp, field, resting, goal)
-        if part.code == MOUTH.code:
+        if part.code == MOUTH_REGION.code:
             anchors = plate_corners(clip.fit.neutral)
             here, there = (
                 poses.scale[k] * anchors @ poses.rotation[k].T + poses.translation[k] for k in (0, 1)
             )
             plate = mouth_plate(image, points_source, here, self.mean_mouth, fineness(part.pixels))
             warped = draw_plate(warped, plate, transform(there, matrix), maps[3])
-        reference = cut(image, part_matrix(points_source, part), part.pixels)
+        reference = cut(image, region_matrix(points_source, part), part.pixels)
         truth = cut(clip.image(target), matrix, part.pixels)
         motion = clip.fit.motion[target : target + 1]
         code = motion_code(motion.beta_mouth, motion.beta_upper, motion.gaze, motion.rotation)[0]
@@ -107,7 +107,7 @@ def augmented(pair: Pair, generator: np.random.Generator) -> Pair:
     colour = ColourJitter.draw(generator)
     planes = [colour(plane) for plane in (pair.warped, pair.reference, pair.target)]
     maps, motion = pair.maps, pair.motion
-    if pair.part == MOUTH.code and generator.random() < 0.5:
+    if pair.part == MOUTH_REGION.code and generator.random() < 0.5:
         planes = [np.ascontiguousarray(plane[:, :, ::-1]) for plane in planes]
         maps = np.ascontiguousarray(maps[:, :, ::-1])
         maps[0] *= -1

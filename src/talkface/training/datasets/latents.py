@@ -10,12 +10,12 @@ from torch import nn
 
 from talkface.data.arrays import kept_arrays
 from talkface.data.faces import CLEAR, Portrait
-from talkface.data.side_by_side import side_by_side
+from talkface.data.parallel import parallel_map
 from talkface.diffusion.autoencoder import FaceAutoencoder
 from talkface.diffusion.stable import StableAutoencoder
 from talkface.face.crop import transform
 from talkface.face.model import FaceModel, estimate_pose
-from talkface.face.people.cast import head_angles
+from talkface.face.people.scanning import head_angles
 from talkface.face.portrait import PORTRAIT_PIXELS
 from talkface.nn.marks import latents_mark, marked
 from talkface.nn.picture import enlarged
@@ -136,7 +136,7 @@ def _encode(
         images = np.stack([enlarged(image, pixels) for image, _ in found])
         return images, np.stack([mesh for _, mesh in found]).astype(np.float32)
 
-    for number, (images, meshes) in enumerate(side_by_side(rows, range(0, len(album), _BATCH))):
+    for number, (images, meshes) in enumerate(parallel_map(rows, range(0, len(album), _BATCH))):
         latents.append(encode_pictures(autoencoder, list(images), pixels))
         points.append(meshes)
         if number % 50 == 0:

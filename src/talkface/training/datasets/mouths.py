@@ -13,7 +13,7 @@ from talkface.systems.g4g.references import features, spread
 from talkface.training.datasets.talking import TalkingClip
 
 
-class MouthMaker:
+class MouthInputs:
     """Makes inputs and targets of the generator from talking clips.
 
     Args:
@@ -45,7 +45,7 @@ class MouthMaker:
                 a dubbed jaw has; None leaves the crop as it is.
 
         Returns:
-            The crop (P, P, 3) uint8, and the mesh with ring (VERTICES, 3) in its pixels.
+            The crop (P, P, 3) uint8, and the mesh with ring (WARP_VERTICES, 3) in its pixels.
         """
         points = clip.crops.points[frame]
         matrix = mouth_matrix(points, self.pixels)

@@ -14,7 +14,7 @@ import numpy as np
 
 from talkface.data.arrays import kept_arrays
 from talkface.data.manifest import Item, Manifest
-from talkface.data.side_by_side import side_by_side
+from talkface.data.parallel import parallel_map
 from talkface.diffusion.base import Base
 from talkface.face.crop import cut, transform
 from talkface.face.model import FaceModel
@@ -183,7 +183,7 @@ def _collect(source: ClipSource, refiner: Refiner, windows: int, hears: bool) ->
         maker = _WindowMaker(source.face, refiner, generator, others)
         return list(_rows(manifest, clips.items[number], reader, count, maker))
 
-    for number, rows in enumerate(side_by_side(windows_of, range(len(clips)))):
+    for number, rows in enumerate(parallel_map(windows_of, range(len(clips)))):
         for row in rows:
             encoded = _encoded(source, {name: row.pop(name) for name in _ENCODED})
             for name, value in {**row, **encoded}.items():

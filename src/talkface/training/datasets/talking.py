@@ -10,8 +10,8 @@ import numpy as np
 
 from talkface.data.crops import CropClip, crop_clip
 from talkface.data.manifest import Item, Manifest
-from talkface.data.side_by_side import side_by_side
-from talkface.face.crop import MOUTH, cut, part_matrix
+from talkface.data.parallel import parallel_map
+from talkface.face.crop import MOUTH_REGION, cut, region_matrix
 from talkface.face.model import FaceModel
 from talkface.training.datasets.clips import ClipReader, Example, speaker_weights
 
@@ -43,7 +43,7 @@ class TalkingClip:
         """Aligned mouth crops (T, pixels, pixels, 3) uint8 for the sync experts."""
         images = np.empty((len(self), pixels, pixels, 3), np.uint8)
         for k in range(len(self)):
-            matrix = part_matrix(self.crops.points[k], MOUTH) * (pixels / MOUTH.pixels)
+            matrix = region_matrix(self.crops.points[k], MOUTH_REGION) * (pixels / MOUTH_REGION.pixels)
             images[k] = cut(self.crops.image(k), matrix, pixels)
         return images
 
@@ -93,7 +93,7 @@ def read_talking(
         return _talking(reader.manifest, model, examples), float(examples[0].found.mean())
 
     rows = list(zip(items, generator.spawn(len(items)), strict=True))
-    for clip, found in side_by_side(read, rows):
+    for clip, found in parallel_map(read, rows):
         name = clip.item.person
         if most_of_one and counts.get(name, 0) >= most_of_one:
             continue

@@ -13,7 +13,7 @@ import numpy as np
 
 from talkface.data.arrays import kept_arrays
 from talkface.data.manifest import Item, Track
-from talkface.data.side_by_side import side_by_side
+from talkface.data.parallel import parallel_map
 from talkface.face.crop import cut, transform
 from talkface.face.portrait import PORTRAIT_PIXELS, portrait_matrix
 from talkface.face.warp import MeshWarp
@@ -78,7 +78,7 @@ def _collect(source: ClipSource, frames: int) -> FrameTriplets:
         generator = np.random.default_rng([source.seed, number])
         return list(_rows(source, clips.items[number], warp, frames, generator))
 
-    for number, rows in enumerate(side_by_side(rows_of, range(len(clips)))):
+    for number, rows in enumerate(parallel_map(rows_of, range(len(clips)))):
         if not rows:
             continue
         for name, column in zip(_ROW, zip(*rows, strict=True), strict=True):

@@ -29,8 +29,8 @@ from talkface.face.model import FaceModel
 from talkface.face.portrait import PORTRAIT_PIXELS
 from talkface.hub import save_pretrained
 from talkface.training import Task
+from talkface.training.batches import to_device
 from talkface.training.datasets.latents import PortraitLatents, PortraitSettings, usable_portraits
-from talkface.training.draws import to_device
 
 _VALIDATION_TIMES = (0.15, 0.4, 0.65, 0.9)  # noise levels
 _SAMPLE_PROMPTS = ("", "woman", "man", "old man, beard, grey hair", "young woman, blond hair", "man, glasses")

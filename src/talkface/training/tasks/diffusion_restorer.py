@@ -17,7 +17,7 @@ from talkface.data.attributes import FaceRes
 from talkface.data.faces import Portrait
 from talkface.diffusion.critic import CriticConfig, PortraitCritic, at_scale
 from talkface.diffusion.restorer import FaceRestorer, RestorerConfig
-from talkface.face.crop import RIGHT_EYE, Part, part_matrix
+from talkface.face.crop import RIGHT_EYE_REGION, FaceRegion, region_matrix
 from talkface.face.draw import draw_mesh
 from talkface.face.portrait import PORTRAIT_PIXELS
 from talkface.face.texture import FaceTexture
@@ -232,8 +232,11 @@ class RestorerTask(Task[RestorerTrainConfig]):
                 real = pictures([portrait.image()], self.device)
                 likeness.append(self._likeness(made, portrait))
                 ratios["face"].append(detail(made) / detail(real))
-                eye = matrix_of(portrait.points, RIGHT_EYE)
-                cut = [cut_out(p, torch.from_numpy(eye)[None].to(p), RIGHT_EYE.pixels) for p in (made, real)]
+                eye = matrix_of(portrait.points, RIGHT_EYE_REGION)
+                cut = [
+                    cut_out(p, torch.from_numpy(eye)[None].to(p), RIGHT_EYE_REGION.pixels)
+                    for p in (made, real)
+                ]
                 ratios["eyes"].append(detail(cut[0]) / detail(cut[1]))
             found[f"val_likeness_{time:g}"] = float(np.mean(likeness))
             found |= {f"val_detail_{n}_{time:g}": float(np.median(r)) for n, r in ratios.items()}
@@ -267,9 +270,9 @@ class RestorerTask(Task[RestorerTrainConfig]):
         save_pretrained(directory, config, self.restorer.state_dict(), card=None)
 
 
-def matrix_of(points: np.ndarray, part: Part) -> np.ndarray:
+def matrix_of(points: np.ndarray, part: FaceRegion) -> np.ndarray:
     """Affine map (2, 3) from a part's crop to the picture, float32, pixels."""
-    return cv2.invertAffineTransform(part_matrix(points, part)).astype(np.float32)
+    return cv2.invertAffineTransform(region_matrix(points, part)).astype(np.float32)
 
 
 def _apart(made: list[Tensor], real: list[Tensor], trust: Tensor, like: Tensor) -> Tensor:

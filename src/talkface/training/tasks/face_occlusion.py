@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from talkface.data.crops import CropClip, crop_clip
 from talkface.data.manifest import Manifest
 from talkface.data.occluders import LAYER_PIXELS, Layer, Textures, draw_occluder, skin_patch
-from talkface.face.crop import MOUTH, cut, part_matrix, transform
+from talkface.face.crop import MOUTH_REGION, cut, region_matrix, transform
 from talkface.face.model import FaceModel
 from talkface.face.occlusion import (
     MASK_PIXELS,
@@ -26,7 +26,7 @@ from talkface.face.occlusion import (
 from talkface.face.warp import MeshWarp, with_ring
 from talkface.hub import save_pretrained
 from talkface.training import Task
-from talkface.training.draws import to_device
+from talkface.training.batches import to_device
 
 logger = logging.getLogger(__name__)
 
@@ -82,7 +82,7 @@ def read_clips(
 
 
 @dataclass
-class MouthMaker:
+class CoveredMouthMaker:
     """Makes pictures of mouths, clean and covered, each with another frame of the person as reference.
 
     Attributes:
@@ -103,7 +103,7 @@ class MouthMaker:
             generator: draws what is in front, light, blur, and how wrong the mesh is.
         """
         image, points = clip.image(frame), _disturbed(clip, frame, generator)
-        matrix = part_matrix(points, MOUTH)
+        matrix = region_matrix(points, MOUTH_REGION)
         crop = cut(image, matrix, LAYER_PIXELS)
         own = skin_patch(image, clip.points[frame], generator)
         layer = draw_occluder(generator, self.textures, own)
@@ -128,7 +128,7 @@ class MouthMaker:
     ) -> MouthView:
         """Another frame in light of its own, with an occluder in front if one is given."""
         image, points = clip.image(frame), clip.points[frame]
-        matrix = part_matrix(points, MOUTH)
+        matrix = region_matrix(points, MOUTH_REGION)
         crop = cut(image, matrix, LAYER_PIXELS).astype(np.float32)
         if layer is not None:
             crop = layer.over(crop, generator)
@@ -217,14 +217,14 @@ class OcclusionTask(Task[OcclusionTrainConfig]):
         weights = np.array([1 / speakers.count(name) ** 0.5 for name in speakers])
         self.weights = weights / weights.sum()
         warp = face.mesh_warp()
-        self.make = MouthMaker(warp, Textures.of(self.clips, generator))
+        self.make = CoveredMouthMaker(warp, Textures.of(self.clips, generator))
         self.net = OcclusionNet(self.config.model).to(self.device)
         self.modules = {"net": self.net}
         self.clean, self.covered = self._fixed(warp, generator)
 
     def _fixed(self, warp: MeshWarp, generator: np.random.Generator) -> tuple[list[Row], list[Row]]:
         """Held-out mouths, as they are and covered."""
-        make = MouthMaker(warp, Textures.of(self.held_out, generator))
+        make = CoveredMouthMaker(warp, Textures.of(self.held_out, generator))
         clean, covered = list[Row](), list[Row]()
         for clip in self.held_out:
             for frame in generator.permutation(len(clip))[:_CLEAN_FRAMES]:

@@ -21,10 +21,10 @@ from talkface.systems.g4g.drawing import hidden_region, masked
 from talkface.systems.g4g.losses import diagonal_alignment, pairwise_alignment, retrieval
 from talkface.systems.g4g.model import Generator
 from talkface.training import Task
+from talkface.training.batches import to_device
 from talkface.training.datasets.augmentation import AppearanceAugmentation
-from talkface.training.datasets.mouths import MouthMaker, planes, stacked
+from talkface.training.datasets.mouths import MouthInputs, planes, stacked
 from talkface.training.datasets.talking import TalkingClip, clip_weights, read_talking
-from talkface.training.draws import to_device
 
 logger = logging.getLogger(__name__)
 
@@ -78,7 +78,7 @@ class AlignmentTask(Task[GeneratorTrainConfig]):
         """Read the clips and build the generator."""
         config = self.config
         self.face = FaceModel.from_pretrained()
-        self.make = MouthMaker(self.face, config.model.pixels)
+        self.make = MouthInputs(self.face, config.model.pixels)
         self.align = _ALIGNMENTS[config.alignment]
         options: dict[str, Any] = {
             "variants": config.variants,

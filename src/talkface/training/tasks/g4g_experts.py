@@ -16,7 +16,7 @@ from talkface.training import Task
 from talkface.training.datasets.augmentation import augment_mouths, draw_augmentation
 from talkface.training.datasets.talking import TalkingClip, clip_weights, read_talking
 
-REACH = 15
+MOST_OFFSET = 15
 """Frames to either side among which validation looks for the right offset."""
 _APART = 3  # least distance, in frames, of windows of one clip that count as negatives
 _LONGEST = 100_000  # frames; no clip is as long
@@ -99,7 +99,7 @@ class ExpertTask(Task[ExpertTrainConfig]):
         }
         self.clips = read_talking(data, "train", face, **args)
         self.mouths = MouthStore.of(self.clips, self.device)
-        shortest = 2 * REACH + 25
+        shortest = 2 * MOST_OFFSET + 25
         self.held_out = read_talking(
             data, self.manifest.choosing, face, shortest=shortest, limit=config.max_clips
         )
@@ -157,7 +157,7 @@ class ExpertTask(Task[ExpertTrainConfig]):
         return {"loss": loss, "contrast": contrast.detach(), "mouth": mouth.detach(), "right": right}
 
     def validate(self) -> dict[str, float]:
-        """Share of held-out windows, and of clips, whose offset is found within a frame among +-REACH."""
+        """Share of held-out windows, and of clips, whose offset, among +-MOST_OFFSET, is found to a frame."""
         scores: dict[str, list[float]] = {}
         for index, clip in enumerate(self.held_out):
             group = clip.item.look_up(self.config.groups, clip.item.group)
@@ -203,7 +203,7 @@ def too_near(clip: Tensor, start: Tensor, count: int, every: int) -> Tensor:
     return near.fill_diagonal_(False)
 
 
-def offset_accuracy(video: np.ndarray, audio: np.ndarray, reach: int = REACH) -> tuple[float, float]:
+def offset_accuracy(video: np.ndarray, audio: np.ndarray, reach: int = MOST_OFFSET) -> tuple[float, float]:
     """How often the right offset is found among +-``reach`` frames.
 
     Args:

@@ -23,10 +23,10 @@ from talkface.systems.g4g.losses import multi_scale
 from talkface.systems.g4g.model import GeneratorInputs, GeneratorOutput
 from talkface.systems.g4g.references import Chooser
 from talkface.training import OptimizerSpec
+from talkface.training.batches import to_device
 from talkface.training.datasets.augmentation import AppearanceAugmentation
 from talkface.training.datasets.mouths import inputs, stacked, unit_planes
 from talkface.training.datasets.talking import TalkingClip
-from talkface.training.draws import to_device
 from talkface.training.patch_gan import discriminator_loss, generator_losses, zero_loss
 from talkface.training.samples import in_columns
 from talkface.training.tasks.g4g_alignment import AlignmentTask

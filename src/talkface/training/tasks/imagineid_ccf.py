@@ -19,9 +19,9 @@ from talkface.systems.imagineid.config import CcfConfig
 from talkface.systems.imagineid.frames import FRAME_STEPS, draw_latents
 from talkface.systems.imagineid.moving import enlarged_mask, hidden_cells
 from talkface.training import Task
+from talkface.training.batches import to_device
 from talkface.training.datasets.encoding import ClipSource
 from talkface.training.datasets.triplets import FrameTriplets
-from talkface.training.draws import to_device
 
 VALIDATION_TIMES = (0.2, 0.5, 0.8)
 """Noise levels at which the adapters are validated."""

@@ -12,7 +12,7 @@ from talkface.face.model import FaceModel, estimate_pose
 from talkface.systems.imagineid.config import EMOTIONS
 from talkface.systems.imagineid.pad import Speech
 from talkface.training.datasets.heard import heard
-from talkface.training.tasks.imagineid_pad import PadTask, Voice, looped
+from talkface.training.tasks.imagineid_pad import LabelledVoice, PadTask, looped
 
 _STRENGTH = 0.5  # of the mean expression of a mood: about half of a mean over two people is their own
 
@@ -50,7 +50,7 @@ class EmotionTask(PadTask):
             for name in ("inlet", "before", "mouth", "body", "norm", "mood")
         }
 
-    def _acted(self) -> Iterator[Voice]:
+    def _acted(self) -> Iterator[LabelledVoice]:
         path = self.manifest.root / "emotion.tsv"
         with path.open(newline="") as file:
             mood = {row["file"]: row["emotion"] for row in csv.DictReader(file, delimiter="\t")}
@@ -58,7 +58,7 @@ class EmotionTask(PadTask):
             if item.file in mood:
                 number = EMOTIONS.index(mood[item.file]) if mood[item.file] in EMOTIONS else -1
                 whole = heard(self.manifest, item, self.stream)
-                yield Voice(whole, item.speaker, item.split, mood=number)
+                yield LabelledVoice(whole, item.speaker, item.split, mood=number)
 
     def _expressions(self, split: str) -> tuple[Tensor, Tensor]:
         """Moods (N,) and beta_upper and beta_mouth (N, U + M) by which each changes the same resting face."""

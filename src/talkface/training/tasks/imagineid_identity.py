@@ -9,11 +9,11 @@ from torch.nn import functional as F
 
 from talkface.data.attributes import FaceDescription, portrait_descriptions
 from talkface.data.faces import portraits
-from talkface.data.pairs import VoiceAndFace, strangers, voices_with_faces
+from talkface.data.voice_faces import VoiceAndFace, strangers, voices_with_faces
 from talkface.systems.imagineid.hearing import SpeechFeatures
 from talkface.systems.imagineid.losses import gaussian, voice_to_face
 from talkface.training.datasets.heard import heard
-from talkface.training.tasks.imagineid_pad import PadTask, Voice
+from talkface.training.tasks.imagineid_pad import LabelledVoice, PadTask
 
 _FACE_TEMPERATURE = 12.0
 
@@ -43,9 +43,9 @@ class IdentityTask(PadTask):
         weight = np.array([1 / counts[voice.person] for voice in self.voices])
         self.weights = weight / weight.sum()
 
-    def _voice(self, pair: VoiceAndFace, known: dict[str, FaceDescription]) -> Voice:
+    def _voice(self, pair: VoiceAndFace, known: dict[str, FaceDescription]) -> LabelledVoice:
         look = known[pair.portrait.key]
-        return Voice(
+        return LabelledVoice(
             heard(self.manifest, pair.item, self.stream),
             pair.person,
             pair.item.split,
@@ -55,7 +55,9 @@ class IdentityTask(PadTask):
             look.age / 10,
         )
 
-    def batches(self, generator: np.random.Generator) -> Iterator[tuple[list[Voice], list[SpeechFeatures]]]:
+    def batches(
+        self, generator: np.random.Generator
+    ) -> Iterator[tuple[list[LabelledVoice], list[SpeechFeatures]]]:
         """Endless batches of voices and stretches of them."""
         while True:
             chosen = generator.choice(len(self.voices), self.config.batch, p=self.weights, replace=False)
@@ -63,7 +65,7 @@ class IdentityTask(PadTask):
             yield voices, self.stretches(voices, generator)
 
     def training_step(
-        self, batch: tuple[list[Voice], list[SpeechFeatures]], optimizer_index: int, step: int
+        self, batch: tuple[list[LabelledVoice], list[SpeechFeatures]], optimizer_index: int, step: int
     ) -> dict[str, Tensor]:
         """Contrast of voices and faces, likelihood of shape and age, cross-entropy of sex."""
         voices, parts = batch
@@ -81,7 +83,7 @@ class IdentityTask(PadTask):
         loss = out["contrast"] + 0.2 * out["shape"] + 0.5 * out["male"] + 0.3 * out["age"]
         return {"loss": loss} | {name: value.detach() for name, value in out.items()}
 
-    def _column(self, voices: list[Voice], name: str) -> Tensor:
+    def _column(self, voices: list[LabelledVoice], name: str) -> Tensor:
         return torch.from_numpy(np.stack([getattr(v, name) for v in voices])).float().to(self.device)
 
     @torch.no_grad()

@@ -25,7 +25,7 @@ RATE = 50
 
 
 @dataclass(frozen=True)
-class Voice:
+class LabelledVoice:
     """A recording and what is known of its speaker.
 
     Attributes:
@@ -136,7 +136,7 @@ class PadTask(Task[PadTrainConfig]):
         speech = as_speech(parts, self.device)
         return replace(speech, content=speech.content + noise * torch.randn_like(speech.content))
 
-    def stretches(self, voices: list[Voice], generator: np.random.Generator) -> list[SpeechFeatures]:
+    def stretches(self, voices: list[LabelledVoice], generator: np.random.Generator) -> list[SpeechFeatures]:
         """Stretches of equal length, one of each voice, with a random spectral tilt of the prosody."""
         low, high = self.config.seconds
         length = round(RATE * generator.uniform(low, high)) // 4 * 4

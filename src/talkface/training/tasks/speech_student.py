@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from talkface.data.manifest import Item, Voice
+from talkface.data.manifest import Item, SpeechClip
 from talkface.hub import model_path, save_pretrained
 from talkface.speech.features import SAMPLES_PER_FEATURE, ContentEncoder, ContentEncoderConfig, loudest
 from talkface.speech.mel import SAMPLE_RATE, log_mel
@@ -83,7 +83,7 @@ class StudentTask(Task[StudentConfig]):
             yield self._collate([self._window(self.voices[i], length, generator) for i in picks])
 
     def _window(
-        self, voice: Voice, length: int, generator: np.random.Generator
+        self, voice: SpeechClip, length: int, generator: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray]:
         """Augmented and clean samples (N,) of a voice; short recordings are repeated."""
         start = int(generator.integers(0, max(1, len(voice.audio) - length + 1)))

@@ -25,8 +25,8 @@ from talkface.systems.tccp.losses import velocity_error
 from talkface.systems.tccp.model import MVControlNet, VideoSignal
 from talkface.systems.tccp.reading import LandmarkReader, landmark_error
 from talkface.training import Task
+from talkface.training.batches import to_device
 from talkface.training.datasets.scenes import Scenes, SceneSettings, of_both_splits
-from talkface.training.draws import to_device
 
 _VALIDATION_STEPS = 2  # of the sampler
 

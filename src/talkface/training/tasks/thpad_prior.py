@@ -18,6 +18,7 @@ from talkface.performance.model import DiffusionPrior, MotionModel
 from talkface.performance.sampler import signal_level
 from talkface.systems.thpad.losses import velocity
 from talkface.training import Task
+from talkface.training.batches import to_device
 from talkface.training.datasets.clips import (
     ClipReader,
     Example,
@@ -25,7 +26,6 @@ from talkface.training.datasets.clips import (
     speaker_weights,
     speakers_and_lengths,
 )
-from talkface.training.draws import to_device
 from talkface.training.tasks.thpad_motion import MotionTrainConfig, marks_of
 
 _SHORTEST = 50  # frames of a clip that is of use
@@ -43,7 +43,6 @@ class PriorTrainConfig:
         batch: windows of a batch.
         velocity: lambda_v, weight of the velocity loss.
         condition_dropout: share of windows whose audio is hidden, for classifier-free guidance.
-        shares: how often clips that fit patterns (:mod:`talkface.data.groups`) are drawn; others count 1.
         shares: how often clips that fit patterns (:mod:`talkface.data.groups`) are drawn, relative to others.
     """
 

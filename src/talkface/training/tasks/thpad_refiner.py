@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from talkface.data.crops import FACE, CropClip, crop_clip
+from talkface.data.crops import FACE_REGION, CropClip, crop_clip
 from talkface.data.manifest import Item, Manifest
-from talkface.data.side_by_side import side_by_side
+from talkface.data.parallel import parallel_map
 from talkface.face import topology as tp
-from talkface.face.crop import MOUTH, Part, fineness, parts
+from talkface.face.crop import MOUTH_REGION, FaceRegion, face_regions, fineness
 from talkface.face.draw import MAP_CHANNELS
 from talkface.face.model import FaceModel
 from talkface.hub import save_pretrained
@@ -25,8 +25,8 @@ from talkface.nn.marks import state_mark
 from talkface.nn.picture import gradient_loss, weighted_l1
 from talkface.rendering.refiner import Refiner, RefinerConfig
 from talkface.training import OptimizerSpec, Task
+from talkface.training.batches import to_device
 from talkface.training.datasets.crop_pairs import Pair, PairMaker, augmented, mean_mouth, stacked_pairs
-from talkface.training.draws import to_device
 from talkface.training.patch_gan import discriminator_loss, generator_losses, zero_loss
 from talkface.training.samples import in_columns
 
@@ -60,7 +60,7 @@ class RefinerTask(Task[RefinerTrainConfig]):
     def prepare(self, data: Path, seed: int) -> None:
         """Cut the clips, take their mean mouth and build refiner and discriminator."""
         config = self.config
-        self.mouth, *self.eyes = parts(config.model.pixels)
+        self.mouth, *self.eyes = face_regions(config.model.pixels)
         self.finer = fineness(config.model.pixels)
         self.model = FaceModel.from_pretrained(config.face_model)
         self.refiner = Refiner(config.model).to(self.device)
@@ -81,7 +81,7 @@ class RefinerTask(Task[RefinerTrainConfig]):
     def _load(self, manifest: Manifest, split: str, frames: int | None = None) -> list[CropClip]:
         """Usable clips of a split, at most ``frames`` frames of each."""
         items = [i for i in manifest.items if i.has_video and i.usable and i.split == split]
-        cut_out = side_by_side(lambda item: self._cut(manifest, item, frames), items)
+        cut_out = parallel_map(lambda item: self._cut(manifest, item, frames), items)
         clips = list(islice((clip for clip in cut_out if clip), self.config.max_clips or None))
         logger.info("%s: %d clips, %d frames", split, len(clips), sum(len(c.images) for c in clips))
         return clips
@@ -92,7 +92,7 @@ class RefinerTask(Task[RefinerTrainConfig]):
         if np.median(tp.inter_ocular(track.points)) < self.config.smallest_unit or len(track.points) < 25:
             return None
         count = frames or item.look_up(self.config.frames_of, self.config.frames_per_clip)
-        clip = crop_clip(manifest, item, self.model, self.finer * FACE.pixels)
+        clip = crop_clip(manifest, item, self.model, self.finer * FACE_REGION.pixels)
         return clip.only(np.linspace(0, len(clip) - 1, min(count, len(clip))).astype(int))
 
     def _clip_weights(self) -> np.ndarray:
@@ -102,12 +102,12 @@ class RefinerTask(Task[RefinerTrainConfig]):
         weight /= weight.sum()
         return weight
 
-    def _pick(self, clip: CropClip, part: Part, generator: np.random.Generator) -> tuple[int, int]:
+    def _pick(self, clip: CropClip, part: FaceRegion, generator: np.random.Generator) -> tuple[int, int]:
         """Source and target; every other source has its mouth closed (or eyes open), as portraits have."""
         count = len(clip.images)
         source, target = (int(v) for v in generator.integers(0, count, 2))
         if generator.random() < 0.5:
-            of_mouth = part.code == MOUTH.code
+            of_mouth = part.code == MOUTH_REGION.code
             state = tp.aperture(clip.points) if of_mouth else -tp.eye_openness(clip.points).mean(-1)
             order = np.argsort(state)
             source = int(order[int(generator.integers(0, max(1, count // 4)))])
@@ -115,7 +115,7 @@ class RefinerTask(Task[RefinerTrainConfig]):
                 target = int(order[int(generator.integers(count // 2, count))])
         return source, target
 
-    def _pair(self, part: Part, generator: np.random.Generator) -> Pair:
+    def _pair(self, part: FaceRegion, generator: np.random.Generator) -> Pair:
         """A random pair of a part, augmented."""
         clip = self.clips[int(generator.choice(len(self.clips), p=self.weights))]
         pair = self.make(clip, *self._pick(clip, part, generator), part)
@@ -200,7 +200,7 @@ class RefinerTask(Task[RefinerTrainConfig]):
                 continue
             errors.append(np.square(image - pair.target)[:, inner].mean())
             baseline.append(np.square(pair.warped - pair.target)[:, inner].mean())
-            if pair.part == MOUTH.code:
+            if pair.part == MOUTH_REGION.code:
                 ratios.append(_sharpness(image, inner) / (_sharpness(pair.target, inner) + 1e-6))
         psnr = float(np.mean([-10 * np.log10(e + 1e-8) for e in errors]))
         warp_psnr = float(np.mean([-10 * np.log10(e + 1e-8) for e in baseline]))

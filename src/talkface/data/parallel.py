@@ -12,7 +12,7 @@ Result = TypeVar("Result")
 _FEW, _MOST = 4, 32  # processors: with fewer, processes of their own cost more than they give
 
 
-def side_by_side(
+def parallel_map(
     function: Callable[[Item], Result], items: Sequence[Item], workers: int | None = None
 ) -> Iterator[Result]:
     """Results of a function for each item, in order.

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from talkface.data.side_by_side import FORKED, forked
+from talkface.data.parallel import FORKED, forked
 from talkface.media.prefetch import prefetched
 
 BATCHES_AHEAD = 2  # of each process that draws

@@ -26,7 +26,7 @@ _AWAY = 1.0  # seconds without the person after which what is remembered is drop
 
 
 @dataclass
-class Actor:
+class FaceEditor:
     """One person who is dubbed, from frame to frame.
 
     Attributes:
@@ -52,7 +52,7 @@ class Actor:
     absent: int = 0
     turned: int = 0
     covered: int = 0
-    _look: int = -1  # number of the last search for occlusion
+    _search: int = -1  # number of the last search for occlusion
     _covering: np.ndarray | None = None
     _shot: int = -1
     _last: float = -math.inf  # when the person was seen last
@@ -110,11 +110,10 @@ class Actor:
 
     def _keep(self, frame: Frame, points: np.ndarray) -> np.ndarray | None:
         """Where something covers the face and the frame stays as it is, (H, W) float32; None if nowhere."""
-        look = int(
-            frame.time * _OCCLUSION_RATE
-        )  # by the clock, so that a resumed run searches the same frames
-        if self._covering is None or look != self._look:
-            self._covering, self._look = self.finder(frame.image, points), look
+        # By the clock, so that a resumed run searches the same frames.
+        search = int(frame.time * _OCCLUSION_RATE)
+        if self._covering is None or search != self._search:
+            self._covering, self._search = self.finder(frame.image, points), search
         height, width = frame.image.shape[:2]
         return keep_mask(self._covering, points, (width, height))
 
@@ -125,6 +124,3 @@ def _lips_under(keep: np.ndarray, points: np.ndarray) -> float:
     height, width = keep.shape
     x, y = np.clip(points[lips, :2].round().astype(int), 0, [width - 1, height - 1]).T
     return float((keep[y, x] > 0.5).mean())
-
-
-__all__ = ["TURNED", "Actor"]

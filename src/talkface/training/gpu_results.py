@@ -1,4 +1,4 @@
-"""What comes back from a lent machine: models, cut into parts of a size, and one report.
+"""What comes back from a machine with a borrowed GPU: models, cut into parts of a size, and one report.
 
 The machine may be taken back at any moment, so the folder is always complete: parts are written under names
 of their own first, and the report, which names them and their SHA-256, replaces the older one last.
@@ -26,7 +26,7 @@ REPORT, SHEET = "report.json", "samples.jpg"
 _ZIP_DATE = (1980, 1, 1, 0, 0, 0)  # the same for all: the same models give the same bytes
 
 
-class Parcel:
+class GpuResults:
     """The folder that a run of trainings brings back: the best models so far, and the report.
 
     Attributes:
@@ -96,10 +96,10 @@ class Parcel:
 
 
 def join(folder: Path, target: Path) -> dict[str, Any]:
-    """The report of a parcel, and its models as directories in ``target``.
+    """The report of a run, and its models as directories in ``target``.
 
     Raises:
-        InvalidOption: it is no parcel, or a part is missing or damaged.
+        InvalidOption: it is no such folder, or a part is missing or damaged.
     """
     try:
         report: dict[str, Any] = json.loads((folder / REPORT).read_text())

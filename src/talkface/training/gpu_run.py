@@ -1,8 +1,8 @@
-"""Runs several trainings within a few minutes on a machine with a GPU that is lent for them.
+"""Runs several trainings within a few minutes on a machine whose GPU is borrowed for them.
 
 What they need is packed beforehand (:mod:`talkface.data.pack`), so that no minute is spent on preparation;
-:mod:`talkface.training.parcels` writes what comes back, from the first exported model on.
-:mod:`talkface.training.lent_trainings` lists the trainings.
+:mod:`talkface.training.gpu_results` writes what comes back, from the first exported model on.
+:mod:`talkface.training.gpu_trainings` lists the trainings.
 """
 
 import importlib.util
@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from talkface.errors import InvalidOption
-from talkface.training.lent_trainings import TRAININGS, Training, chosen
-from talkface.training.parcels import Parcel, complete
+from talkface.training.gpu_results import GpuResults, complete
+from talkface.training.gpu_trainings import TRAININGS, Training, chosen
 
 logger = logging.getLogger(__name__)
 
@@ -30,10 +30,8 @@ ROOT = Path(__file__).parents[3]
 SHIPPED = ROOT / "src" / "talkface" / "weights" / "compact"
 _GRACE_SECONDS = 8.0  # that a training may take to end after its time
 _COMPILED_FROM_SECONDS = 300.0  # compiling takes a minute: it pays in trainings of at least so long
-_LAST_SHARE, _LAST_SECONDS = (
-    0.07,
-    12.0,
-)  # of a training, for its last validation and export; the larger counts
+# Of a training, for its last validation and export; the larger counts.
+_LAST_SHARE, _LAST_SECONDS = 0.07, 12.0
 _RETRY_SECONDS = 45.0  # that must be left to try a training again that failed
 _TINY_ITEMS = 12  # clips and portraits beside those of split "dev", of a tiny run
 
@@ -131,11 +129,11 @@ class Workspace:
         site = self.folder / "site"
         if not zipfile.is_zipfile(pack):
             raise InvalidOption(f"{pack} is no pack: `python scripts/gpu.py pack` makes one")
-        with zipfile.ZipFile(pack) as parcel:
-            for name in parcel.namelist():
+        with zipfile.ZipFile(pack) as packed:
+            for name in packed.namelist():
                 package = Path(name).name.split("-")[0]
                 if name.startswith("wheels/") and not importlib.util.find_spec(package):
-                    with parcel.open(name) as file, zipfile.ZipFile(file) as wheel:
+                    with packed.open(name) as file, zipfile.ZipFile(file) as wheel:
                         wheel.extractall(site)
         sys.path.append(str(site))
 
@@ -159,25 +157,25 @@ def train(pack: Path, out: Path, names: Sequence[str], budget: float, space: Wor
     space.folder.mkdir(parents=True, exist_ok=True)
     space.install_wheels(pack)
     unpack(pack, space.prepared, *(("dev", _TINY_ITEMS) if space.tiny else ()))
-    left, parcel = chosen(names), Parcel(out)
+    left, results = chosen(names), GpuResults(out)
     logger.info("unpacked, with %.0f s left for %s", end - time.monotonic(), ", ".join(left))
     while left:
         now, shares = time.monotonic(), [TRAININGS[name].share for name in left]
         seconds = (end - now) * shares[0] / sum(shares)
         name = left.pop(0)
         shutil.rmtree(space.run(name), ignore_errors=True)  # of an earlier run in the same folder
-        if not _train_beside(name, seconds, space, parcel):
+        if not _train_beside(name, seconds, space, results):
             again = now + seconds - time.monotonic()
             if again > _RETRY_SECONDS:
-                _train_beside(name, again, replace(space, careful=True), parcel)
+                _train_beside(name, again, replace(space, careful=True), results)
         _take_over(space.run(name) / "export", space.prepared / "weights" / "compact" / TRAININGS[name].model)
-    return parcel.report
+    return results.report
 
 
-def _train_beside(name: str, seconds: float, space: Workspace, parcel: Parcel) -> bool:
+def _train_beside(name: str, seconds: float, space: Workspace, results: GpuResults) -> bool:
     """Run one training in a process of its own, which is killed if it does not end in time.
 
-    Its exports are added to the parcel as they come.
+    Its exports are added to the results as they come.
 
     Returns:
         Whether there is a model.
@@ -185,7 +183,7 @@ def _train_beside(name: str, seconds: float, space: Workspace, parcel: Parcel) -
     training, run, deadline = TRAININGS[name], space.run(name), time.time() + seconds
     run.mkdir(parents=True, exist_ok=True)
     arguments = [name, str(deadline), json.dumps(space.to_dict())]
-    command = [sys.executable, "-m", "talkface.training.lent", *arguments]
+    command = [sys.executable, "-m", "talkface.training.gpu_run", *arguments]
     with (run / "output.log").open("w") as output:
         process = subprocess.Popen(
             command, env=space.environment(), stdout=output, stderr=subprocess.STDOUT, cwd=ROOT
@@ -195,11 +193,11 @@ def _train_beside(name: str, seconds: float, space: Workspace, parcel: Parcel) -
                 if not space.steps and time.time() > deadline + _GRACE_SECONDS:
                     process.kill()
                 time.sleep(0.2)
-                parcel.send(name, training.model, run, training.comes_back)
+                results.send(name, training.model, run, training.comes_back)
         finally:
             process.kill()
             process.wait()
-    parcel.send(name, training.model, run, training.comes_back, ended=process.returncode)
+    results.send(name, training.model, run, training.comes_back, ended=process.returncode)
     logger.info("%s: ended with %d after %.0f s", name, process.returncode, time.time() - deadline + seconds)
     return complete(run / "export") is not None
 
@@ -258,7 +256,7 @@ def _validated_every(seconds: float, space: Workspace) -> float:
 
 def workers_for(batch_bytes: int) -> int:
     """How many processes draw batches: limited by the processors and by the room in shared memory."""
-    from talkface.training.draws import BATCHES_AHEAD
+    from talkface.training.batches import BATCHES_AHEAD
 
     shared = Path("/dev/shm")
     room = shutil.disk_usage(shared).free if shared.is_dir() else 0

@@ -1,4 +1,4 @@
-"""The trainings that can run on a lent machine: recipe, model, share of the time, and what must travel."""
+"""The trainings for a borrowed GPU: recipe, model, share of the time, and what must travel."""
 
 import functools
 import operator
@@ -23,7 +23,7 @@ _TINY_FACES = (_TINY_LDM, "config.batch=2", "config.variants=2", "config.held_ou
 
 @dataclass(frozen=True, kw_only=True)
 class Training:
-    """A training that can run on a lent machine.
+    """A training that can run on a machine with a borrowed GPU.
 
     Attributes:
         recipe: its name in ``recipes/``.

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _SMALLEST = 40  # pixels from forehead to chin that are looked for
 _FRONTAL = 45.0  # degrees of yaw up to which a view tells what the face is like from the front
 _TRUSTED = 3  # frames that look much like the one before in which nobody new is looked for
-_STIR = 0.2  # change of any block, of 1, that may be somebody new
+_NEWCOMER_CHANGE = 0.2  # change of a block of the picture, 0 to 1, from which somebody may have come in
 _YAW = 1.5  # how much further heads turn than the mesh network's meshes, judged by eye on 60 turned faces
 
 
@@ -33,7 +33,7 @@ class Person:
     """Somebody seen in a video.
 
     Attributes:
-        number: Place in the cast; 0 is the main person.
+        number: Place among the people of the video; 0 is the main person.
         times: (N,) seconds at which the scan saw the person, ascending.
         share: Part of the scanned frames in which the person was seen, 0 to 1.
         box: Median left, top, right, bottom of the face in pixels.
@@ -61,7 +61,7 @@ class Person:
 
 
 @dataclass(frozen=True)
-class Cast:
+class VideoPeople:
     """The people of a video, the main one first; ``frames`` is how many frames were looked at."""
 
     people: list[Person]
@@ -128,7 +128,7 @@ def scan(
     tracker: FaceTracker,
     face: FaceModel,
     keep: "Callable[[Frame, list[np.ndarray]], None] | None" = None,
-) -> Cast:
+) -> VideoPeople:
     """Find the people of a video from a few frames spread over it; one frame is held at a time.
 
     Args:
@@ -152,7 +152,7 @@ def scan(
         raise NoFaceFound("no face found in the video; give one in which a face is clearly visible")
     groups.sort(key=lambda group: -sum(face_height(view.points) for view in group.views))
     people = [_person(number, group.views, len(views), face) for number, group in enumerate(groups)]
-    return Cast(people, len(views))
+    return VideoPeople(people, len(views))
 
 
 def _scanned(frames: "Iterable[Frame]", tracker: FaceTracker) -> "Iterator[_ScannedFrame]":
@@ -162,7 +162,7 @@ def _scanned(frames: "Iterable[Frame]", tracker: FaceTracker) -> "Iterator[_Scan
     for frame in frames:
         now = blocks(frame.image)
         alike = last is not None and difference(last, now) < CHANGE
-        calm = alike and last is not None and float(np.abs(last - now).max()) < _STIR
+        calm = alike and last is not None and float(np.abs(last - now).max()) < _NEWCOMER_CHANGE
         last, trusted = now, trusted + 1 if calm else 0
         due = trusted % (_TRUSTED + 1) == 0
         yield _ScannedFrame(frame, alike, detect_faces(tracker, frame.image, _SMALLEST) if due else None)

@@ -196,9 +196,56 @@ def test_landmarks_are_written_and_read(tmp_path: Path) -> None:
     again = Landmarks.from_json(tmp_path / "lm.json")
     face = FaceModel.from_pretrained()
     np.testing.assert_allclose(again.meshes(face, face.mean), landmarks.meshes(face, face.mean), atol=0.02)
-    (tmp_path / "other.json").write_text("{}")
+
+
+DAMAGED: dict[str, tuple[dict[str, object], str]] = {
+    "other": ({"format": "another"}, "format is another"),
+    "fps_text": ({"fps": "fast"}, "could not convert"),
+    "fps_zero": ({"fps": 0}, "fps is 0"),
+    "fps_list": ({"fps": [25]}, "must be a string or a real number"),
+    "times_none": ({"times": []}, "times"),
+    "times_number": ({"times": 3}, "times"),
+    "there_short": ({"there": [True]}, "there has the shape"),
+    "there_long": ({"there": [True] * 9}, "there has the shape"),
+    "there_words": ({"there": ["yes"] * 6}, "there holds other values"),
+    "size_short": ({"size": [80.0]}, "size has the shape"),
+    "place_flat": ({"place": [1.0] * 6}, "place has the shape"),
+    "gaze_ragged": ({"gaze": [[1.0]] * 5 + [[1.0, 2.0]]}, "array element"),
+    "size_infinite": ({"size": [float("inf")] * 6}, "not finite"),
+    "size_huge": ({"size": [10**400] * 6}, "too large"),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+def test_damaged_landmarks_are_refused(name: str, tmp_path: Path) -> None:
+    changes, message = DAMAGED[name]
+    path = tmp_path / "lm.json"
+    still_landmarks(6, 80.0, (99.0, 99.0), (0.0, 0.0, 0.0)).to_json(path)
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    with pytest.raises(InvalidOption, match=f"holds no landmarks .*{message}") as refused:
+        Landmarks.from_json(path)
+    assert "\n" not in str(refused.value)
+
+
+KEYS = ("format", "fps", "times", "there", "place", "size", "rotation", "beta_mouth", "beta_upper", "gaze")
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_landmarks_without_a_list_are_refused(key: str, tmp_path: Path) -> None:
+    path = tmp_path / "lm.json"
+    still_landmarks(6, 80.0, (99.0, 99.0), (0.0, 0.0, 0.0)).to_json(path)
+    content = json.loads(path.read_text())
+    del content[key]
+    path.write_text(json.dumps(content))
+    with pytest.raises(InvalidOption, match=f"holds no landmarks: it has no '{key}'"):
+        Landmarks.from_json(path)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "3", "null", "no landmarks", "{", "\x00"])
+def test_what_is_no_landmark_file_is_refused(text: str, tmp_path: Path) -> None:
+    (tmp_path / "lm.json").write_text(text)
     with pytest.raises(InvalidOption, match="holds no landmarks"):
-        Landmarks.from_json(tmp_path / "other.json")
+        Landmarks.from_json(tmp_path / "lm.json")
 
 
 def test_landmarks_are_relative_to_the_camera(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -83,29 +84,51 @@ class Landmarks:
         """Read what :meth:`to_json` wrote; a file that names no reference is relative to the camera.
 
         Raises:
-            InvalidOption: it is something else, its lists do not belong together, or its motion is relative
-                to a portrait.
+            InvalidOption: it is something else, lacks a list, its lists do not belong together, or its motion
+                is relative to a portrait.
         """
         try:
-            data = json.loads(Path(path).read_text())
-            if data["format"] != FORMAT:
-                raise ValueError(data["format"])
-            rows = {name: np.array(data[name], np.float32) for name in _ROWS}
-            count = len(data["times"])
-            if any(rows[name].shape != (count, *width) for name, width in _ROWS.items()):
-                raise ValueError("lengths")
-            if data.get("reference", "camera") != "camera":
-                raise ValueError(f"reference {data['reference']}")
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            return cls._of(json.loads(Path(path).read_text()))
+        except KeyError as error:
+            raise InvalidOption(f"{path} holds no landmarks: it has no {error}") from None
+        except (OSError, ValueError, TypeError, OverflowError) as error:
+            reason = " ".join(str(error).split())[:80] or type(error).__name__
             raise InvalidOption(
-                f"{path} holds no landmarks ({str(error).splitlines()[0][:60]}); "
-                "write some with save_landmarks"
+                f"{path} holds no landmarks ({reason}); write some with save_landmarks"
             ) from None
-        still = np.zeros((count, 2), np.float32), np.ones((count, 1), np.float32)
+
+    @classmethod
+    def _of(cls, data: dict[str, Any]) -> "Landmarks":
+        """Landmarks of the content of a JSON file.
+
+        Raises:
+            KeyError, TypeError, ValueError, OverflowError: a list is missing, or of another type or shape.
+        """
+        if data["format"] != FORMAT:
+            raise ValueError(f"its format is {data['format']}, not {FORMAT}")
+        if data.get("reference", "camera") != "camera":
+            raise ValueError(f"reference {data['reference']}")
+        fps = float(data["fps"])
+        if not (np.isfinite(fps) and fps > 0):
+            raise ValueError(f"fps is {fps}")
+        times = np.array(data["times"], np.float64)
+        if times.ndim != 1 or not len(times):
+            raise ValueError("times is no list of numbers")
+        there = np.array(data["there"])
+        if not np.isin(there, (0, 1)).all():
+            raise ValueError("there holds other values than true and false")
+        rows = {name: np.array(data[name], np.float32) for name in _ROWS}
+        widths: dict[str, tuple[int, ...]] = {"there": (), **_ROWS}
+        for name, values in {"there": there, **rows}.items():
+            wanted = (len(times), *widths[name])
+            if values.shape != wanted:
+                raise ValueError(f"{name} has the shape {values.shape}, not {wanted}")
+        if not all(np.isfinite(values).all() for values in (times, *rows.values())):
+            raise ValueError("some of its numbers are not finite")
+        still = np.zeros((len(times), 2), np.float32), np.ones((len(times), 1), np.float32)
         betas = rows["beta_mouth"], rows["beta_upper"]
-        motion = FaceMotion(*betas, rows["rotation"], *still, rows["gaze"], float(data["fps"]), "camera")
-        there = np.array(data["there"], bool)
-        return cls(np.array(data["times"]), there, rows["place"], rows["size"], motion)
+        motion = FaceMotion(*betas, rows["rotation"], *still, rows["gaze"], fps, "camera")
+        return cls(times, there.astype(bool), rows["place"], rows["size"], motion)
 
 
 # Widths of the JSON's lists, one entry a frame each.

@@ -32,10 +32,10 @@ from talkface.systems.tccp.config import FACE, LANDMARKS, WINDOW_FRAMES, MVContr
 from talkface.systems.tccp.holes import Hole, face_hole
 from talkface.systems.tccp.landmarks import LandmarkConfig, LandmarkTransformer, posed, rotations, view_matrix
 from talkface.systems.tccp.model import MVControlNet, VideoSignal
+from talkface.systems.tccp.neighbours import content_neighbours, neighbours
 from talkface.systems.tccp.pipeline import TccpPipeline
 from talkface.systems.tccp.placing import Landmarks, Outlines, fitted
 from talkface.systems.tccp.views import pose_in_frame, pose_in_view
-from talkface.systems.tccp.windows import around, around_audio
 
 SIDE = 16
 
@@ -264,12 +264,12 @@ def test_landmarks_are_relative_to_the_camera(tmp_path: Path) -> None:
 
 
 @given(st.integers(1, 30), st.integers(0, 3))
-def test_around_keeps_the_middle(frames: int, reach: int) -> None:
+def test_neighbours_keep_the_middle(frames: int, reach: int) -> None:
     values = np.arange(frames)
-    np.testing.assert_array_equal(around(values, reach)[:, reach], values)
-    assert around(values, reach).shape == (frames, 2 * reach + 1)
+    np.testing.assert_array_equal(neighbours(values, reach)[:, reach], values)
+    assert neighbours(values, reach).shape == (frames, 2 * reach + 1)
     sound = np.arange(2 * frames)
-    np.testing.assert_array_equal(around_audio(sound)[:, 1], sound[::2])
+    np.testing.assert_array_equal(content_neighbours(sound)[:, 1], sound[::2])
 
 
 # -- both ------------------------------------------------------------------------------------------

@@ -27,7 +27,7 @@ from talkface.face.crop import face_unit
 from talkface.face.draw import draw_mesh
 from talkface.face.mesh import FaceMesh
 from talkface.face.model import FaceModel
-from talkface.face.portrait import PORTRAIT_SIDE
+from talkface.face.portrait import PORTRAIT_NOSE, PORTRAIT_SIDE
 from talkface.face.tracker import FaceTracker
 from talkface.systems.imagineid.adapters import Adapters
 from talkface.systems.imagineid.ccf import SpatialCondition, with_pseudo_words
@@ -39,7 +39,6 @@ from talkface.systems.imagineid.voice import Speaker
 
 logger = logging.getLogger(__name__)
 
-_NOSE_HEIGHT = 0.58  # of the picture's height, where the tip of the nose is
 _POSE_SPREAD = np.radians([2.0, 5.0, 2.0])  # standard deviation of pitch, yaw and roll
 _SHAPE_SPREAD = 1.3  # factor of the spread of the shape: the LDM makes people more alike than they are
 _MOST_TRIES = 12
@@ -311,7 +310,7 @@ def resting_mesh(
     turn = Rotation.from_rotvec(_POSE_SPREAD * generator.standard_normal(3)).as_matrix()
     points: np.ndarray = (neutral @ turn.T).astype(np.float32)
     points *= pixels / (PORTRAIT_SIDE * face_unit(points))
-    middle = np.array([(pixels - 1) / 2, _NOSE_HEIGHT * pixels], np.float32)
+    middle = np.array([(pixels - 1) / 2, PORTRAIT_NOSE[1] * pixels], np.float32)
     points[:, :2] += middle - points[tp.NOSE_TIP, :2]
     return points
 

@@ -32,12 +32,12 @@ from talkface.systems.pipeline import (
     stretch_of,
 )
 from talkface.systems.tccp.config import FACE
-from talkface.systems.tccp.filling import Filling, Hands, Scene
+from talkface.systems.tccp.filling import FillComponents, Filling, FillInput
 from talkface.systems.tccp.identity import Identity
 from talkface.systems.tccp.landmarks import LandmarkTransformer
 from talkface.systems.tccp.masks import FaceMask, Mask, read_mask
 from talkface.systems.tccp.model import MVControlNet
-from talkface.systems.tccp.placing import Landmarks, Placer
+from talkface.systems.tccp.placing import Landmarks, PoseEstimator
 from talkface.systems.tccp.renderer import FaceRenderer, Settings
 
 IMAGINED = "imagined"
@@ -137,7 +137,7 @@ class TccpPipeline(Pipeline[TccpParts]):
         people = self._people(identity, path, resolution)
         files = [source.path, path, *_files(identity, mask, landmarks)]
         chosen = sync_mode, str(mask), face, margin, resolution, str(identity) == IMAGINED
-        scene = Scene(
+        inputs = FillInput(
             source=source,
             timeline=timeline,
             mask=found,
@@ -147,15 +147,17 @@ class TccpPipeline(Pipeline[TccpParts]):
             fingerprint=self.fingerprint(files, stretch_of(source), chosen, settings),
             given=given,
         )
-        hands = self._hands(found.margin, settings)
-        return takes_of(lambda one: Filling(hands, scene, people(one), one), seeds)
+        components = self._components(found.margin, settings)
+        return takes_of(lambda one: Filling(components, inputs, people(one), one), seeds)
 
-    def _hands(self, margin: float, settings: Settings) -> Hands:
-        """What does the work on holes that are larger than the face by a margin."""
+    def _components(self, margin: float, settings: Settings) -> FillComponents:
+        """What fills holes that are larger than the face by a margin."""
         blind = "context" in settings.without
-        return Hands(
+        return FillComponents(
             face=self.face,
-            placer=lambda who: Placer(self.parts.placing, who.alpha, self.device, margin, blind),
+            pose_estimator=lambda who: PoseEstimator(
+                self.parts.placing, who.alpha, self.device, margin, blind
+            ),
             performer=self.performer,
             renderer=lambda who, seed: FaceRenderer(
                 self.parts.base, self.parts.net, who, self.face, self.parts.refiner, seed, settings

@@ -17,7 +17,7 @@ from talkface.face.model import FaceModel, Pose
 from talkface.face.motion import FaceMotion
 from talkface.systems.tccp.holes import Hole, hole_outline
 from talkface.systems.tccp.landmarks import VIEW_PIXELS, LandmarkTransformer, view_matrix
-from talkface.systems.tccp.masks import Holed
+from talkface.systems.tccp.masks import MaskedFrame
 from talkface.systems.tccp.views import pose_in_frame
 
 FORMAT = "talkface.Landmarks/1"
@@ -118,12 +118,11 @@ class Landmarks:
         if not np.isin(there, (0, 1)).all():
             raise ValueError("there holds other values than true and false")
         rows = {name: np.array(data[name], np.float32) for name in _ROWS}
-        widths: dict[str, tuple[int, ...]] = {"there": (), **_ROWS}
-        for name, values in {"there": there, **rows}.items():
-            wanted = (len(times), *widths[name])
+        for name, values in (("there", there), *rows.items()):
+            wanted = (len(times), *_ROWS.get(name, ()))
             if values.shape != wanted:
                 raise ValueError(f"{name} has the shape {values.shape}, not {wanted}")
-        if not all(np.isfinite(values).all() for values in (times, *rows.values())):
+        if not (np.isfinite(times).all() and all(np.isfinite(values).all() for values in rows.values())):
             raise ValueError("some of its numbers are not finite")
         still = np.zeros((len(times), 2), np.float32), np.ones((len(times), 1), np.float32)
         betas = rows["beta_mouth"], rows["beta_upper"]
@@ -161,7 +160,7 @@ class _Row:
     matrix: np.ndarray
 
 
-class Placer:
+class PoseEstimator:
     """Predicts poses from what is visible around holes.
 
     Args:
@@ -187,21 +186,21 @@ class Placer:
         self.margin = torch.tensor([margin], dtype=torch.float32, device=self.device)
 
     def __call__(
-        self, holed: Iterable[Holed], heard: Iterator[np.ndarray]
+        self, frames: Iterable[MaskedFrame], content: Iterator[np.ndarray]
     ) -> Iterator[tuple[float, Pose | None]]:
         """Times and poses of frames, in order; None where there is no hole.
 
         Args:
-            holed: frames with their holes.
-            heard: for each frame, content features (4, C) around it.
+            frames: those of the video, with their holes.
+            content: for each frame, content features (4, C) around it.
         """
         waiting: list[_Row] = []
         done = 0
-        for one, content in zip(holed, heard, strict=False):
+        for one, features in zip(frames, content, strict=False):
             if waiting and waiting[-1].shot != one.shot:
                 yield from self._placed(waiting, done, len(waiting))
                 waiting, done = [], 0
-            waiting.append(_row(one, content))
+            waiting.append(_row(one, features))
             if len(waiting) >= done + _STRETCH + _CONTEXT:
                 yield from self._placed(waiting, done, done + _STRETCH)
                 drop = done + _STRETCH - _CONTEXT
@@ -227,7 +226,7 @@ class Placer:
             yield rows[k].time, poses.get(k)
 
 
-def _row(one: Holed, content: np.ndarray) -> _Row:
+def _row(one: MaskedFrame, content: np.ndarray) -> _Row:
     if one.hole is None:
         return _Row(one.frame.time, one.shot, content, None, np.eye(2, 3))
     matrix = view_matrix(np.array(one.hole.box, np.float32))

@@ -16,19 +16,19 @@ from talkface.face.draw import draw_mesh
 from talkface.face.matting import PersonMatte
 from talkface.face.model import FaceModel, estimate_pose
 from talkface.face.motion import FaceMotion
-from talkface.face.portrait import PORTRAIT_PIXELS, PORTRAIT_SIDE
+from talkface.face.portrait import PORTRAIT_NOSE, PORTRAIT_PIXELS, PORTRAIT_SIDE
 from talkface.media.decode import Frame
 from talkface.nn.picture import enlarged, pictures
 from talkface.rendering.portrait import PortraitRenderer
 from talkface.rendering.refiner import Refiner
 from talkface.systems.tccp.border import joined
 from talkface.systems.tccp.config import WINDOW_FRAMES
+from talkface.systems.tccp.crops import square_crop
 from talkface.systems.tccp.detail import with_reference
 from talkface.systems.tccp.estimate import initial_estimate
 from talkface.systems.tccp.holes import Hole, cells, face_hole
 from talkface.systems.tccp.identity import Identity
 from talkface.systems.tccp.model import MVControlNet, VideoSignal
-from talkface.systems.tccp.windows import square_crop
 
 _HOLE_ROOM = 1.12  # side of a crop relative to a hole that is larger than a portrait
 _OVAL_MARGIN = 0.1  # of the region that shows the reference itself, beyond the face's oval
@@ -39,8 +39,8 @@ _MOST_GROWTH = 0.15  # of the logarithm of the crop's scale, likewise
 
 
 @dataclass(frozen=True)
-class Job:
-    """A frame to be filled.
+class FaceJob:
+    """A frame whose face is to be drawn.
 
     Attributes:
         frame: with the hole covered.
@@ -117,13 +117,13 @@ class FaceRenderer:
         self.noise = torch.randn((1, 1, 4, side, side), generator=self.generator).to(self.device)
         self.matte = None if "matte" in self.settings.without else PersonMatte(self.device)
 
-    def fill(self, jobs: Iterable[Job | Frame], after: float = -math.inf) -> Iterator[Frame]:
+    def fill(self, jobs: Iterable[FaceJob | Frame], after: float = -math.inf) -> Iterator[Frame]:
         """Filled frames, in order; frames that are no jobs stay as they are.
 
         Windows whose frames all begin at ``after`` seconds or earlier are not drawn, unless later ones
         depend on them.
         """
-        window: list[Job] = []
+        window: list[FaceJob] = []
         matrix: np.ndarray | None = None
         before: Frame | None = None
         shot = -1
@@ -163,7 +163,7 @@ class FaceRenderer:
         crop = enlarged(cut(frame.image, matrix, self.side), self.base.pixels)
         return self.base.autoencoder.encode(pictures([crop], self.device))[None]
 
-    def _followed(self, job: Job, matrix: np.ndarray | None) -> np.ndarray:
+    def _followed(self, job: FaceJob, matrix: np.ndarray | None) -> np.ndarray:
         """The crop of a window: the one before, unless face or hole leave it."""
         size = (job.frame.image.shape[1], job.frame.image.shape[0])
         wanted = hole_matrix(job.mesh, job.hole, size, self.side)
@@ -176,7 +176,7 @@ class FaceRenderer:
 
     @torch.inference_mode()
     def _drawn(
-        self, window: list[Job], matrix: np.ndarray | None, before: Frame | None, after: float
+        self, window: list[FaceJob], matrix: np.ndarray | None, before: Frame | None, after: float
     ) -> list[Frame]:
         """Filled frames of a window; ``before`` is the finished frame before it, if it is to be known."""
         assert matrix is not None
@@ -289,7 +289,7 @@ def hole_matrix(mesh: np.ndarray, hole: Hole, size: tuple[int, int], pixels: int
     """
     left, top, right, bottom = hole.box
     side = max(PORTRAIT_SIDE * face_unit(mesh), _HOLE_ROOM * (right - left), _HOLE_ROOM * (bottom - top))
-    corner = mesh[1, :2] - side * np.array([0.5, 0.58])
+    corner = mesh[1, :2] - side * np.array(PORTRAIT_NOSE)
     corner = np.clip(corner, np.array([right, bottom]) - side, np.array([left, top]))
     if side <= min(size):
         corner = np.clip(corner, 0, np.array(size) - side)
@@ -300,7 +300,7 @@ def _cut_hole(hole: Hole, matrix: np.ndarray, side: int) -> np.ndarray:
     return cv2.warpAffine(hole.mask, matrix, (side, side), flags=cv2.INTER_LINEAR)
 
 
-def _pasted(job: Job, image: np.ndarray, person: np.ndarray | None, matrix: np.ndarray) -> Frame:
+def _pasted(job: FaceJob, image: np.ndarray, person: np.ndarray | None, matrix: np.ndarray) -> Frame:
     """The frame with what was drawn in its hole; everything else is as it was."""
     left, top, right, bottom = job.hole.box
     room = max(4, (right - left) // 8)

@@ -37,7 +37,7 @@ class TextEncoder(nn.Module):
         return embeddings
 
 
-class MeshEncoder(nn.Module):
+class MeshDrawingEncoder(nn.Module):
     """Drawings of meshes (B, 6, H/2, W/2) to channels beside the latents (B, C, H/8, W/8)."""
 
     def __init__(self, channels: int, width: int = 64) -> None:
@@ -66,7 +66,7 @@ class FaceDiffusion(nn.Module):
         super().__init__()
         self.config = config
         self.text = TextEncoder(config)
-        self.mesh = MeshEncoder(config.mesh) if config.mesh else None
+        self.mesh = MeshDrawingEncoder(config.mesh) if config.mesh else None
         self.unet = build_unet(config)
 
     @classmethod

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from talkface.diffusion.autoencoder import LATENT_FACTOR
 from talkface.diffusion.captions import PSEUDO_WORDS, Tokens
 from talkface.diffusion.config import AutoencoderConfig, DiffusionConfig
 from talkface.diffusion.control import Residual
@@ -29,7 +30,7 @@ STABLE_DIFFUSION_15 = DiffusionConfig(
 )
 """Sizes of Stable Diffusion 1.5: 859,520,964 parameters in the U-Net."""
 
-PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
+DIFFUSERS_FOLDERS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
 
 
 class StableText(nn.Module):
@@ -190,7 +191,7 @@ def load_stable_diffusion(folder: Path) -> tuple[StableDiffusion, StableAutoenco
     Raises:
         ModelUnavailable: a part is missing or damaged, or only pickled, or transformers is not installed.
     """
-    missing = [part for part in PARTS if not (folder / part).is_dir()]
+    missing = [part for part in DIFFUSERS_FOLDERS if not (folder / part).is_dir()]
     if missing:
         raise ModelUnavailable(
             f"{folder} is no complete Stable Diffusion: {', '.join(missing)} missing; "
@@ -223,4 +224,4 @@ def load_stable_diffusion(folder: Path) -> tuple[StableDiffusion, StableAutoenco
             f"{folder} predicts {kind} from {channels} channels; "
             "only text-to-picture models that predict the noise can be used"
         )
-    return model.eval(), StableAutoencoder(vae).eval(), 8 * unet.config.sample_size
+    return model.eval(), StableAutoencoder(vae).eval(), LATENT_FACTOR * unet.config.sample_size

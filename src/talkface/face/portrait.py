@@ -5,7 +5,9 @@ import numpy as np
 from talkface.face.crop import face_unit
 
 PORTRAIT_PIXELS = 256
-"""Side of a portrait's crop, in pixels of its picture."""
+"""Side of a portrait's picture, unless a larger one is wanted."""
+PORTRAIT_SIZES = (PORTRAIT_PIXELS, 2 * PORTRAIT_PIXELS)
+"""Sides of the pictures that portraits and faces are drawn in, pixels."""
 PORTRAIT_SIDE = 2.55
 """Side of the crop, in inter-ocular distances."""
 PORTRAIT_NOSE = (0.5, 0.58)

@@ -37,10 +37,10 @@ from talkface.systems.imagineid.ccf import (
     SpatialConditionalAdapter,
     TextualInversionAdapter,
 )
-from talkface.systems.imagineid.chance import draw_hair, draw_person
 from talkface.systems.imagineid.config import EMOTIONS, CcfConfig
 from talkface.systems.imagineid.pipeline import ImagineIdPipeline
 from talkface.systems.imagineid.portrait import Imagined, adherence, contradicts, resting_mesh, voice_words
+from talkface.systems.imagineid.random_traits import draw_hair, draw_person
 from talkface.systems.imagineid.renderer import DiffusionRenderer
 from talkface.systems.imagineid.voice import Speaker, one_mood
 from talkface.training import TrainerConfig, overfit_one_batch
@@ -290,7 +290,7 @@ def test_recordings_without_a_voice_are_refused(speech: Path, tmp_path: Path) ->
         ({"renderer": "magic"}, "renderer is magic"),
         ({"takes": 0}, "takes is 0"),
         ({"seed": -1}, "seed is -1"),
-        ({"without": ["mba"]}, "cannot do without mba"),
+        ({"without": ["mba"]}, "has no mba to leave out"),
         ({"without": ["tai"]}, "there is no tai"),
     ],
 )
@@ -301,9 +301,9 @@ def test_wrong_options_are_refused(speech: Path, options: dict, named: str) -> N
 
 @pytest.mark.parametrize("seconds", [0.01, 1.0, 7.5])
 def test_there_is_a_mood_for_every_frame(seconds: float) -> None:
-    listener = tiny_pipeline().listener
+    analyzer = tiny_pipeline().analyzer
     blocks = [np.zeros(round(seconds * RATE), np.float32)]
-    moods = listener.moods(blocks, a_speaker())
+    moods = analyzer.moods(blocks, a_speaker())
     found = np.concatenate([next(moods) for _ in range(4)])
     np.testing.assert_allclose(found.sum(1), 1, atol=1e-5)
     assert found.shape[1] == len(EMOTIONS)

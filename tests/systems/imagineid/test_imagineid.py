@@ -33,10 +33,10 @@ from talkface.systems.imagineid.ccf import (
     with_pseudo_words,
 )
 from talkface.systems.imagineid.config import EMOTIONS, CcfConfig, PadConfig
-from talkface.systems.imagineid.hearing import PROSODY, speech_features
 from talkface.systems.imagineid.losses import gaussian, voice_to_face
-from talkface.systems.imagineid.moving import hidden_cells, move_portrait
 from talkface.systems.imagineid.pad import Pad, Speech
+from talkface.systems.imagineid.pad_input import PROSODY, pad_input
+from talkface.systems.imagineid.reference_warp import hidden_cells, move_portrait
 from talkface.training import TrainerConfig, overfit_one_batch
 from talkface.training.tasks.imagineid_ccf import CcfTask, CcfTrainConfig
 from talkface.training.tasks.imagineid_content import ContentTask
@@ -76,7 +76,7 @@ def test_noise_is_not_periodic() -> None:
 @given(st.integers(1, 3 * RATE))
 def test_as_much_is_heard_as_there_is(count: int) -> None:
     stream = FeatureStream(ContentEncoder.debug())
-    found = speech_features(np.random.default_rng(0).normal(0, 0.1, count).astype(np.float32), stream)
+    found = pad_input(np.random.default_rng(0).normal(0, 0.1, count).astype(np.float32), stream)
     frames = -(-count // SAMPLES_PER_FEATURE)
     assert len(found) == frames
     assert found.content.shape == (frames, 16)

@@ -19,7 +19,7 @@ from talkface.diffusion.autoencoder import FaceAutoencoder
 from talkface.diffusion.captions import PSEUDO_WORDS
 from talkface.diffusion.config import DiffusionConfig
 from talkface.diffusion.control import Residual, build_control, copy_encoder, residuals
-from talkface.diffusion.model import FaceDiffusion, MeshEncoder
+from talkface.diffusion.model import FaceDiffusion, MeshDrawingEncoder
 from talkface.diffusion.stable import StableAutoencoder, StableDiffusion
 from talkface.systems.imagineid.config import CcfConfig
 
@@ -85,7 +85,7 @@ class SpatialConditionalAdapter(nn.Module):
 
     def __init__(self, config: DiffusionConfig, base: FaceDiffusion | StableDiffusion | None = None) -> None:
         super().__init__()
-        self.mesh = MeshEncoder(16)
+        self.mesh = MeshDrawingEncoder(16)
         self.inlet = nn.Sequential(
             nn.Conv2d(16 + 2 * config.channels + 1 + 2, config.widths[0], 3, padding=1),
             nn.SiLU(),

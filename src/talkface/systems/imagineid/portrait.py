@@ -8,6 +8,7 @@ import torch
 from scipy.spatial.transform import Rotation
 from torch import Tensor
 
+from talkface.diffusion.autoencoder import LATENT_FACTOR
 from talkface.diffusion.base import Base
 from talkface.diffusion.captions import Attributes, known_words, phrases
 from talkface.diffusion.critic import PortraitCritic, eye_likeness
@@ -31,10 +32,10 @@ from talkface.face.portrait import PORTRAIT_NOSE, PORTRAIT_SIDE
 from talkface.face.tracker import FaceTracker
 from talkface.systems.imagineid.adapters import Adapters
 from talkface.systems.imagineid.ccf import SpatialCondition, with_pseudo_words
-from talkface.systems.imagineid.chance import AGE_WORDS, draw_hair, draw_person
 from talkface.systems.imagineid.config import EMOTIONS
-from talkface.systems.imagineid.moving import hidden_cells
 from talkface.systems.imagineid.pad import Pad
+from talkface.systems.imagineid.random_traits import AGE_WORDS, draw_hair, draw_person
+from talkface.systems.imagineid.reference_warp import hidden_cells
 from talkface.systems.imagineid.voice import Speaker
 
 logger = logging.getLogger(__name__)
@@ -46,7 +47,7 @@ _DRAFT_BATCH = 6  # drafts that are drawn together; a Stable Diffusion, far wide
 _FINISHED = 3  # of the best drafts that are restored and judged
 _EYE_OPENNESS = (0.07, 0.11)  # least and most, in inter-ocular distances
 _ON_MESH = 0.06  # largest adherence, in inter-ocular distances, at which a face lies on its mesh
-PARTS = ("tia", "texture", "restorer", "reference", "mba", "before")
+ABLATIONS = ("tia", "texture", "restorer", "reference", "mba", "before")
 """What can be left out: TIA, the plausible face that the restorer is shown, the restorer, SCA's reference,
 MBA, and the frame before."""
 _CERTAIN = 0.65  # probability from which the caption says woman or man
@@ -61,7 +62,7 @@ class PortraitOptions:
         steps: of the sampler; None for the model's own.
         guidance: classifier-free guidance; 1 is as trained, None the model's own.
         candidates: portraits to choose the best of.
-        without: parts to leave out, of PARTS, for ablations.
+        without: parts to leave out, of ABLATIONS, for ablations.
     """
 
     prompt: str = ""
@@ -219,7 +220,7 @@ class PortraitImaginer:
         With one seed, two recordings of one voice have similar noise, and other voices have other noise. The
         noise of two seeds is independent.
         """
-        side = self.base.pixels // 8
+        side = self.base.pixels // LATENT_FACTOR
         voice = speaker.semantic / max(float(np.linalg.norm(speaker.semantic)), 1e-6)
         if not voice.any():  # the embedding is unknown: any unit vector will do
             voice = np.eye(len(voice))[0]
@@ -272,7 +273,7 @@ class PortraitImaginer:
         sca = self.adapters.sca
         if self.base.compact or sca is None:
             return None
-        side = self.base.pixels // 8
+        side = self.base.pixels // LATENT_FACTOR
         nothing = torch.zeros(1, 4, side, side, device=self.device)
         hidden = torch.from_numpy(hidden_cells(mesh, side, self.base.pixels))[None].to(self.device)
         known = torch.zeros(1, 2, device=self.device)

@@ -20,7 +20,7 @@ from talkface.output import Take
 from talkface.performance.config import FRAME_RATE, SPEECH_WINDOW
 from talkface.performance.lip_track import LipTrack
 from talkface.performance.motion import SpeechToMotion
-from talkface.systems.tccp.identity import Identity
+from talkface.systems.tccp.identity import PortraitIdentity
 from talkface.systems.tccp.masks import Mask, MaskedFrame
 from talkface.systems.tccp.neighbours import LIP_CONTEXT_FRAMES
 from talkface.systems.tccp.placing import Landmarks, Outlines, PoseEstimator, calmed, fitted
@@ -65,9 +65,9 @@ class FillComponents:
     """What fills: stage 1, the performance beside it, and stage 2 for a seed and an identity."""
 
     face: FaceModel
-    pose_estimator: Callable[[Identity], PoseEstimator]
+    pose_estimator: Callable[[PortraitIdentity], PoseEstimator]
     performer: SpeechToMotion
-    renderer: Callable[[Identity, int], FaceRenderer]
+    renderer: Callable[[PortraitIdentity, int], FaceRenderer]
 
 
 class Filling(Take):
@@ -83,7 +83,11 @@ class Filling(Take):
     seed: int
 
     def __init__(
-        self, components: FillComponents, inputs: FillInput, identity: Callable[[], Identity], seed: int
+        self,
+        components: FillComponents,
+        inputs: FillInput,
+        identity: Callable[[], PortraitIdentity],
+        seed: int,
     ) -> None:
         self.components, self.inputs, self._identify = components, inputs, identity
         super().__init__(
@@ -99,7 +103,7 @@ class Filling(Take):
         )
 
     @cached_property
-    def identity(self) -> Identity:
+    def identity(self) -> PortraitIdentity:
         """Whose face it is."""
         return self._identify()
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from talkface.diffusion.control import Residual, build_control, copy_encoder, residuals
-from talkface.diffusion.model import FaceDiffusion, MeshEncoder
+from talkface.diffusion.model import FaceDiffusion, MeshDrawingEncoder
 from talkface.diffusion.stable import StableDiffusion
 from talkface.systems.tccp.config import SIGNAL_CHANNELS, MVControlNetConfig
 
@@ -82,7 +82,7 @@ class VideoSignal:
         return VideoSignal(drawing, self.maps.flatten(0, 1))
 
 
-class IdentityEncoder(nn.Module):
+class PortraitTokenEncoder(nn.Module):
     """Latents of portraits (B, N, 4, h, w) to tokens (B, 16, C) of the person's looks."""
 
     def __init__(self, channels: int, hidden: int, width: int) -> None:
@@ -137,8 +137,8 @@ class MVControlNet(nn.Module):
         own, unet = base.config, self.base.unet
         self.audio = FrameTokens(config.audio, config.words, own.text) if config.audio else None
         self.lips = FrameTokens(config.lips, config.words, own.text) if config.lips else None
-        self.identity = IdentityEncoder(own.channels, config.identity, own.text)
-        self.mesh = MeshEncoder(_DRAWING_CHANNELS) if config.drawing else None
+        self.identity = PortraitTokenEncoder(own.channels, config.identity, own.text)
+        self.mesh = MeshDrawingEncoder(_DRAWING_CHANNELS) if config.drawing else None
         seen = SIGNAL_CHANNELS + (_DRAWING_CHANNELS if config.drawing else 0)
         self.inlet = nn.Sequential(
             nn.Conv2d(seen, own.widths[0], 3, padding=1),

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from talkface.diffusion.autoencoder import LATENT_FACTOR
 from talkface.diffusion.base import Base
 from talkface.diffusion.sampling import in_dtype, sample
 from talkface.face.crop import cut, face_unit, transform
@@ -27,7 +28,7 @@ from talkface.systems.tccp.crops import square_crop
 from talkface.systems.tccp.detail import with_reference
 from talkface.systems.tccp.estimate import initial_estimate
 from talkface.systems.tccp.holes import Hole, cells, face_hole
-from talkface.systems.tccp.identity import Identity
+from talkface.systems.tccp.identity import PortraitIdentity
 from talkface.systems.tccp.model import MVControlNet, VideoSignal
 
 _HOLE_ROOM = 1.12  # side of a crop relative to a hole that is larger than a portrait
@@ -97,7 +98,7 @@ class FaceRenderer:
         self,
         base: Base,
         net: MVControlNet,
-        identity: Identity,
+        identity: PortraitIdentity,
         face: FaceModel,
         refiner: Refiner | None,
         seed: int = 0,
@@ -112,7 +113,7 @@ class FaceRenderer:
             PortraitRenderer(image, points, face, refiner, self.device, self.settings.dtype, whole=True)
             for image, points in zip(identity.images, identity.points, strict=True)
         ]
-        side = base.pixels // 8
+        side = base.pixels // LATENT_FACTOR
         self.generator = torch.Generator().manual_seed(seed)
         self.noise = torch.randn((1, 1, 4, side, side), generator=self.generator).to(self.device)
         self.matte = None if "matte" in self.settings.without else PersonMatte(self.device)
@@ -190,7 +191,7 @@ class FaceRenderer:
         estimates = [self._estimate(*row) for row in zip(crops, holes, meshes, motions, strict=True)]
         shown = pictures([enlarged(image, pixels) for image in (*crops, *estimates)], self.device)
         context, reference = base.autoencoder.encode(shown)[None].chunk(2, 1)
-        hidden = self._stack([cells(hole, pixels // 8)[None] for hole in holes])
+        hidden = self._stack([cells(hole, pixels // LATENT_FACTOR)[None] for hole in holes])
         drawing = self._stack([draw_mesh(self.warp, mesh, self.side, pixels // 2) for mesh in meshes])
         lips = self._stack([job.lips for job in window])
         latents = reference

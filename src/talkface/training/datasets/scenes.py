@@ -15,6 +15,7 @@ import numpy as np
 from talkface.data.arrays import kept_arrays
 from talkface.data.manifest import Item, Manifest
 from talkface.data.parallel import parallel_map
+from talkface.diffusion.autoencoder import LATENT_FACTOR
 from talkface.diffusion.base import Base
 from talkface.face.crop import cut, transform
 from talkface.face.model import FaceModel
@@ -298,13 +299,14 @@ class _WindowMaker:
         portrait = cv2.LUT(portrait, _light(self.generator))
         talking = PortraitRenderer(portrait, transform(own, upright), self.face, self.refiner, whole=True)
         moved = talking.at(meshes, motion[plan.frames[0] : plan.frames[-1] + 1])
+        latent_side = PORTRAIT_PIXELS // LATENT_FACTOR
         return {
             "target": frames,
             "context": [covered(frame, hole) for frame, hole in zip(frames, holes, strict=True)],
             "drawn": [landmark_picture(talking.warp, mesh) for mesh in meshes],
             "moved": [initial_estimate(*row) for row in zip(frames, holes, moved, meshes, strict=True)],
             "portrait": [portrait],
-            "hidden": np.stack([cells(hole, PORTRAIT_PIXELS // 8) for hole in holes]).astype(np.float16),
+            "hidden": np.stack([cells(hole, latent_side) for hole in holes]).astype(np.float16),
             "points": meshes.astype(np.float32),
         }
 

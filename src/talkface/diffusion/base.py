@@ -116,11 +116,11 @@ class Base:
         """Whether it is a face LDM of ours, which has a mesh encoder."""
         return isinstance(self.model, FaceDiffusion)
 
-    def meaning(self, prompt: str) -> tuple[Tensor, list[str]]:
+    def embed_prompt(self, prompt: str) -> tuple[Tensor, list[str]]:
         """Text embeddings (1, L, C) of a prompt, and its words that were ignored."""
         tokens = self.model.tokenize(prompt)
         ids = torch.from_numpy(tokens.ids)[None].to(next(self.model.parameters()).device)
-        return self.model.read(ids), tokens.ignored
+        return self.model.encode_text(ids), tokens.ignored
 
 
 def exposed(image: np.ndarray) -> np.ndarray:

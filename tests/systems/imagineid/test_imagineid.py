@@ -256,21 +256,17 @@ def test_spatial_adapter_begins_without_effect_and_sees_only_what_is_known() -> 
     adapter, condition = SpatialConditionalAdapter(model.config, model), a_condition()
     noisy, time = torch.randn(1, 4, 32, 32), torch.tensor([0.5])
     with torch.no_grad():
-        meaning, mesh = model.read(torch.from_numpy(tokenize("").ids)[None]), model.see(condition.drawing)
-        plain = model(noisy, time, meaning, mesh)
-        torch.testing.assert_close(
-            model(
-                noisy, time, meaning, mesh, **adapter(*model.inputs(noisy, time, mesh), meaning, condition)
-            ),
-            plain,
-        )
+        text_embeddings = model.encode_text(torch.from_numpy(tokenize("").ids)[None])
+        mesh = model.encode_mesh(condition.drawing)
+        plain = model(noisy, time, text_embeddings, mesh)
+        control = adapter(*model.inputs(noisy, time, mesh), text_embeddings, condition)
+        torch.testing.assert_close(model(noisy, time, text_embeddings, mesh, **control), plain)
         for parameter in adapter.parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))
 
         def shown(condition: SpatialCondition) -> torch.Tensor:
-            return model(
-                noisy, time, meaning, mesh, **adapter(*model.inputs(noisy, time, mesh), meaning, condition)
-            )
+            control = adapter(*model.inputs(noisy, time, mesh), text_embeddings, condition)
+            return model(noisy, time, text_embeddings, mesh, **control)
 
         assert (shown(condition) != plain).any()
         hidden = replace(condition, known=torch.zeros(1, 2))

@@ -57,7 +57,7 @@ def told(net: MVControlNet, frames: int) -> torch.Tensor:
     config = net.config
     audio = torch.randn(1, frames, config.words, config.audio, generator=generator) if config.audio else None
     lips = torch.randn(1, frames, config.words, config.lips, generator=generator) if config.lips else None
-    return net.tell(torch.randn(1, 2, 4, SIDE, SIDE, generator=generator), audio, lips)
+    return net.condition_tokens(torch.randn(1, 2, 4, SIDE, SIDE, generator=generator), audio, lips)
 
 
 # -- MVControlNet ----------------------------------------------------------------------------------

@@ -150,8 +150,8 @@ def evaluate_imagine(request: Request) -> dict[str, Any]:
     """
     request.check_without(ABLATIONS)
     manifest, items = talking_items(request.data, request.split, request.limit)
-    pipeline, options = _pipeline(request.models), PortraitOptions(without=frozenset(request.without))
-    renderer = pipeline.choose_renderer(request.renderer, options)
+    pipeline, drawing = _pipeline(request.models), PortraitOptions(without=frozenset(request.without))
+    renderer = pipeline.choose_renderer(request.renderer, drawing)
     options: dict[str, Any] = {"renderer": renderer, "without": sorted(request.without)}
     prepared = (manifest.directory / "manifest.jsonl").is_file()
     if prepared:
@@ -162,7 +162,7 @@ def evaluate_imagine(request: Request) -> dict[str, Any]:
     scorer = _score_videos(pipeline, manifest, items, request, options)
     tests, voices = {"videos": scorer.rows}, Voices()
     if prepared:
-        voices = judge_voices(pipeline, manifest, request.limit, request.seed, options)
+        voices = judge_voices(pipeline, manifest, request.limit, request.seed, drawing)
         tests |= {
             "voices": voices.rows,
             "moods": judge_moods(pipeline.analyzer, manifest, request.limit),

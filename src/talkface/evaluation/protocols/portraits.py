@@ -52,8 +52,8 @@ def draw_faces(
     drafts: list[np.ndarray] = []
     for start in range(0, len(people), _BATCH):
         part = slice(start, start + _BATCH)
-        mesh = model.see(drawing[part]) if model.mesh else None
-        velocity = guided(model, model.read(ids[part]), mesh, default_guidance(model))
+        mesh = model.encode_mesh(drawing[part]) if model.mesh else None
+        velocity = guided(model, model.encode_text(ids[part]), mesh, default_guidance(model))
         latents = restore_spectrum(
             sample(velocity, noise[part], default_steps(model), shift=TIMESTEP_SHIFT), model.config.spectrum
         )

@@ -157,13 +157,13 @@ class PortraitImaginer:
         person = draw_person(speaker, generator)
         hair = draw_hair(person, options.prompt, generator)
         caption = self._caption(person, options.prompt, hair)
-        meaning, ignored = self._meaning(person, mood, caption, options)
+        text_embeddings, ignored = self._text_embeddings(person, mood, caption, options)
         drafts: list[Imagined] = []
         tried, enough = 0, options.candidates
         while tried < enough:
             count = min(_DRAFT_BATCH if self.base.compact else 1, enough - tried)
             noise = torch.cat([self._noise(speaker, generator) for _ in range(count)])
-            for image in self._draw(meaning, mesh, noise, options):
+            for image in self._draw(text_embeddings, mesh, noise, options):
                 found = self._check(image, mesh, caption, ignored)
                 drafts += [replace(found, soundness=self._soundness(found, mesh))] if found else []
             tried += count
@@ -188,7 +188,7 @@ class PortraitImaginer:
         parts = [f"portrait photo of {subject}", hair, prompt.strip(), "looking at the camera"]
         return ", ".join(filter(None, parts))
 
-    def _meaning(
+    def _text_embeddings(
         self, speaker: Speaker, mood: np.ndarray, caption: str, options: PortraitOptions
     ) -> tuple[Tensor, list[str]]:
         """Text embeddings (1, L, C) of a caption, and its words that were ignored.
@@ -197,7 +197,7 @@ class PortraitImaginer:
         """
         model, tia = self.base.model, self.adapters.tia
         if tia is None or "tia" in options.without or contradicts(speaker, options.prompt):
-            return self.base.meaning(caption)
+            return self.base.embed_prompt(caption)
         tokens = model.tokenize(caption, voice=True)
         ids = torch.from_numpy(tokens.ids)[None].to(self.device)
         semantic = torch.from_numpy(speaker.semantic).float()[None].to(self.device)
@@ -228,16 +228,18 @@ class PortraitImaginer:
         return torch.from_numpy(noise.astype(np.float32)).to(self.device)
 
     @torch.inference_mode()
-    def _draw(self, meaning: Tensor, mesh: np.ndarray, noise: Tensor, options: PortraitOptions) -> np.ndarray:
+    def _draw(
+        self, text_embeddings: Tensor, mesh: np.ndarray, noise: Tensor, options: PortraitOptions
+    ) -> np.ndarray:
         """Pictures (B, H, W, 3) uint8 of noise (B, 4, h, w)."""
         model = self.base.model
         drawing = self.drawing(mesh)
-        seen = model.see(drawing)
+        seen = model.encode_mesh(drawing)
         if seen is not None:
             seen = seen.expand(len(noise), -1, -1, -1)
         guidance = default_guidance(model) if options.guidance is None else options.guidance
         steps = options.steps or default_steps(model)
-        velocity = guided(model, meaning, seen, guidance, self._control(drawing, mesh))
+        velocity = guided(model, text_embeddings, seen, guidance, self._control(drawing, mesh))
         latents = sample(in_dtype(velocity, self.dtype), noise, steps, shift=TIMESTEP_SHIFT)
         latents = restore_spectrum(latents, model.config.spectrum)
         picture = self.base.autoencoder.decode(latents).permute(0, 2, 3, 1)
@@ -278,7 +280,7 @@ class PortraitImaginer:
         hidden = torch.from_numpy(hidden_cells(mesh, side, self.base.pixels))[None].to(self.device)
         known = torch.zeros(1, 2, device=self.device)
         condition = SpatialCondition(drawing, nothing, nothing, hidden, known)
-        return lambda given, step, meaning: sca(given, step, meaning, condition.expanded(len(given)))
+        return lambda given, step, text: sca(given, step, text, condition.expanded(len(given)))
 
     # -- choosing ------------------------------------------------------------------------------------
 

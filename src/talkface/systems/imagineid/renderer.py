@@ -71,7 +71,7 @@ class DiffusionRenderer:
         side = base.pixels // LATENT_FACTOR
         noise = np.random.default_rng(seed).standard_normal((1, 4, side, side)).astype(np.float32)
         self.noise = torch.from_numpy(noise).to(self.device)
-        self.meaning, _ = base.meaning("")
+        self.text_embeddings, _ = base.embed_prompt("")
 
     def frames(self, motions: Iterable[FaceMotion], skip: int = 0) -> Iterator[np.ndarray]:
         """Frames (H, W, 3) uint8 for stretches of motion; warping works ahead in a thread.
@@ -101,7 +101,7 @@ class DiffusionRenderer:
         drawing = torch.from_numpy(draw_mesh(self.warp, mesh, pixels, pixels // 2))[None].to(self.device)
         before = None if "before" in self.without else before
         condition = spatial_condition(drawing, reference, hidden, before, "reference" not in self.without)
-        given = base.model, sca, self.meaning, condition, self.noise
+        given = base.model, sca, self.text_embeddings, condition, self.noise
         latents = draw_latents(*given, self.steps, self.noise_level, self.dtype)
         blend = torch.from_numpy(mask)[None, None].to(self.device)
         if "mba" in self.without:

@@ -130,7 +130,7 @@ class Landmarks:
         return cls(times, there.astype(bool), rows["place"], rows["size"], motion)
 
 
-# Widths of the JSON's lists, one entry a frame each.
+# Shapes of one frame's entry in the JSON's lists of numbers.
 _ROWS: dict[str, tuple[int, ...]] = {
     "place": (2,),
     "size": (),

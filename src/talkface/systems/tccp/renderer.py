@@ -237,7 +237,7 @@ class FaceRenderer:
         signal = VideoSignal.of(context, hidden, drawing, shown, known, given)
         if "context" in settings.without:
             signal = signal.without_context()
-        tokens = self.net.tell(self.identity.latents, lips=lips)
+        tokens = self.net.condition_tokens(self.identity.latents, lips=lips)
         noise_level = 1.0 if shown is None else self.net.config.begin
         noisy = (1 - noise_level) * reference + noise_level * self.noise
         velocity = in_dtype(lambda x, time: self.net(x, time, tokens, signal), settings.dtype)

@@ -200,7 +200,7 @@ class DiffusionTask(Task[DiffusionTrainConfig]):
 
 def conditions(model: FaceDiffusion, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor | None]:
     """What a model is given of a batch: text embeddings (B, CAPTION_LENGTH, C) and mesh (B, M, h, w)."""
-    return model.read(batch["ids"]), model.see(batch["drawing"]) if model.mesh else None
+    return model.encode_text(batch["ids"]), model.encode_mesh(batch["drawing"]) if model.mesh else None
 
 
 def parts(batch: dict[str, Tensor], noise: Tensor, size: int) -> Iterator[tuple[dict[str, Tensor], Tensor]]:

@@ -104,6 +104,7 @@ class RestorerTask(Task[RestorerTrainConfig]):
         discriminators = PortraitDiscriminators(critic, config.discriminator_width, config.layers)
         self.discriminators = discriminators.to(self.device)
         for module in (self.restorer, self.discriminators):
+            # The memory format is missing in the types of Module.to.
             module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         # "judges" is the name in checkpoints.
         self.modules = {"restorer": self.restorer, "judges": self.discriminators}

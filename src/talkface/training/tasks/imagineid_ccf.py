@@ -204,5 +204,5 @@ class FrameTask(CcfTask):
         steps = self.config.rollout_steps
         # The renderer says by itself what is computed in that type.
         with torch.no_grad(), torch.autocast(kind, enabled=False):
-            meaning = self.base.read(self.no_words)
-            return draw_latents(self.base, sca, meaning, condition, noise, steps, dtype=dtype)
+            text_embeddings = self.base.encode_text(self.no_words)
+            return draw_latents(self.base, sca, text_embeddings, condition, noise, steps, dtype=dtype)

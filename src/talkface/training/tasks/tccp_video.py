@@ -153,7 +153,7 @@ class VideoTask(Task[VideoTrainConfig]):
         signal = signal_of(batch, given, shown)
         if self.config.no_context:
             signal = signal.without_context()
-        tokens = self.net.tell(
+        tokens = self.net.condition_tokens(
             batch["portrait"][:, None],
             audio=batch["audio"] if self.config.model.audio else None,
             lips=batch["lips"] if self.config.model.lips else None,

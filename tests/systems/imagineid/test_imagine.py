@@ -290,7 +290,7 @@ def test_recordings_without_a_voice_are_refused(speech: Path, tmp_path: Path) ->
         ({"renderer": "magic"}, "renderer is magic"),
         ({"takes": 0}, "takes is 0"),
         ({"seed": -1}, "seed is -1"),
-        ({"without": ["mba"]}, "has no mba to leave out"),
+        ({"without": ["mba"]}, "renderer warp does not use mba"),
         ({"without": ["tai"]}, "there is no tai"),
     ],
 )

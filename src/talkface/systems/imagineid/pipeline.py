@@ -203,9 +203,9 @@ class ImagineIdPipeline(Pipeline[ImagineIdParts]):
                 "them (recipes/imagineid-tia.yaml, -sca, -mba)"
             )
         parts = ABLATIONS if renderer == "diffusion" else ABLATIONS[:3]
-        if absent := options.without - set(parts):
+        if unused := options.without - set(parts):
             raise InvalidOption(
-                f"renderer {renderer} has no {', '.join(sorted(absent))} to leave out; "
-                f"with it, without takes {', '.join(parts)}"
+                f"the renderer {renderer} does not use {', '.join(sorted(unused))}; "
+                f"what can be left out with it: {', '.join(parts)}"
             )
         return renderer

@@ -96,6 +96,7 @@ class SpeechAnalyzer:
         parts = [features.part(k * length, (k + 1) * length) for k in range(count)]
         inferred = self.pad.identity(as_batch(parts, self.device))
         male = inferred.male.sigmoid().cpu().numpy()
+        age_variance = inferred.age_spread.square().mean() + inferred.age.var(unbiased=False)
         semantic = inferred.semantic.mean(0)
         return Speaker(
             shape=inferred.shape.mean(0).cpu().numpy(),
@@ -104,8 +105,7 @@ class SpeechAnalyzer:
             male=float(inferred.male.mean().sigmoid()),
             male_spread=float(male.std()),
             age=10 * float(inferred.age.mean()),
-            age_spread=10
-            * float((inferred.age_spread.square().mean() + inferred.age.var(unbiased=False)).sqrt()),
+            age_spread=10 * float(age_variance.sqrt()),
             seconds=seconds,
         )
 

@@ -70,9 +70,8 @@ def box_hole(box: tuple[float, float, float, float], size: tuple[int, int], soft
 
 def softened(mask: np.ndarray, soft: float) -> np.ndarray:
     """A mask (H, W) that fades inwards over ``soft`` pixels, but not at the frame's own edge."""
-    inside = cv2.distanceTransform(
-        cv2.copyMakeBorder((mask > 0).astype(np.uint8), 1, 1, 1, 1, cv2.BORDER_REPLICATE), cv2.DIST_L2, 3
-    )[1:-1, 1:-1]
+    padded = cv2.copyMakeBorder((mask > 0).astype(np.uint8), 1, 1, 1, 1, cv2.BORDER_REPLICATE)
+    inside = cv2.distanceTransform(padded, cv2.DIST_L2, 3)[1:-1, 1:-1]
     return smoothstep(inside / max(soft, 1.0)).astype(np.float32)
 
 

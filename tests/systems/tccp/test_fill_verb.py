@@ -184,7 +184,7 @@ REFUSED: dict[str, tuple[list[object], str]] = {
     "mask_words": (["--mask", "a,b,c,d"], "x,y,w,h"),
     "mask_black_video": (["--mask", "FOLDER/grey.mp4"], "no hole"),
     "mask_text": (["--mask", "FOLDER/text.mp4"], "text.mp4"),
-    "face": (["--face", 3], "no face 3"),
+    "face": (["--face", 3], "face is 3"),
     "margin": (["--margin", 9], "margin is 9"),
     "sync_mode": (["--sync-mode", "magic"], "magic"),
     "takes": (["--takes", 0], "takes"),

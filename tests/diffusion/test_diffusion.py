@@ -152,14 +152,15 @@ def test_velocity_depends_on_caption_and_mesh(tmp_path: Path) -> None:
     noisy, time = torch.randn(2, 4, 32, 32), torch.tensor([0.2, 0.9])
     ids = torch.from_numpy(np.stack([tokenize("man").ids, tokenize("woman, glasses").ids]))
     with torch.no_grad():
-        meaning, mesh = model.read(ids), model.see(torch.rand(2, MESH_CHANNELS, MESH_PIXELS, MESH_PIXELS))
-        plain = model(noisy, time, meaning, mesh)
+        text_embeddings = model.encode_text(ids)
+        mesh = model.encode_mesh(torch.rand(2, MESH_CHANNELS, MESH_PIXELS, MESH_PIXELS))
+        plain = model(noisy, time, text_embeddings, mesh)
         assert plain.shape == noisy.shape
-        assert (model(noisy, time, meaning.flip(0), mesh) != plain).any()
-        assert (model(noisy, time, meaning, torch.zeros_like(mesh)) != plain).any()
+        assert (model(noisy, time, text_embeddings.flip(0), mesh) != plain).any()
+        assert (model(noisy, time, text_embeddings, torch.zeros_like(mesh)) != plain).any()
         save_pretrained(tmp_path, {"model": asdict(model.config)}, model.state_dict(), dtype=torch.float32)
         again = FaceDiffusion.from_pretrained(str(tmp_path))
-        torch.testing.assert_close(again(noisy, time, meaning, mesh), plain)
+        torch.testing.assert_close(again(noisy, time, text_embeddings, mesh), plain)
 
 
 @given(st.integers(1, 12), st.floats(0.05, 1.0), st.floats(1.0, 4.0), st.integers(0, 99))
@@ -186,8 +187,12 @@ def test_guidance_goes_on_where_the_caption_leads() -> None:
     x, time = torch.randn(1, 4, 32, 32), torch.tensor([0.5])
     mesh = torch.zeros(1, 4, 32, 32)
     with torch.no_grad():
-        said, nothing = (model.read(torch.from_numpy(tokenize(p).ids)[None]) for p in ("old man, beard", ""))
-        with_caption, without = (guided(model, meaning, mesh, 1.0)(x, time) for meaning in (said, nothing))
+        said, nothing = (
+            model.encode_text(torch.from_numpy(tokenize(p).ids)[None]) for p in ("old man, beard", "")
+        )
+        with_caption, without = (
+            guided(model, text_embeddings, mesh, 1.0)(x, time) for text_embeddings in (said, nothing)
+        )
         found = guided(model, said, mesh, 3.0)(x, time)
     torch.testing.assert_close(found, without + 3 * (with_caption - without), atol=1e-4, rtol=1e-4)
 

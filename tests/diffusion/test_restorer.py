@@ -10,7 +10,7 @@ from talkface.diffusion.critic import PortraitCritic, PortraitViews
 from talkface.diffusion.restorer import FaceRestorer, without_grid
 from talkface.face.crop import LEFT_EYE_REGION, MOUTH_REGION, RIGHT_EYE_REGION
 from talkface.face.draw import MESH_CHANNELS
-from talkface.training.perceptual import Judges
+from talkface.training.perceptual import PortraitDiscriminators
 
 
 @given(st.integers(0, 2**16), st.integers(1, 255))
@@ -54,7 +54,7 @@ def test_alike_eyes_are_shown_alike_to_their_judge(seed: int) -> None:
     right = torch.tensor([[[0.5, 0.0, 20.0], [0.0, 0.5, 40.0]]])
     left = right * torch.tensor([[-1.0], [1.0]]) + torch.tensor([[0.0, 0.0, 127.0], [0.0, 0.0, 0.0]])
     parts = {RIGHT_EYE_REGION.name: right, LEFT_EYE_REGION.name: left, MOUTH_REGION.name: right}
-    eyes, mouth = Judges(PortraitCritic.debug(), 4, layers=()).cut(picture, parts)
+    eyes, mouth = PortraitDiscriminators(PortraitCritic.debug(), 4, layers=()).cut(picture, parts)
     torch.testing.assert_close(eyes[:, :3], eyes[:, 3:], atol=1e-4, rtol=0)
     assert mouth.shape == (1, 3, MOUTH_REGION.pixels, MOUTH_REGION.pixels)
 

@@ -38,9 +38,9 @@ from talkface.hub import save_pretrained
 from talkface.media.video import VideoReader, VideoWriter
 from talkface.systems.g4g.experts import SyncExpert, SyncExpertConfig
 from talkface.systems.imagineid.pipeline import ImagineIdPipeline
-from talkface.systems.imagineid.portrait import PARTS as IMAGINED_PARTS
+from talkface.systems.imagineid.portrait import ABLATIONS as IMAGINE_ABLATIONS
 from talkface.systems.imagineid.portrait import PortraitOptions
-from talkface.systems.tccp.pipeline import PARTS as FILLED_PARTS
+from talkface.systems.tccp.pipeline import ABLATIONS as FILL_ABLATIONS
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -189,7 +189,7 @@ def test_evaluate_says_what_is_wrong(
 
 @pytest.mark.parametrize(
     ("system", "parts"),
-    [("animate", ()), ("dub", ()), ("imagine", IMAGINED_PARTS), ("fill", FILLED_PARTS)],
+    [("animate", ()), ("dub", ()), ("imagine", IMAGINE_ABLATIONS), ("fill", FILL_ABLATIONS)],
 )
 def test_only_parts_of_the_system_can_be_left_out(
     system: str, parts: tuple[str, ...], talking: Path, tmp_path: Path, run: Callable[..., Outcome]
@@ -209,8 +209,8 @@ def test_the_portrait_s_parts_can_be_left_out_with_any_renderer(part: str) -> No
 
 def test_help_offers_the_parts_that_there_are() -> None:
     imagined, filled = WITHOUT.split("Of fill:")
-    assert set(re.findall(r"\w+", imagined)) >= set(IMAGINED_PARTS)
-    assert re.findall(r"\w+", filled) == list(FILLED_PARTS)
+    assert set(re.findall(r"\w+", imagined)) >= set(IMAGINE_ABLATIONS)
+    assert re.findall(r"\w+", filled) == list(FILL_ABLATIONS)
 
 
 def test_original_weights_that_are_none_are_refused(

@@ -43,14 +43,14 @@ def opened(neutral: np.ndarray, by: float) -> np.ndarray:
 def test_a_closed_mouth_shows_nothing_of_its_own(neutral: np.ndarray) -> None:
     image = np.random.default_rng(0).integers(80, 200, (256, 256, 3), np.uint8)
     points, corners = posed(neutral), posed(plate_corners(neutral))
-    guess = (
+    mean_mouth = (
         np.linspace(0.3, 0.9, PLATE_HEIGHT * PLATE_WIDTH * 3)
         .reshape(PLATE_HEIGHT, PLATE_WIDTH, 3)
         .astype(np.float32)
     )
     assert not visible_mouth(image, points, corners)[1].any()
-    plate = mouth_plate(image, points, corners, guess)
-    np.testing.assert_allclose(plate, guess * skin_tone(image, points), atol=1)
+    plate = mouth_plate(image, points, corners, mean_mouth)
+    np.testing.assert_allclose(plate, mean_mouth * skin_tone(image, points), atol=1)
 
 
 def test_an_open_mouth_keeps_its_own_teeth(neutral: np.ndarray) -> None:
@@ -62,7 +62,7 @@ def test_an_open_mouth_keeps_its_own_teeth(neutral: np.ndarray) -> None:
     plate = mouth_plate(image, points, corners, np.zeros((PLATE_HEIGHT, PLATE_WIDTH, 3), np.float32))
     x, y = np.linalg.solve(plate_matrix(corners)[:, :2], inside - plate_matrix(corners)[:, 2]).astype(int)
     np.testing.assert_allclose(plate[y, x], [250, 240, 20], atol=6)
-    assert not plate[-1].any(), "below the lip there is only the guess"
+    assert not plate[-1].any(), "below the lip there is only the mean mouth"
 
 
 @given(x=st.floats(-15, 15), y=st.floats(-15, 15), size=st.floats(0.7, 1.4))

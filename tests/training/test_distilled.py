@@ -229,7 +229,7 @@ def count_of_calls(model: FaceDiffusion, options: PortraitOptions) -> list[int]:
     imaginer = PortraitImaginer(base, Adapters(), pad, face, FaceTracker(), PortraitCritic.debug())
     mesh = (face.mean * 60 + PORTRAIT_PIXELS / 2).astype(np.float32)
     with asked(model) as times:
-        drawn = imaginer._draw(base.meaning("old man")[0], mesh, torch.randn(2, 4, 32, 32), options)
+        drawn = imaginer._draw(base.embed_prompt("old man")[0], mesh, torch.randn(2, 4, 32, 32), options)
     assert drawn.shape == (2, PORTRAIT_PIXELS, PORTRAIT_PIXELS, 3)
     return [len(now) for now in times]
 

@@ -125,10 +125,12 @@ def test_without_rollouts_sca_s_loss_is_as_ever(make: Make) -> None:
     before = batch["before"] * (1 - batch["hidden_before"])
     condition = SpatialCondition(batch["drawing"], batch["moved"], before, batch["hidden"], known)
     base = task.base
-    meaning = base.read(torch.from_numpy(base.tokenize("").ids)[None].expand(2, -1))
-    mesh = base.see(batch["drawing"])
-    control = task.modules["sca"](*base.inputs(noisy, time, mesh), meaning, condition)
-    error = F.mse_loss(base(noisy, time, meaning, mesh, **control), noise - batch["target"], reduction="none")
+    text_embeddings = base.encode_text(torch.from_numpy(base.tokenize("").ids)[None].expand(2, -1))
+    mesh = base.encode_mesh(batch["drawing"])
+    control = task.modules["sca"](*base.inputs(noisy, time, mesh), text_embeddings, condition)
+    error = F.mse_loss(
+        base(noisy, time, text_embeddings, mesh, **control), noise - batch["target"], reduction="none"
+    )
     weight = (1 + 2 * batch["hidden"]).expand_as(error)
     by_hand = (error * weight).sum((1, 2, 3)) / weight.sum((1, 2, 3))
     torch.testing.assert_close(step(task, batch), by_hand.mean())
@@ -286,9 +288,8 @@ def test_no_gradient_flows_into_what_is_rolled_and_all_others_flow(
     assert not rolled.requires_grad
     assert rolled.dtype == torch.float32
     assert not rolled.is_inference()
-    monkeypatch.setattr(
-        task, "rolled", lambda *_: rolled
-    )  # given from without, there is nothing to flow into
+    # A tensor that is given from without: gradients have nothing to flow into.
+    monkeypatch.setattr(task, "rolled", lambda *_: rolled)
     given = gradients()
     assert len(found) == len(given) == len(list(task.modules["sca"].parameters()))
     for one, other in zip(found, given, strict=True):

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from talkface.diffusion.autoencoder import FaceAutoencoder
+from talkface.diffusion.autoencoder import LATENT_FACTOR, FaceAutoencoder
 from talkface.diffusion.base import Base
 from talkface.diffusion.model import FaceDiffusion
 from talkface.face import topology as tp
@@ -54,7 +54,7 @@ def test_both_stages_train(prepared_clips: Path, tiny_ldm: Path, model: MVContro
 
 def test_drawn_landmarks_are_read(prepared_clips: Path, tiny_ldm: Path, tmp_path: Path) -> None:
     """The reader learns drawings, reads them as motion, and tells how good a stage 1 is."""
-    sizes = ReaderConfig(channels=(8, 16), width=32, side=tiny_base().pixels // 8)
+    sizes = ReaderConfig(channels=(8, 16), width=32, side=tiny_base().pixels // LATENT_FACTOR)
     task = ReadingTask(
         ReadingTrainConfig(model=sizes, base=str(tiny_ldm), batch=8, windows=1), prepared_clips
     )

@@ -12,7 +12,12 @@ from talkface.diffusion.autoencoder import FaceAutoencoder
 from talkface.diffusion.config import COMPACT_PIXELS
 from talkface.diffusion.model import FaceDiffusion
 from talkface.diffusion.restorer import FaceRestorer
-from talkface.diffusion.stable import PARTS, StableAutoencoder, StableDiffusion, load_stable_diffusion
+from talkface.diffusion.stable import (
+    DIFFUSERS_FOLDERS,
+    StableAutoencoder,
+    StableDiffusion,
+    load_stable_diffusion,
+)
 from talkface.errors import ModelUnavailable
 from talkface.face.crop import face_unit
 from talkface.face.masks import face_mask
@@ -111,11 +116,11 @@ class Base:
         """Whether it is a face LDM of ours, which has a mesh encoder."""
         return isinstance(self.model, FaceDiffusion)
 
-    def meaning(self, prompt: str) -> tuple[Tensor, list[str]]:
+    def embed_prompt(self, prompt: str) -> tuple[Tensor, list[str]]:
         """Text embeddings (1, L, C) of a prompt, and its words that were ignored."""
         tokens = self.model.tokenize(prompt)
         ids = torch.from_numpy(tokens.ids)[None].to(next(self.model.parameters()).device)
-        return self.model.read(ids), tokens.ignored
+        return self.model.encode_text(ids), tokens.ignored
 
 
 def exposed(image: np.ndarray) -> np.ndarray:
@@ -153,7 +158,9 @@ def _is_stable(name: str) -> bool:
     folder = Path(name)
     if folder.is_dir():
         ours = (folder / "face-diffusion").is_dir()
-        like_it = (folder / "model_index.json").is_file() or any((folder / part).is_dir() for part in PARTS)
+        like_it = (folder / "model_index.json").is_file() or any(
+            (folder / part).is_dir() for part in DIFFUSERS_FOLDERS
+        )
         if not ours and not like_it:
             raise ModelUnavailable(f"{name} holds neither face-diffusion nor a Stable Diffusion's folders")
         return not ours
@@ -165,8 +172,6 @@ def _is_stable(name: str) -> bool:
 def _folder(name: str) -> Path:
     if Path(name).is_dir():
         return Path(name)
-    patterns = ["*.json", "*/*.json", "*/*.txt"]
-    patterns += [
-        f"{part}/{stem}.safetensors" for part in PARTS for stem in ("model", "diffusion_pytorch_model")
-    ]
-    return hub_snapshot(name, patterns)
+    weights = ("model.safetensors", "diffusion_pytorch_model.safetensors")
+    patterns = [f"{folder}/{file}" for folder in DIFFUSERS_FOLDERS for file in weights]
+    return hub_snapshot(name, ["*.json", "*/*.json", "*/*.txt", *patterns])

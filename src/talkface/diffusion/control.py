@@ -1,7 +1,7 @@
 """Control branches over the face LDM (ControlNet; Zhang et al., 2023): shared by SCA and MVControlNet."""
 
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -17,7 +17,7 @@ def build_control(config: DiffusionConfig) -> nn.Module:
 
     kinds = ["CrossAttn" if attention else "" for attention in config.attention]
     control_class: Any = ControlNetModel  # diffusers' constructors have no types
-    control = control_class(
+    control: nn.Module = control_class(
         in_channels=config.inputs,
         layers_per_block=config.layers,
         block_out_channels=config.widths,
@@ -28,7 +28,7 @@ def build_control(config: DiffusionConfig) -> nn.Module:
         conditioning_embedding_out_channels=(16, 32),
     )
     control.controlnet_cond_embedding = nn.Identity()
-    return cast(nn.Module, control)
+    return control
 
 
 def copy_encoder(control: nn.Module, unet: nn.Module) -> None:
@@ -39,7 +39,7 @@ def copy_encoder(control: nn.Module, unet: nn.Module) -> None:
 
 
 def residuals(
-    control: nn.Module, latents: Tensor, step: Tensor, meaning: Tensor, condition: Tensor
+    control: nn.Module, latents: Tensor, step: Tensor, text_embeddings: Tensor, condition: Tensor
 ) -> dict[str, Residual]:
     """What a control branch adds to the U-Net, as the arguments that diffusers' U-Net takes.
 
@@ -47,8 +47,8 @@ def residuals(
         control: from :func:`build_control`.
         latents: (B, C, h, w) the U-Net's input.
         step: (B,) of its schedule.
-        meaning: (B, L, C) text embeddings.
+        text_embeddings: (B, L, C) text embeddings.
         condition: (B, W, h, w) features.
     """
-    down, middle = control(latents, step, meaning, condition, return_dict=False)
+    down, middle = control(latents, step, text_embeddings, condition, return_dict=False)
     return {"down_block_additional_residuals": down, "mid_block_additional_residual": middle}

@@ -73,10 +73,8 @@ class PortraitCritic(nn.Module):
     def __init__(self, config: CriticConfig) -> None:
         super().__init__()
         self.config = config
-        shapes = (
-            (6, 4),
-            (3, 5),
-        )  # channels and levels of eyes and mouth; the mouth's pictures are twice as large
+        # Channels and levels of eyes and mouth; the mouth's pictures are twice as large.
+        shapes = ((6, 4), (3, 5))
         self.views = nn.ModuleList(
             CropDiscriminator(channels, config.width, levels, config.dropout) for channels, levels in shapes
         )

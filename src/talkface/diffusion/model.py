@@ -1,6 +1,6 @@
 """The face LDM's networks: text encoder, mesh encoder and U-Net (diffusers' classes)."""
 
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -37,7 +37,7 @@ class TextEncoder(nn.Module):
         return embeddings
 
 
-class MeshEncoder(nn.Module):
+class MeshDrawingEncoder(nn.Module):
     """Drawings of meshes (B, 6, H/2, W/2) to channels beside the latents (B, C, H/8, W/8)."""
 
     def __init__(self, channels: int, width: int = 64) -> None:
@@ -66,7 +66,7 @@ class FaceDiffusion(nn.Module):
         super().__init__()
         self.config = config
         self.text = TextEncoder(config)
-        self.mesh = MeshEncoder(config.mesh) if config.mesh else None
+        self.mesh = MeshDrawingEncoder(config.mesh) if config.mesh else None
         self.unet = build_unet(config)
 
     @classmethod
@@ -90,31 +90,31 @@ class FaceDiffusion(nn.Module):
         """Token ids of the pseudo-words."""
         return tuple(VOCABULARY.index(word) for word in PSEUDO_WORDS)
 
-    def read(self, ids: Tensor) -> Tensor:
+    def encode_text(self, ids: Tensor) -> Tensor:
         """Text embeddings (B, CAPTION_LENGTH, C) of tokens (B, CAPTION_LENGTH)."""
         embeddings: Tensor = self.text(self.text.embed(ids))
         return embeddings
 
-    def see(self, drawing: Tensor) -> Tensor:
+    def encode_mesh(self, drawing: Tensor) -> Tensor:
         """Mesh channels (B, M, H/8, W/8) of drawings (B, 6, H/2, W/2)."""
         assert self.mesh is not None
         channels: Tensor = self.mesh(drawing)
         return channels
 
     def forward(
-        self, noisy: Tensor, time: Tensor, meaning: Tensor, mesh: Tensor | None, **control: Residual
+        self, noisy: Tensor, time: Tensor, text_embeddings: Tensor, mesh: Tensor | None, **control: Residual
     ) -> Tensor:
         """Velocity (B, 4, h, w).
 
         Args:
             noisy: (B, 4, h, w) latents on the way to noise.
             time: (B,) 0 for latents to 1 for noise.
-            meaning: (B, CAPTION_LENGTH, C) text embeddings from :meth:`read`.
-            mesh: (B, M, h, w) from :meth:`see`; zeros show no mesh.
+            text_embeddings: (B, CAPTION_LENGTH, C) text embeddings from :meth:`encode_text`.
+            mesh: (B, M, h, w) from :meth:`encode_mesh`; zeros show no mesh.
             control: residuals of adapters, as diffusers' U-Net takes them.
         """
         inputs = self.inputs(noisy, time, mesh)
-        velocity: Tensor = self.unet(*inputs, meaning, return_dict=False, **control)[0]
+        velocity: Tensor = self.unet(*inputs, text_embeddings, return_dict=False, **control)[0]
         return velocity
 
     def inputs(self, noisy: Tensor, time: Tensor, mesh: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -131,7 +131,7 @@ def build_unet(config: DiffusionConfig) -> nn.Module:
 
     kinds = ["CrossAttn" if attention else "" for attention in config.attention]
     unet_class: Any = UNet2DConditionModel  # diffusers' constructors have no types
-    unet = unet_class(
+    unet: nn.Module = unet_class(
         sample_size=MESH_PIXELS // _PATCH,
         in_channels=config.inputs,
         out_channels=config.channels,
@@ -143,4 +143,4 @@ def build_unet(config: DiffusionConfig) -> nn.Module:
         attention_head_dim=config.heads,
         norm_num_groups=min(32, config.widths[0]),
     )
-    return cast(nn.Module, unet)
+    return unet

@@ -81,7 +81,7 @@ def default_guidance(model: FaceDiffusion | StableDiffusion, otherwise: float = 
 
 def guided(
     model: FaceDiffusion | StableDiffusion,
-    meaning: Tensor,
+    text_embeddings: Tensor,
     mesh: Tensor | None,
     guidance: float,
     control: Control | None = None,
@@ -90,23 +90,23 @@ def guided(
 
     Args:
         model: the LDM.
-        meaning: (1 or B, L, C) text embeddings of the caption.
+        text_embeddings: (1 or B, L, C) text embeddings of the caption.
         mesh: (B, M, h, w) channels of the mesh; None for a model that sees none.
         guidance: how much the caption counts; 1 is as trained, and costs half as much as other values.
         control: an adapter.
     """
 
-    def plain(x: Tensor, time: Tensor, meaning: Tensor, mesh: Tensor | None) -> Tensor:
-        added = control(*model.inputs(x, time, mesh), meaning) if control else {}
-        moved: Tensor = model(x, time, meaning, mesh, **added)
+    def plain(x: Tensor, time: Tensor, text_embeddings: Tensor, mesh: Tensor | None) -> Tensor:
+        added = control(*model.inputs(x, time, mesh), text_embeddings) if control else {}
+        moved: Tensor = model(x, time, text_embeddings, mesh, **added)
         return moved
 
     if guidance == 1:
-        return lambda x, time: plain(x, time, meaning.expand(len(x), -1, -1), mesh)
-    nothing = model.read(torch.from_numpy(model.tokenize("").ids)[None].to(meaning.device))
+        return lambda x, time: plain(x, time, text_embeddings.expand(len(x), -1, -1), mesh)
+    nothing = model.encode_text(torch.from_numpy(model.tokenize("").ids)[None].to(text_embeddings.device))
 
     def velocity(x: Tensor, time: Tensor) -> Tensor:
-        both = torch.cat([part.expand(len(x), -1, -1) for part in (meaning, nothing)])
+        both = torch.cat([part.expand(len(x), -1, -1) for part in (text_embeddings, nothing)])
         twice = None if mesh is None else torch.cat([mesh, mesh])
         said, unsaid = plain(torch.cat([x, x]), torch.cat([time, time]), both, twice).chunk(2)
         return unsaid + guidance * (said - unsaid)

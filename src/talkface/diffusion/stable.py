@@ -6,12 +6,13 @@ adapters serve both.
 """
 
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from talkface.diffusion.autoencoder import LATENT_FACTOR
 from talkface.diffusion.captions import PSEUDO_WORDS, Tokens
 from talkface.diffusion.config import AutoencoderConfig, DiffusionConfig
 from talkface.diffusion.control import Residual
@@ -29,7 +30,7 @@ STABLE_DIFFUSION_15 = DiffusionConfig(
 )
 """Sizes of Stable Diffusion 1.5: 859,520,964 parameters in the U-Net."""
 
-PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
+DIFFUSERS_FOLDERS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
 
 
 class StableText(nn.Module):
@@ -37,24 +38,24 @@ class StableText(nn.Module):
 
     def __init__(self, clip: nn.Module) -> None:
         super().__init__()
-        self.clip = clip
+        self.clip: Any = clip  # transformers' models have no types
 
     def embed(self, ids: Tensor) -> Tensor:
         """Words (B, L, C) of tokens (B, L); pseudo-words, numbered after all tokens, are zero."""
-        table = cast(Any, self.clip).get_input_embeddings()
+        table = self.clip.get_input_embeddings()
         known = ids < table.num_embeddings
         words: Tensor = table(ids.where(known, 0)) * known[..., None]
         return words
 
     def forward(self, words: Tensor) -> Tensor:
         """Text embeddings (B, L, C) of words (B, L, C)."""
-        table = cast(Any, self.clip).get_input_embeddings()
+        table = self.clip.get_input_embeddings()
         # CLIP takes tokens only: a hook makes its embedding layer return these words.
         hook = table.register_forward_hook(lambda *_: words)
         try:
             ids = torch.zeros(words.shape[:2], dtype=torch.long, device=words.device)
             # Which token is the last one only matters for CLIP's pooled output.
-            embeddings: Tensor = cast(Any, self.clip)(ids)[0]
+            embeddings: Tensor = self.clip(ids)[0]
             return embeddings
         finally:
             hook.remove()
@@ -74,7 +75,7 @@ class StableDiffusion(nn.Module):
     ) -> None:
         super().__init__()
         self.unet, self.text, self.tokenizer = unet, StableText(clip), tokenizer
-        given = cast(Any, unet).config
+        given: Any = unet.config  # diffusers' configs have no types
         heads = given.attention_head_dim
         self.config = DiffusionConfig(
             widths=tuple(given.block_out_channels),
@@ -107,15 +108,15 @@ class StableDiffusion(nn.Module):
     @property
     def pseudo_words(self) -> tuple[int, ...]:
         """Token ids of the pseudo-words: those after all of CLIP's."""
-        first = cast(Any, self.text.clip).get_input_embeddings().num_embeddings
+        first = self.text.clip.get_input_embeddings().num_embeddings
         return tuple(range(first, first + len(PSEUDO_WORDS)))
 
-    def read(self, ids: Tensor) -> Tensor:
+    def encode_text(self, ids: Tensor) -> Tensor:
         """Text embeddings (B, L, C) of tokens (B, L)."""
         embeddings: Tensor = self.text(self.text.embed(ids))
         return embeddings
 
-    def see(self, drawing: Tensor) -> None:
+    def encode_mesh(self, drawing: Tensor) -> None:
         """Nothing: it has no mesh encoder; SCA shows it the mesh."""
 
     def inputs(self, noisy: Tensor, time: Tensor, mesh: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -127,12 +128,17 @@ class StableDiffusion(nn.Module):
         return scaled, torch.from_numpy(steps).float().to(noisy.device)
 
     def forward(
-        self, noisy: Tensor, time: Tensor, meaning: Tensor, mesh: Tensor | None = None, **control: Residual
+        self,
+        noisy: Tensor,
+        time: Tensor,
+        text_embeddings: Tensor,
+        mesh: Tensor | None = None,
+        **control: Residual,
     ) -> Tensor:
         """Velocity (B, 4, h, w); the arguments are those of :meth:`FaceDiffusion.forward`."""
         known, part = self._within(noisy, time)
         inputs = self.inputs(noisy, time)
-        noise: Tensor = self.unet(*inputs, meaning, return_dict=False, **control)[0]
+        noise: Tensor = self.unet(*inputs, text_embeddings, return_dict=False, **control)[0]
         clean = (known - part * noise) / (1 - part)
         return noise - clean
 
@@ -149,19 +155,20 @@ class StableAutoencoder(nn.Module):
 
     def __init__(self, vae: nn.Module) -> None:
         super().__init__()
-        self.vae = vae
-        widths = cast(Any, vae).config.block_out_channels
+        self.vae: Any = vae  # diffusers' models have no types
+        given: Any = vae.config
+        widths = given.block_out_channels
         self.config = AutoencoderConfig(
-            channels=cast(Any, vae).config.latent_channels, decoder=(widths[-1], *reversed(widths))
+            channels=given.latent_channels, decoder=(widths[-1], *reversed(widths))
         )
 
     @property
     def _factor(self) -> float:
-        return float(cast(Any, self.vae).config.scaling_factor)
+        return float(self.vae.config.scaling_factor)
 
     def encode(self, image: Tensor) -> Tensor:
         """Latents (B, 4, H/8, W/8) of pictures (B, 3, H, W) in [0, 1]."""
-        mean: Tensor = cast(Any, self.vae).encode(image * 2 - 1).latent_dist.mean
+        mean: Tensor = self.vae.encode(image * 2 - 1).latent_dist.mean
         return mean * self._factor
 
     def unscale(self, latents: Tensor) -> Tensor:
@@ -177,9 +184,8 @@ class StableAutoencoder(nn.Module):
 
     def stages(self) -> list[nn.Sequential]:
         """The decoder in parts, one for each size; the last ends at the picture, -1 to 1."""
-        vae = cast(Any, self.vae)
-        decoder = vae.decoder
-        first = nn.Sequential(vae.post_quant_conv, decoder.conv_in, decoder.mid_block)
+        decoder = self.vae.decoder
+        first = nn.Sequential(self.vae.post_quant_conv, decoder.conv_in, decoder.mid_block)
         last = nn.Sequential(decoder.conv_norm_out, decoder.conv_act, decoder.conv_out)
         return [first, *(nn.Sequential(block) for block in decoder.up_blocks), last]
 
@@ -190,7 +196,7 @@ def load_stable_diffusion(folder: Path) -> tuple[StableDiffusion, StableAutoenco
     Raises:
         ModelUnavailable: a part is missing or damaged, or only pickled, or transformers is not installed.
     """
-    missing = [part for part in PARTS if not (folder / part).is_dir()]
+    missing = [part for part in DIFFUSERS_FOLDERS if not (folder / part).is_dir()]
     if missing:
         raise ModelUnavailable(
             f"{folder} is no complete Stable Diffusion: {', '.join(missing)} missing; "
@@ -223,4 +229,4 @@ def load_stable_diffusion(folder: Path) -> tuple[StableDiffusion, StableAutoenco
             f"{folder} predicts {kind} from {channels} channels; "
             "only text-to-picture models that predict the noise can be used"
         )
-    return model.eval(), StableAutoencoder(vae).eval(), 8 * unet.config.sample_size
+    return model.eval(), StableAutoencoder(vae).eval(), LATENT_FACTOR * unet.config.sample_size

@@ -15,11 +15,10 @@ import torch
 from talkface.face import topology as tp
 from talkface.face.crop import face_unit
 from talkface.face.model import FaceModel
+from talkface.face.portrait import PORTRAIT_NOSE, PORTRAIT_SIDE
 from talkface.face.warp import MeshWarp, with_ring
 from talkface.hub import load_pretrained
 
-_SIDE = 2.55  # of a shape-free picture, in inter-ocular distances
-_NOSE = 0.58  # of its height, where the tip of the nose is
 _SKIN, _PARTS = 12.0, 60.0  # standard errors of a drawing in levels: of its skin, and of eyes and mouth
 _INDEPENDENT = 0.1  # share of the pixels that count: errors of neighbours are correlated
 _SHOWN = {"face": 0.7, "parts": 1.0}  # opacity of the plausible face
@@ -174,8 +173,8 @@ class FaceTexture:
 
 def reference_mesh(face: FaceModel, side: int) -> np.ndarray:
     """The mean neutral face (478, 3) in pixels of a shape-free picture."""
-    points = face.mean * (side / (_SIDE * face_unit(face.mean)))
-    place = np.array([(side - 1) / 2, _NOSE * side - points[tp.NOSE_TIP, 1], 0.0])
+    points = face.mean * (side / (PORTRAIT_SIDE * face_unit(face.mean)))
+    place = np.array([(side - 1) / 2, PORTRAIT_NOSE[1] * side - points[tp.NOSE_TIP, 1], 0.0])
     mesh: np.ndarray = (points + place).astype(np.float32)
     return mesh
 

@@ -140,8 +140,8 @@ def mouth_plate(
         finer: resolution of the plate relative to the usual one.
     """
     seen, mask = visible_mouth(image, points, corners, finer)
-    guess = _enlarged(mean_mouth, finer) * skin_tone(image, points)
-    plate: np.ndarray = np.clip(mask * seen + (1 - mask) * guess + 0.5, 0, 255)
+    initial = _enlarged(mean_mouth, finer) * skin_tone(image, points)
+    plate: np.ndarray = np.clip(mask * seen + (1 - mask) * initial + 0.5, 0, 255)
     return plate.astype(np.uint8)
 
 

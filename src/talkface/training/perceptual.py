@@ -15,14 +15,14 @@ from talkface.face.crop import LEFT_EYE_REGION, MOUTH_REGION, RIGHT_EYE_REGION, 
 from talkface.face.tfjs import TfjsGraph
 from talkface.nn.picture import cut_out
 
-JUDGED: tuple[FaceRegion, ...] = (RIGHT_EYE_REGION, LEFT_EYE_REGION, MOUTH_REGION)
+DISCRIMINATED_PARTS: tuple[FaceRegion, ...] = (RIGHT_EYE_REGION, LEFT_EYE_REGION, MOUTH_REGION)
 """Parts of the face with discriminators of their own."""
 FEATURE_LAYERS = (3, 5, 11)
 """Layers of FaceRes with discriminators, at a quarter, an eighth and a sixteenth of the picture's size."""
 _WIDTHS = {3: 128, 5: 256, 11: 512}
 
 
-class Judges(nn.Module):
+class PortraitDiscriminators(nn.Module):
     """The discriminators of a picture.
 
     Args:
@@ -60,7 +60,7 @@ class Judges(nn.Module):
 
         ``parts`` are affine maps (B, 2, 3) from the crops' pixels to the picture's, by the parts' names.
         """
-        right, left, mouth = (cut_out(picture, parts[part.name], part.pixels) for part in JUDGED)
+        right, left, mouth = (cut_out(picture, parts[part.name], part.pixels) for part in DISCRIMINATED_PARTS)
         return torch.cat([right, left], 1), mouth
 
     def forward(self, seen: list[Tensor], eyes: Tensor, mouth: Tensor) -> list[Tensor]:

@@ -37,10 +37,10 @@ from talkface.systems.imagineid.ccf import (
     SpatialConditionalAdapter,
     TextualInversionAdapter,
 )
-from talkface.systems.imagineid.chance import draw_hair, draw_person
 from talkface.systems.imagineid.config import EMOTIONS, CcfConfig
 from talkface.systems.imagineid.pipeline import ImagineIdPipeline
 from talkface.systems.imagineid.portrait import Imagined, adherence, contradicts, resting_mesh, voice_words
+from talkface.systems.imagineid.random_traits import draw_hair, draw_person
 from talkface.systems.imagineid.renderer import DiffusionRenderer
 from talkface.systems.imagineid.voice import Speaker, one_mood
 from talkface.training import TrainerConfig, overfit_one_batch
@@ -94,8 +94,8 @@ def test_stable_diffusion_loads_through_the_same_interface(stable: Path) -> None
     base = Base.from_pretrained(str(stable))
     assert not base.compact
     assert base.pixels == 256
-    meaning, ignored = base.meaning("a b " * 20)
-    assert meaning.shape == (1, 20, 16)
+    text_embeddings, ignored = base.embed_prompt("a b " * 20)
+    assert text_embeddings.shape == (1, 20, 16)
     assert len(ignored) == 40 - 18
     picture = torch.rand(1, 3, 64, 64)
     latents = base.autoencoder.encode(picture)
@@ -105,8 +105,8 @@ def test_stable_diffusion_loads_through_the_same_interface(stable: Path) -> None
         (base.autoencoder.vae.decode(base.autoencoder.unscale(latents)).sample * 0.5 + 0.5).clamp(0, 1),
     )
     noise = torch.randn(1, 4, 8, 8)
-    assert sample(guided(base.model, meaning, None, 3.0), noise, 2).shape == noise.shape
-    other, _ = base.meaning("woman")
+    assert sample(guided(base.model, text_embeddings, None, 3.0), noise, 2).shape == noise.shape
+    other, _ = base.embed_prompt("woman")
     assert (sample(guided(base.model, other, None, 3.0), noise, 2) != noise).any()
 
 
@@ -114,7 +114,7 @@ class Oracle(torch.nn.Module):
     """A U-Net that tells the noise it was told, and what it was shown."""
 
     def forward(
-        self, given: torch.Tensor, step: torch.Tensor, meaning: torch.Tensor, **_: object
+        self, given: torch.Tensor, step: torch.Tensor, text_embeddings: torch.Tensor, **_: object
     ) -> tuple[torch.Tensor]:
         self.given, self.step = given, step
         return (self.noise,)
@@ -137,7 +137,7 @@ def test_velocity_of_stable_diffusion_is_that_of_its_noise(foretold: Base, time:
     oracle.noise = noise
     now = torch.full((1,), time)
     noisy = (1 - now) * clean + now * noise
-    velocity = base.model(noisy, now, base.meaning("")[0])
+    velocity = base.model(noisy, now, base.embed_prompt("")[0])
     torch.testing.assert_close(velocity, noise - clean, atol=1e-4, rtol=1e-4)
     # What the U-Net is shown is what it was trained on at that step of its schedule.
     step = int(oracle.step.round())
@@ -290,7 +290,7 @@ def test_recordings_without_a_voice_are_refused(speech: Path, tmp_path: Path) ->
         ({"renderer": "magic"}, "renderer is magic"),
         ({"takes": 0}, "takes is 0"),
         ({"seed": -1}, "seed is -1"),
-        ({"without": ["mba"]}, "cannot do without mba"),
+        ({"without": ["mba"]}, "renderer warp does not use mba"),
         ({"without": ["tai"]}, "there is no tai"),
     ],
 )
@@ -301,9 +301,9 @@ def test_wrong_options_are_refused(speech: Path, options: dict, named: str) -> N
 
 @pytest.mark.parametrize("seconds", [0.01, 1.0, 7.5])
 def test_there_is_a_mood_for_every_frame(seconds: float) -> None:
-    listener = tiny_pipeline().listener
+    analyzer = tiny_pipeline().analyzer
     blocks = [np.zeros(round(seconds * RATE), np.float32)]
-    moods = listener.moods(blocks, a_speaker())
+    moods = analyzer.moods(blocks, a_speaker())
     found = np.concatenate([next(moods) for _ in range(4)])
     np.testing.assert_allclose(found.sum(1), 1, atol=1e-5)
     assert found.shape[1] == len(EMOTIONS)

@@ -33,10 +33,10 @@ from talkface.systems.imagineid.ccf import (
     with_pseudo_words,
 )
 from talkface.systems.imagineid.config import EMOTIONS, CcfConfig, PadConfig
-from talkface.systems.imagineid.hearing import PROSODY, speech_features
 from talkface.systems.imagineid.losses import gaussian, voice_to_face
-from talkface.systems.imagineid.moving import hidden_cells, move_portrait
 from talkface.systems.imagineid.pad import Pad, Speech
+from talkface.systems.imagineid.pad_input import PROSODY, pad_input
+from talkface.systems.imagineid.reference_warp import hidden_cells, move_portrait
 from talkface.training import TrainerConfig, overfit_one_batch
 from talkface.training.tasks.imagineid_ccf import CcfTask, CcfTrainConfig
 from talkface.training.tasks.imagineid_content import ContentTask
@@ -76,7 +76,7 @@ def test_noise_is_not_periodic() -> None:
 @given(st.integers(1, 3 * RATE))
 def test_as_much_is_heard_as_there_is(count: int) -> None:
     stream = FeatureStream(ContentEncoder.debug())
-    found = speech_features(np.random.default_rng(0).normal(0, 0.1, count).astype(np.float32), stream)
+    found = pad_input(np.random.default_rng(0).normal(0, 0.1, count).astype(np.float32), stream)
     frames = -(-count // SAMPLES_PER_FEATURE)
     assert len(found) == frames
     assert found.content.shape == (frames, 16)
@@ -256,21 +256,17 @@ def test_spatial_adapter_begins_without_effect_and_sees_only_what_is_known() -> 
     adapter, condition = SpatialConditionalAdapter(model.config, model), a_condition()
     noisy, time = torch.randn(1, 4, 32, 32), torch.tensor([0.5])
     with torch.no_grad():
-        meaning, mesh = model.read(torch.from_numpy(tokenize("").ids)[None]), model.see(condition.drawing)
-        plain = model(noisy, time, meaning, mesh)
-        torch.testing.assert_close(
-            model(
-                noisy, time, meaning, mesh, **adapter(*model.inputs(noisy, time, mesh), meaning, condition)
-            ),
-            plain,
-        )
+        text_embeddings = model.encode_text(torch.from_numpy(tokenize("").ids)[None])
+        mesh = model.encode_mesh(condition.drawing)
+        plain = model(noisy, time, text_embeddings, mesh)
+        control = adapter(*model.inputs(noisy, time, mesh), text_embeddings, condition)
+        torch.testing.assert_close(model(noisy, time, text_embeddings, mesh, **control), plain)
         for parameter in adapter.parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))
 
         def shown(condition: SpatialCondition) -> torch.Tensor:
-            return model(
-                noisy, time, meaning, mesh, **adapter(*model.inputs(noisy, time, mesh), meaning, condition)
-            )
+            control = adapter(*model.inputs(noisy, time, mesh), text_embeddings, condition)
+            return model(noisy, time, text_embeddings, mesh, **control)
 
         assert (shown(condition) != plain).any()
         hidden = replace(condition, known=torch.zeros(1, 2))

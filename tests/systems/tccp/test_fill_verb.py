@@ -38,7 +38,7 @@ SIDE, BOX = 192, (50, 30, 92, 124)
 
 
 @dataclass(frozen=True)
-class Scene:
+class FillFiles:
     """A film of 12 frames, its speech, and a picture of whose face is to be filled in."""
 
     video: Path
@@ -48,15 +48,15 @@ class Scene:
 
 
 @pytest.fixture(scope="module")
-def scene(
+def files(
     tmp_path_factory: pytest.TempPathFactory, talking_frames: list[np.ndarray], samples: np.ndarray
-) -> Scene:
+) -> FillFiles:
     folder = tmp_path_factory.mktemp("scene")
     frames = [
         cv2.resize(image, (SIDE, SIDE), interpolation=cv2.INTER_AREA) for image in talking_frames[10:22]
     ]
     Image.fromarray(talking_frames[0]).save(folder / "anna.png")
-    return Scene(
+    return FillFiles(
         write_film(folder / "film.mp4", frames, Fraction(25)),
         write_wav(folder / "voice.wav", samples[RATE : RATE + RATE * 12 // 25]),
         folder / "anna.png",
@@ -102,10 +102,10 @@ def outside(box: tuple[int, int, int, int]) -> np.ndarray:
 
 
 def test_a_box_is_filled_and_its_landmarks_are_drawn_again(
-    scene: Scene, tiny: None, tmp_path: Path, run: Run
+    files: FillFiles, tiny: None, tmp_path: Path, run: Run
 ) -> None:
     one, landmarks = tmp_path / "one.mp4", tmp_path / "lm.json"
-    given = [scene.video, scene.speech, "--identity", scene.identity, "--mask", ",".join(map(str, BOX))]
+    given = [files.video, files.speech, "--identity", files.identity, "--mask", ",".join(map(str, BOX))]
     outcome = run("fill", *given, "-o", one, "--landmarks-out", landmarks)
     assert outcome.code == 0, outcome
     assert outcome.out == [str(one)]
@@ -114,29 +114,29 @@ def test_a_box_is_filled_and_its_landmarks_are_drawn_again(
     assert video.sound_seconds == pytest.approx(12 / 25, abs=0.1)
     assert video.metadata["synthetic"] == "true"
     assert "tccp" in video.metadata["comment"]
-    for frame, real in zip(VideoReader(one), scene.frames, strict=True):
+    for frame, real in zip(VideoReader(one), files.frames, strict=True):
         assert np.abs(frame.image.astype(int) - real)[outside(BOX)].mean() < 4
     written = json.loads(landmarks.read_text())
     assert len(written["times"]) == len(written["place"]) == len(written["beta_mouth"]) == 12
 
-    drawn_from: dict[str, object] = {"identity": scene.identity, "mask": ",".join(map(str, BOX)), "stop": 0.2}
-    found = talkface.fill(scene.video, scene.speech, **drawn_from)[0]
+    drawn_from: dict[str, object] = {"identity": files.identity, "mask": ",".join(map(str, BOX)), "stop": 0.2}
+    found = talkface.fill(files.video, files.speech, **drawn_from)[0]
     first = found.save_landmarks(tmp_path / "first.json")
-    drawn = talkface.fill(scene.video, scene.speech, **drawn_from, landmarks=first)[0]
+    drawn = talkface.fill(files.video, files.speech, **drawn_from, landmarks=first)[0]
     for one, again in zip(found, drawn, strict=True):
         assert np.abs(one.astype(int) - again).mean() < 0.2
     assert run("fill", *given, "--stop", 0.2, "-o", tmp_path / "again.mp4", "--landmarks", first).code == 0
 
 
 def test_a_mask_video_of_other_size_and_length_is_stretched(
-    scene: Scene, tiny: None, tmp_path: Path, run: Run
+    files: FillFiles, tiny: None, tmp_path: Path, run: Run
 ) -> None:
     masks = [np.zeros((96, 96, 3), np.uint8) for _ in range(6)]
     for k, mask in enumerate(masks):
         mask[15:77, 25 + k : 71 + k] = 255
     write_film(tmp_path / "mask.mp4", masks, Fraction(25))
     outcome = run(
-        "fill", scene.video, scene.speech, "--identity", scene.identity, "-o", tmp_path / "out.mp4",
+        "fill", files.video, files.speech, "--identity", files.identity, "-o", tmp_path / "out.mp4",
         "--mask", tmp_path / "mask.mp4", "--stop", "0.2",
     )  # fmt: skip
     assert outcome.code == 0, outcome
@@ -156,11 +156,11 @@ def _painted(folder: Path, name: str, *boxes: tuple[int, int, int, int]) -> Path
 
 
 @pytest.fixture(scope="module")
-def wrong(scene: Scene, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def wrong(files: FillFiles, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of pictures, masks and landmarks with which something is wrong."""
     folder = tmp_path_factory.mktemp("wrong")
     Image.fromarray(np.full((SIDE, SIDE, 3), 90, np.uint8)).save(folder / "nobody.png")
-    Image.fromarray(np.concatenate([scene.frames[0]] * 2, 1)).save(folder / "couple.png")
+    Image.fromarray(np.concatenate([files.frames[0]] * 2, 1)).save(folder / "couple.png")
     _painted(folder, "nothing.png")
     _painted(folder, "all.png", (0, 0, SIDE, SIDE))
     _painted(folder, "small.png", (60, 60, 20, 20))
@@ -184,7 +184,7 @@ REFUSED: dict[str, tuple[list[object], str]] = {
     "mask_words": (["--mask", "a,b,c,d"], "x,y,w,h"),
     "mask_black_video": (["--mask", "FOLDER/grey.mp4"], "no hole"),
     "mask_text": (["--mask", "FOLDER/text.mp4"], "text.mp4"),
-    "face": (["--face", 3], "no face 3"),
+    "face": (["--face", 3], "face is 3"),
     "margin": (["--margin", 9], "margin is 9"),
     "sync_mode": (["--sync-mode", "magic"], "magic"),
     "takes": (["--takes", 0], "takes"),
@@ -200,26 +200,28 @@ REFUSED: dict[str, tuple[list[object], str]] = {
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_refused_in_one_line(
-    name: str, scene: Scene, wrong: Path, tiny: None, tmp_path: Path, run: Run
+    name: str, files: FillFiles, wrong: Path, tiny: None, tmp_path: Path, run: Run
 ) -> None:
     given, named = REFUSED[name]
-    identity = [] if "--identity" in given else ["--identity", scene.identity]
-    given = [str(part).replace("SPEECH", str(scene.speech)).replace("FOLDER", str(wrong)) for part in given]
-    outcome = run("fill", scene.video, scene.speech, *identity, *given, "-o", tmp_path / "out.mp4")
+    identity = [] if "--identity" in given else ["--identity", files.identity]
+    given = [str(part).replace("SPEECH", str(files.speech)).replace("FOLDER", str(wrong)) for part in given]
+    outcome = run("fill", files.video, files.speech, *identity, *given, "-o", tmp_path / "out.mp4")
     check_refused(outcome, named)
     assert not list(tmp_path.iterdir())
 
 
 def test_what_shows_nobody_needs_a_mask(
-    scene: Scene, wrong: Path, tiny: None, tmp_path: Path, run: Run
+    files: FillFiles, wrong: Path, tiny: None, tmp_path: Path, run: Run
 ) -> None:
-    given = [wrong / "grey.mp4", scene.speech, "--identity", scene.identity, "-o", tmp_path / "out.mp4"]
+    given = [wrong / "grey.mp4", files.speech, "--identity", files.identity, "-o", tmp_path / "out.mp4"]
     check_refused(run("fill", *given), "face")
     assert run("fill", *given, "--mask", ",".join(map(str, BOX)), "--stop", "0.08").code == 0
 
 
-def test_landmarks_of_another_length_are_refused(scene: Scene, tiny: None, tmp_path: Path, run: Run) -> None:
-    given = [scene.video, scene.speech, "--identity", scene.identity]
+def test_landmarks_of_another_length_are_refused(
+    files: FillFiles, tiny: None, tmp_path: Path, run: Run
+) -> None:
+    given = [files.video, files.speech, "--identity", files.identity]
     short = [*given, "--stop", "0.2", "-o", tmp_path / "short.mp4", "--landmarks-out", tmp_path / "lm.json"]
     assert run("fill", *short).code == 0
     outcome = run("fill", *given, "-o", tmp_path / "out.mp4", "--landmarks", tmp_path / "lm.json")
@@ -231,11 +233,11 @@ def test_landmarks_of_another_length_are_refused(scene: Scene, tiny: None, tmp_p
 
 
 @pytest.mark.slow
-def test_the_face_is_there_and_it_is_the_asked_one(scene: Scene) -> None:
-    take = talkface.fill(scene.video, scene.speech, identity=scene.identity)[0]
+def test_the_face_is_there_and_it_is_the_asked_one(files: FillFiles) -> None:
+    take = talkface.fill(files.video, files.speech, identity=files.identity)[0]
     made, tracker = list(take), FaceTracker()
     assert len(made) == len(take) == 12
-    for image, real in zip(made, scene.frames, strict=True):
+    for image, real in zip(made, files.frames, strict=True):
         seen, hidden = (tracker.track_image(each)[0].points for each in (image, real))
         away = np.linalg.norm((seen - hidden)[:, :2], axis=1).mean()
         assert away < 0.15 * tp.inter_ocular(hidden)
@@ -243,16 +245,18 @@ def test_the_face_is_there_and_it_is_the_asked_one(scene: Scene) -> None:
 
 
 @pytest.mark.slow
-def test_somebody_imagined_is_filled_in_twice(scene: Scene, speech: Path, tmp_path: Path, run: Run) -> None:
+def test_somebody_imagined_is_filled_in_twice(
+    files: FillFiles, speech: Path, tmp_path: Path, run: Run
+) -> None:
     outcome = run(
-        "fill", scene.video, speech, "--identity", "imagined", "-o", tmp_path / "out.mp4",
+        "fill", files.video, speech, "--identity", "imagined", "-o", tmp_path / "out.mp4",
         "--takes", 2, "--stop", "0.04",
     )  # fmt: skip
     assert outcome.code == 0, outcome
     assert outcome.out == [str(tmp_path / f"out.take{k}.mp4") for k in (1, 2)]
     one, two = (next(iter(VideoReader(path))).image for path in outcome.out)
     assert FaceTracker().track_image(one)
-    assert np.abs(one.astype(int) - scene.frames[0]).max() > 30
+    assert np.abs(one.astype(int) - files.frames[0]).max() > 30
     assert np.abs(one.astype(int) - two).max() > 30, "two people"
 
 
@@ -261,13 +265,13 @@ def test_somebody_imagined_is_filled_in_twice(scene: Scene, speech: Path, tmp_pa
 
 @pytest.mark.slow
 def test_it_is_measured_beside_its_baselines(
-    scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    files: FillFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pair, "SAMPLED_FRAMES", 2)  # for the recognisers, which are slow
     monkeypatch.setattr(fill, "COMPARED_FRAMES", 2)
     folder = tmp_path / "data"
     folder.mkdir()
-    film = talkface.animate(scene.identity, scene.speech, size=SIDE)[0]
+    film = talkface.animate(files.identity, files.speech, size=SIDE)[0]
     film.save(folder / "a.mp4")
     assert track_file(folder / "a.mp4", FaceTracker()).found.all()
     split = list_items(folder)[0].split

@@ -83,9 +83,9 @@ def test_mask_pictures(talking: Path, tmp_path: Path) -> None:
     half = np.zeros((50, 50, 3), np.uint8)
     half[10:40, 10:40] = 255
     Image.fromarray(half).save(tmp_path / "half.png")
-    holed = list(read_mask(str(tmp_path / "half.png"), source).follow(source.frames()))
-    assert len(holed) == source.frame_count
-    assert all(one.hole is not None and one.hole.mask.shape == source.size[::-1] for one in holed)
+    frames = list(read_mask(str(tmp_path / "half.png"), source).follow(source.frames()))
+    assert len(frames) == source.frame_count
+    assert all(one.hole is not None and one.hole.mask.shape == source.size[::-1] for one in frames)
 
 
 @given(st.integers(0, 2**31))

@@ -32,10 +32,10 @@ from talkface.systems.tccp.config import FACE, LANDMARKS, WINDOW_FRAMES, MVContr
 from talkface.systems.tccp.holes import Hole, face_hole
 from talkface.systems.tccp.landmarks import LandmarkConfig, LandmarkTransformer, posed, rotations, view_matrix
 from talkface.systems.tccp.model import MVControlNet, VideoSignal
+from talkface.systems.tccp.neighbours import content_neighbours, neighbours
 from talkface.systems.tccp.pipeline import TccpPipeline
 from talkface.systems.tccp.placing import Landmarks, Outlines, fitted
 from talkface.systems.tccp.views import pose_in_frame, pose_in_view
-from talkface.systems.tccp.windows import around, around_audio
 
 SIDE = 16
 
@@ -57,7 +57,7 @@ def told(net: MVControlNet, frames: int) -> torch.Tensor:
     config = net.config
     audio = torch.randn(1, frames, config.words, config.audio, generator=generator) if config.audio else None
     lips = torch.randn(1, frames, config.words, config.lips, generator=generator) if config.lips else None
-    return net.tell(torch.randn(1, 2, 4, SIDE, SIDE, generator=generator), audio, lips)
+    return net.condition_tokens(torch.randn(1, 2, 4, SIDE, SIDE, generator=generator), audio, lips)
 
 
 # -- MVControlNet ----------------------------------------------------------------------------------
@@ -196,9 +196,56 @@ def test_landmarks_are_written_and_read(tmp_path: Path) -> None:
     again = Landmarks.from_json(tmp_path / "lm.json")
     face = FaceModel.from_pretrained()
     np.testing.assert_allclose(again.meshes(face, face.mean), landmarks.meshes(face, face.mean), atol=0.02)
-    (tmp_path / "other.json").write_text("{}")
+
+
+DAMAGED: dict[str, tuple[dict[str, object], str]] = {
+    "other": ({"format": "another"}, "format is another"),
+    "fps_text": ({"fps": "fast"}, "could not convert"),
+    "fps_zero": ({"fps": 0}, "fps is 0"),
+    "fps_list": ({"fps": [25]}, "must be a string or a real number"),
+    "times_none": ({"times": []}, "times"),
+    "times_number": ({"times": 3}, "times"),
+    "there_short": ({"there": [True]}, "there has the shape"),
+    "there_long": ({"there": [True] * 9}, "there has the shape"),
+    "there_words": ({"there": ["yes"] * 6}, "there holds other values"),
+    "size_short": ({"size": [80.0]}, "size has the shape"),
+    "place_flat": ({"place": [1.0] * 6}, "place has the shape"),
+    "gaze_ragged": ({"gaze": [[1.0]] * 5 + [[1.0, 2.0]]}, "array element"),
+    "size_infinite": ({"size": [float("inf")] * 6}, "not finite"),
+    "size_huge": ({"size": [10**400] * 6}, "too large"),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+def test_damaged_landmarks_are_refused(name: str, tmp_path: Path) -> None:
+    changes, message = DAMAGED[name]
+    path = tmp_path / "lm.json"
+    still_landmarks(6, 80.0, (99.0, 99.0), (0.0, 0.0, 0.0)).to_json(path)
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    with pytest.raises(InvalidOption, match=f"holds no landmarks .*{message}") as refused:
+        Landmarks.from_json(path)
+    assert "\n" not in str(refused.value)
+
+
+KEYS = ("format", "fps", "times", "there", "place", "size", "rotation", "beta_mouth", "beta_upper", "gaze")
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_landmarks_without_a_list_are_refused(key: str, tmp_path: Path) -> None:
+    path = tmp_path / "lm.json"
+    still_landmarks(6, 80.0, (99.0, 99.0), (0.0, 0.0, 0.0)).to_json(path)
+    content = json.loads(path.read_text())
+    del content[key]
+    path.write_text(json.dumps(content))
+    with pytest.raises(InvalidOption, match=f"holds no landmarks: it has no '{key}'"):
+        Landmarks.from_json(path)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "3", "null", "no landmarks", "{", "\x00"])
+def test_what_is_no_landmark_file_is_refused(text: str, tmp_path: Path) -> None:
+    (tmp_path / "lm.json").write_text(text)
     with pytest.raises(InvalidOption, match="holds no landmarks"):
-        Landmarks.from_json(tmp_path / "other.json")
+        Landmarks.from_json(tmp_path / "lm.json")
 
 
 def test_landmarks_are_relative_to_the_camera(tmp_path: Path) -> None:
@@ -217,12 +264,12 @@ def test_landmarks_are_relative_to_the_camera(tmp_path: Path) -> None:
 
 
 @given(st.integers(1, 30), st.integers(0, 3))
-def test_around_keeps_the_middle(frames: int, reach: int) -> None:
+def test_neighbours_keep_the_middle(frames: int, reach: int) -> None:
     values = np.arange(frames)
-    np.testing.assert_array_equal(around(values, reach)[:, reach], values)
-    assert around(values, reach).shape == (frames, 2 * reach + 1)
+    np.testing.assert_array_equal(neighbours(values, reach)[:, reach], values)
+    assert neighbours(values, reach).shape == (frames, 2 * reach + 1)
     sound = np.arange(2 * frames)
-    np.testing.assert_array_equal(around_audio(sound)[:, 1], sound[::2])
+    np.testing.assert_array_equal(content_neighbours(sound)[:, 1], sound[::2])
 
 
 # -- both ------------------------------------------------------------------------------------------

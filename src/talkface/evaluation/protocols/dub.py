@@ -29,7 +29,7 @@ Test = Literal["real", "self", "cross"]
 
 
 @dataclass(frozen=True)
-class Job:
+class DubJob:
     """A video to make.
 
     Attributes:
@@ -76,7 +76,7 @@ def jobs(
     split: str = "val",
     limit: int | None = None,
     models: Path | None = None,
-) -> list[Job]:
+) -> list[DubJob]:
     """The videos of an evaluation, in a fixed order: several processes can share the work.
 
     Args:
@@ -95,12 +95,12 @@ def jobs(
     return _jobs(*talking_items(request.data, split, limit), request)
 
 
-def _jobs(manifest: Manifest, items: list[Item], request: Request) -> list[Job]:
+def _jobs(manifest: Manifest, items: list[Item], request: Request) -> list[DubJob]:
     own = [(item, item) for item in items]
     # First the real ones: the others are compared with them.
     pairs: dict[Test, list[tuple[Item, Item]]] = {"real": own, "self": own, "cross": other_speech(items)}
     return [
-        Job(
+        DubJob(
             test,
             video,
             speech,

@@ -33,8 +33,8 @@ from talkface.media.video import VideoWriter
 from talkface.systems.tccp.border import joined
 from talkface.systems.tccp.filling import Filling
 from talkface.systems.tccp.holes import face_hole
-from talkface.systems.tccp.identity import Identity
-from talkface.systems.tccp.pipeline import PARTS, TccpPipeline
+from talkface.systems.tccp.identity import PortraitIdentity
+from talkface.systems.tccp.pipeline import ABLATIONS, TccpPipeline
 from talkface.systems.tccp.placing import Landmarks
 from talkface.systems.thpad.pipeline import ThpadPipeline
 
@@ -172,9 +172,9 @@ def evaluate_fill(request: Request, tests: Sequence[str] = TESTS) -> dict[str, A
         UnreadableMedia: There is nothing to evaluate on.
         ModelUnavailable: A model is missing in ``models``.
         InvalidOption: Something is to be left out that is not in
-            :data:`~talkface.systems.tccp.pipeline.PARTS`.
+            :data:`~talkface.systems.tccp.pipeline.ABLATIONS`.
     """
-    request.check_without(PARTS)
+    request.check_without(ABLATIONS)
     manifest, items = talking_items(request.data, request.split, request.limit)
     scorer = PairScorer(sync_judges())
     library = Library(manifest, scorer.tracker)
@@ -215,7 +215,7 @@ def _figures_of_filling(clip: Clip, made: Path, maker: Maker, face: FaceModel) -
     return found
 
 
-def _likeness(made: Path, track: FaceTrack, identity: Identity) -> dict[str, float]:
+def _likeness(made: Path, track: FaceTrack, identity: PortraitIdentity) -> dict[str, float]:
     """``csim_mobileface``: mean cosine of the identity's picture and of frames spread over a video."""
     describe, seen = mobileface_recogniser(), np.flatnonzero(track.found)
     if describe is None or not len(seen):

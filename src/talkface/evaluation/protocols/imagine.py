@@ -26,7 +26,7 @@ from talkface.evaluation.tracking import TrackedFace, of_equal_length, resample_
 from talkface.face.model import FaceModel
 from talkface.face.tracker import FaceTrack, FaceTracker
 from talkface.systems.imagineid.pipeline import ImagineIdPipeline
-from talkface.systems.imagineid.portrait import PARTS, PortraitOptions, adherence
+from talkface.systems.imagineid.portrait import ABLATIONS, PortraitOptions, adherence
 
 logger = logging.getLogger(__name__)
 
@@ -146,12 +146,12 @@ def evaluate_imagine(request: Request) -> dict[str, Any]:
     Raises:
         UnreadableMedia: There is nothing to evaluate on.
         InvalidOption: Something is to be left out that is not in
-            :data:`~talkface.systems.imagineid.portrait.PARTS`, or that the renderer does not have.
+            :data:`~talkface.systems.imagineid.portrait.ABLATIONS`, or that the renderer does not have.
     """
-    request.check_without(PARTS)
+    request.check_without(ABLATIONS)
     manifest, items = talking_items(request.data, request.split, request.limit)
-    pipeline, wish = _pipeline(request.models), PortraitOptions(without=frozenset(request.without))
-    renderer = pipeline.choose_renderer(request.renderer, wish)
+    pipeline, drawing = _pipeline(request.models), PortraitOptions(without=frozenset(request.without))
+    renderer = pipeline.choose_renderer(request.renderer, drawing)
     options: dict[str, Any] = {"renderer": renderer, "without": sorted(request.without)}
     prepared = (manifest.directory / "manifest.jsonl").is_file()
     if prepared:
@@ -162,10 +162,10 @@ def evaluate_imagine(request: Request) -> dict[str, Any]:
     scorer = _score_videos(pipeline, manifest, items, request, options)
     tests, voices = {"videos": scorer.rows}, Voices()
     if prepared:
-        voices = judge_voices(pipeline, manifest, request.limit, request.seed, wish)
+        voices = judge_voices(pipeline, manifest, request.limit, request.seed, drawing)
         tests |= {
             "voices": voices.rows,
-            "moods": judge_moods(pipeline.listener, manifest, request.limit),
+            "moods": judge_moods(pipeline.analyzer, manifest, request.limit),
             "swaps": judge_swaps(pipeline, manifest, items, request.seed, options),
         }
     settings = {"system": "imagine", "split": request.split, "seed": request.seed}

@@ -8,16 +8,16 @@ import numpy as np
 from talkface.data.manifest import Item, Manifest
 from talkface.evaluation.protocols.request import leaving_out
 from talkface.systems.imagineid.config import EMOTIONS
-from talkface.systems.imagineid.voice import Listener
+from talkface.systems.imagineid.voice import SpeechAnalyzer
 
 _MOST_RECORDINGS = 160  # of acted moods
 
 
-def judge_moods(listener: Listener, manifest: Manifest, limit: int | None) -> list[dict[str, Any]]:
+def judge_moods(analyzer: SpeechAnalyzer, manifest: Manifest, limit: int | None) -> list[dict[str, Any]]:
     """Whether the mood of acted sentences of held-out actors is heard.
 
     Args:
-        listener: What hears moods.
+        analyzer: What hears moods.
         manifest: A prepared folder.
         limit: At most so many recordings.
 
@@ -30,8 +30,8 @@ def judge_moods(listener: Listener, manifest: Manifest, limit: int | None) -> li
     rows = []
     for item in (items[k] for k in np.linspace(0, len(items) - 1, count).round().astype(int)):
         with leaving_out(item.key):
-            speaker = listener.speaker(manifest.file(item))
-            mood = listener.overall_mood(manifest.file(item), speaker)
+            speaker = analyzer.speaker(manifest.file(item))
+            mood = analyzer.overall_mood(manifest.file(item), speaker)
             right = EMOTIONS[int(mood.argmax())] == acted[item]
             rows.append({"name": item.key, "group": acted[item], "emotion_heard": float(right)})
     return rows

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from talkface.data.faces import Portrait
+from talkface.diffusion.autoencoder import LATENT_FACTOR
 from talkface.diffusion.base import Base
 from talkface.diffusion.captions import Attributes, caption, tokenize
 from talkface.diffusion.model import FaceDiffusion
@@ -46,13 +47,13 @@ def draw_faces(
         np.stack([draw_mesh(warp, person.points, PORTRAIT_PIXELS) for person in people])
     )
     ids = torch.from_numpy(np.stack([tokenize(caption(known[person.key])).ids for person in people]))
-    side = PORTRAIT_PIXELS // 8
+    side = PORTRAIT_PIXELS // LATENT_FACTOR
     noise = torch.randn(len(people), 4, side, side, generator=torch.Generator().manual_seed(0))
     drafts: list[np.ndarray] = []
     for start in range(0, len(people), _BATCH):
         part = slice(start, start + _BATCH)
-        mesh = model.see(drawing[part]) if model.mesh else None
-        velocity = guided(model, model.read(ids[part]), mesh, default_guidance(model))
+        mesh = model.encode_mesh(drawing[part]) if model.mesh else None
+        velocity = guided(model, model.encode_text(ids[part]), mesh, default_guidance(model))
         latents = restore_spectrum(
             sample(velocity, noise[part], default_steps(model), shift=TIMESTEP_SHIFT), model.config.spectrum
         )

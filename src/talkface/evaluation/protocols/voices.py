@@ -21,7 +21,7 @@ from talkface.evaluation.protocols.request import counted, leaving_out
 from talkface.systems.imagineid.config import EMOTIONS
 from talkface.systems.imagineid.pipeline import ImagineIdPipeline
 from talkface.systems.imagineid.portrait import Imagined, PortraitOptions
-from talkface.systems.imagineid.voice import Listener, Speaker, one_mood
+from talkface.systems.imagineid.voice import Speaker, SpeechAnalyzer, one_mood
 
 _PORTRAITS = 2  # imagined for each voice
 _LEAST_PICTURES = 30  # of each kind for a kernel distance
@@ -64,7 +64,7 @@ class _Subject:
 
 
 def judge_voices(
-    pipeline: ImagineIdPipeline, manifest: Manifest, limit: int | None, seed: int, wish: PortraitOptions
+    pipeline: ImagineIdPipeline, manifest: Manifest, limit: int | None, seed: int, options: PortraitOptions
 ) -> Voices:
     """Imagine portraits for voices of held-out people, one recording each; compare them with the people."""
     album = portraits(manifest)
@@ -74,10 +74,10 @@ def judge_voices(
     describe, subjects = FaceRes(), []
     for number, pair in enumerate(counted(pairs, lambda pair: f"voice of {pair.item.key}")):
         with leaving_out(pair.item.key):
-            speaker = pipeline.listener.speaker(manifest.file(pair.item))
+            speaker = pipeline.analyzer.speaker(manifest.file(pair.item))
             first = seed + _PORTRAITS * number
             imagined = [
-                pipeline.models.imaginer(speaker, one_mood("neutral"), first + take, wish)
+                pipeline.models.imaginer(speaker, one_mood("neutral"), first + take, options)
                 for take in range(_PORTRAITS)
             ]
             seen = [describe(one.image, one.points) for one in imagined]
@@ -85,7 +85,7 @@ def judge_voices(
     if not subjects:
         return Voices()
     rows = [_row(subject) for subject in subjects]
-    for row, ranks in zip(rows, _ranks(pipeline.listener, subjects), strict=True):
+    for row, ranks in zip(rows, _ranks(pipeline.analyzer, subjects), strict=True):
         row |= {f"r{reach}": float(ranks < reach) for reach in (1, 5, 10)}
     whole = _chances(subjects) | _likeness(subjects, rows) | _kernel_distances(subjects, album)
     nearest = _NearestTraining([portrait for portrait in album if portrait.split == "train"], known)
@@ -113,11 +113,11 @@ def _row(subject: _Subject) -> dict[str, Any]:
     return row
 
 
-def _ranks(listener: Listener, subjects: list[_Subject]) -> np.ndarray:
+def _ranks(analyzer: SpeechAnalyzer, subjects: list[_Subject]) -> np.ndarray:
     """How many other people's faces fit each voice better than its own speaker's, (N,)."""
-    features = torch.from_numpy(np.stack([s.look.features for s in subjects])).float().to(listener.device)
+    features = torch.from_numpy(np.stack([s.look.features for s in subjects])).float().to(analyzer.device)
     with torch.inference_mode():
-        faces = listener.pad.faces(features).cpu().numpy()
+        faces = analyzer.pad.faces(features).cpu().numpy()
     likeness = np.stack([s.speaker.semantic for s in subjects]) @ faces.T
     better: np.ndarray = (likeness > likeness.diagonal()[:, None]).sum(1)
     return better

@@ -82,17 +82,17 @@ class Follower:
 
     def follow(self, frames: "Iterable[Frame]") -> "Iterator[tuple[Frame, dict[int, Sighting]]]":
         """Give every frame back, in order, with the people seen in it by their numbers."""
-        scene = _Scene(self)
+        video = _FollowedVideo(self)
         for frame, shot in number_shots(frames):
-            scene.push(frame, shot)
-            while len(scene.held) > 1 and scene.held[-1].time - scene.held[0].time >= self.look_ahead:
-                yield scene.pop()
-        scene.look_again()
-        while scene.held:
-            yield scene.pop()
+            video.push(frame, shot)
+            while len(video.held) > 1 and video.held[-1].time - video.held[0].time >= self.look_ahead:
+                yield video.pop()
+        video.look_again()
+        while video.held:
+            yield video.pop()
 
 
-class _Scene:
+class _FollowedVideo:
     """State of a follower on its way through a video."""
 
     def __init__(self, follower: Follower) -> None:

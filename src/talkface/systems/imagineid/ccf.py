@@ -9,7 +9,6 @@ They are trained one after another; the LDM stays frozen.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +18,7 @@ from talkface.diffusion.autoencoder import FaceAutoencoder
 from talkface.diffusion.captions import PSEUDO_WORDS
 from talkface.diffusion.config import DiffusionConfig
 from talkface.diffusion.control import Residual, build_control, copy_encoder, residuals
-from talkface.diffusion.model import FaceDiffusion, MeshEncoder
+from talkface.diffusion.model import FaceDiffusion, MeshDrawingEncoder
 from talkface.diffusion.stable import StableAutoencoder, StableDiffusion
 from talkface.systems.imagineid.config import CcfConfig
 
@@ -85,15 +84,14 @@ class SpatialConditionalAdapter(nn.Module):
 
     def __init__(self, config: DiffusionConfig, base: FaceDiffusion | StableDiffusion | None = None) -> None:
         super().__init__()
-        self.mesh = MeshEncoder(16)
+        self.mesh = MeshDrawingEncoder(16)
         self.inlet = nn.Sequential(
             nn.Conv2d(16 + 2 * config.channels + 1 + 2, config.widths[0], 3, padding=1),
             nn.SiLU(),
             nn.Conv2d(config.widths[0], config.widths[0], 3, padding=1),
         )
-        last = cast(nn.Conv2d, self.inlet[2])
-        nn.init.zeros_(last.weight)
-        nn.init.zeros_(cast(Tensor, last.bias))
+        for parameter in self.inlet[2].parameters():
+            nn.init.zeros_(parameter)
         self.control = build_control(config)
         if base is not None:
             copy_encoder(self.control, base.unet)
@@ -108,7 +106,7 @@ class SpatialConditionalAdapter(nn.Module):
         return load_adapter(name_or_path, lambda _: cls(base.config), {"base": base})
 
     def forward(
-        self, given: Tensor, step: Tensor, meaning: Tensor, condition: SpatialCondition
+        self, given: Tensor, step: Tensor, text_embeddings: Tensor, condition: SpatialCondition
     ) -> dict[str, Residual]:
         """Residuals for the base's forward; ``given`` and ``step`` are its ``inputs``."""
         known = condition.known[..., None, None].expand(-1, -1, *condition.hidden.shape[2:])
@@ -122,7 +120,7 @@ class SpatialConditionalAdapter(nn.Module):
             ],
             1,
         )
-        return residuals(self.control, given, step, meaning, self.inlet(shown))
+        return residuals(self.control, given, step, text_embeddings, self.inlet(shown))
 
 
 class MaskBlendingAdapter(nn.Module):
@@ -143,8 +141,8 @@ class MaskBlendingAdapter(nn.Module):
         """Load the shipped adapter, or one from a directory or hub id, over its autoencoder."""
         from talkface.diffusion.adapter import load_adapter
 
-        build = lambda _: cls(autoencoder.config.decoder)  # noqa: E731
-        return load_adapter(name_or_path, build, {"autoencoder": autoencoder})
+        widths = autoencoder.config.decoder
+        return load_adapter(name_or_path, lambda _: cls(widths), {"autoencoder": autoencoder})
 
     def blend(self, level: int, inside: Tensor, background: Tensor, mask: Tensor) -> Tensor:
         """Features (B, C, h, w): the face's where ``mask`` (B, 1, H, W) is 1, else the background's."""

@@ -35,7 +35,7 @@ def spatial_condition(
 def draw_latents(
     model: FaceDiffusion | StableDiffusion,
     sca: nn.Module,
-    meaning: Tensor,
+    text_embeddings: Tensor,
     condition: SpatialCondition,
     noise: Tensor,
     steps: int = FRAME_STEPS,
@@ -47,20 +47,20 @@ def draw_latents(
     Args:
         model: the frozen LDM.
         sca: SCA.
-        meaning: (1, L, C) text embeddings of the caption.
+        text_embeddings: (1, L, C) text embeddings of the caption.
         condition: of the frames.
         noise: (B, 4, h, w), the same for all frames of a video.
         steps: of the sampler.
         noise_level: initial noise level, above 0 to 1.
         dtype: of the networks' arithmetic.
     """
-    mesh = model.see(condition.drawing) if model.mesh else None
+    mesh = model.encode_mesh(condition.drawing) if model.mesh else None
 
-    def control(given: Tensor, step: Tensor, meaning: Tensor) -> dict[str, Residual]:
-        residuals: dict[str, Residual] = sca(given, step, meaning, condition)
+    def control(given: Tensor, step: Tensor, text_embeddings: Tensor) -> dict[str, Residual]:
+        residuals: dict[str, Residual] = sca(given, step, text_embeddings, condition)
         return residuals
 
-    velocity = guided(model, meaning, mesh, 1.0, control)
+    velocity = guided(model, text_embeddings, mesh, 1.0, control)
     noisy = (1 - noise_level) * condition.reference + noise_level * noise
     return sample(in_dtype(velocity, dtype), noisy, steps, noise_level)
 

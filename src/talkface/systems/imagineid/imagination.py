@@ -29,17 +29,17 @@ from talkface.speech.features import FeatureStream
 from talkface.systems.imagineid.config import EMOTIONS
 from talkface.systems.imagineid.portrait import Imagined, PortraitImaginer, PortraitOptions
 from talkface.systems.imagineid.renderer import DiffusionRenderer
-from talkface.systems.imagineid.voice import Listener, Speaker
+from talkface.systems.imagineid.voice import Speaker, SpeechAnalyzer
 
 _MOODS_EVERY = 5  # frames between the moods that are written down
 
 
 @dataclass(frozen=True)
-class Models:
+class ImagineModels:
     """What imagines, listens, moves and draws; ``dtype`` is that of what draws."""
 
     imaginer: PortraitImaginer
-    listener: Listener
+    analyzer: SpeechAnalyzer
     face: FaceModel
     features: FeatureStream
     motion: MotionModel
@@ -50,7 +50,7 @@ class Models:
 
 
 @dataclass(frozen=True)
-class Script:
+class ImagineRequest:
     """What all takes share.
 
     Attributes:
@@ -58,7 +58,7 @@ class Script:
         speaker: whose face is imagined.
         mood: (8,) probabilities of EMOTIONS over all of it.
         changing: whether moods are heard as they change, instead.
-        wish: what is asked for beside the voice.
+        options: what is asked for beside the voice.
         size: side of the video in pixels.
         renderer: "diffusion" or "warp".
         provenance: what makes it, for the videos' metadata.
@@ -71,7 +71,7 @@ class Script:
     speaker: Speaker
     mood: np.ndarray
     changing: bool
-    wish: PortraitOptions
+    options: PortraitOptions
     size: int
     renderer: str
     provenance: Mapping[str, str]
@@ -84,25 +84,25 @@ class Imagination(Take):
 
     Args:
         models: what makes it.
-        script: what it is made from.
+        request: what it is made from.
         seed: another one gives another person.
     """
 
     seed: int
 
-    def __init__(self, models: Models, script: Script, seed: int) -> None:
-        self.models, self.script = models, script
+    def __init__(self, models: ImagineModels, request: ImagineRequest, seed: int) -> None:
+        self.models, self.request = models, request
         self._made: list[FaceMotion] = []
         self._moods: list[np.ndarray] = []
         rate = exact_fps(FRAME_RATE)
-        self._rate = ConstantRate(frame_count(script.info.duration, rate), rate)
+        self._rate = ConstantRate(frame_count(request.info.duration, rate), rate)
         super().__init__(
             self._compute,
             self._rate,
-            size=(script.size, script.size),
-            sounds=[script.audio],
-            provenance=script.provenance,
-            fingerprint=script.fingerprint,
+            size=(request.size, request.size),
+            sounds=[request.audio],
+            provenance=request.provenance,
+            fingerprint=request.fingerprint,
             seed=seed,
             motion=lambda: FaceMotion.concatenate(self._made) if self._made else None,
             perform=self._perform_all,
@@ -115,13 +115,13 @@ class Imagination(Take):
         Raises:
             NoFaceFound: none came out.
         """
-        script = self.script
-        return self.models.imaginer(script.speaker, script.mood, self.seed, script.wish)
+        request = self.request
+        return self.models.imaginer(request.speaker, request.mood, self.seed, request.options)
 
     @property
     def portrait(self) -> np.ndarray:
         """The portrait (size, size, 3) uint8 RGB."""
-        return _scaled(self.imagined.image, self.script.size)
+        return _scaled(self.imagined.image, self.request.size)
 
     # -- frames ------------------------------------------------------------------------------------
 
@@ -137,7 +137,7 @@ class Imagination(Take):
 
     def _compute(self, after: float | None) -> Iterator[Frame]:
         motions, done = self._stretches(), self._rate.done(after)
-        if self.script.renderer == "diffusion":
+        if self.request.renderer == "diffusion":
             images = self._by_diffusion(motions, done)
         else:
             images = self._portrait_renderer(self.models.refiner).frames(motions, skip=done)
@@ -152,11 +152,11 @@ class Imagination(Take):
             self.models.face,
             self.models.refiner,
             self.seed,
-            without=self.script.wish.without,
+            without=self.request.options.without,
             dtype=self.models.dtype,
         )
         for frame in renderer.frames(motions, skip):
-            yield _scaled(frame, self.script.size)
+            yield _scaled(frame, self.request.size)
 
     def meshes(self) -> np.ndarray:
         """Meshes (T, 478, 3), in pixels of the video, that the frames computed so far were drawn over."""
@@ -168,7 +168,7 @@ class Imagination(Take):
     def _portrait_renderer(self, refiner: Refiner | None) -> PortraitRenderer:
         """Moves the portrait, as large as the video."""
         imagined = self.imagined
-        scale = self.script.size / len(imagined.image)
+        scale = self.request.size / len(imagined.image)
         middle = np.array([0.5, 0.5, 0.0])  # pixels are centred on whole numbers
         points = ((imagined.points + middle) * scale - middle).astype(np.float32)
         models = self.models
@@ -176,19 +176,19 @@ class Imagination(Take):
 
     def _performance(self) -> Iterator[FaceMotion]:
         """Lips by PAD, head, eyes and blinks by TH-PAD's prior, and the mood's expression over them."""
-        models, script = self.models, self.script
-        lips = partial(models.listener.lips, script.speaker)
+        models, request = self.models, self.request
+        lips = partial(models.analyzer.lips, request.speaker)
         to_motion = SpeechToMotion(
             models.features, models.motion, models.prior, models.face, models.device, lips
         )
         moods, held = self._mood_stream(), np.zeros((0, len(EMOTIONS)))
-        style = Style(pose=0.0, gaze=0.0) if script.still else Style()
+        style = Style(pose=0.0, gaze=0.0) if request.still else Style()
         for motion in to_motion(self._blocks(), self.seed, style):
             while len(held) < len(motion):
                 held = np.concatenate([held, next(moods)])
             now, held = held[: len(motion)], held[len(motion) :]
             self._moods.append(now)
-            upper, mouth = models.listener.expression(now)
+            upper, mouth = models.analyzer.expression(now)
             eyes = to_motion.eyes
             # A product: however wide a mood opens the eyes, a blink closes them.
             lids = eyes.openness(motion.beta_upper) * eyes.openness(upper)
@@ -200,25 +200,25 @@ class Imagination(Take):
 
     def _mood_stream(self) -> Iterator[np.ndarray]:
         """Probabilities (T, 8) of EMOTIONS at the video's rate, in stretches, without end."""
-        if self.script.changing:
-            blocks = stream_audio(self.script.audio)
-            yield from self.models.listener.moods(blocks, self.script.speaker)
+        if self.request.changing:
+            blocks = stream_audio(self.request.audio)
+            yield from self.models.analyzer.moods(blocks, self.request.speaker)
             return
         while True:
-            yield np.repeat(self.script.mood[None], FRAME_RATE, 0)
+            yield np.repeat(self.request.mood[None], FRAME_RATE, 0)
 
     def _blocks(self) -> Iterator[np.ndarray]:
-        return stream_audio(self.script.audio, gain=self.script.info.gain())
+        return stream_audio(self.request.audio, gain=self.request.info.gain())
 
     # -- what was heard ----------------------------------------------------------------------------
 
     def explain(self) -> dict[str, Any]:
         """What was heard and what was made of it; emotion and content of the frames computed so far."""
-        speaker, imagined = self.script.speaker, self.imagined
+        speaker, imagined = self.request.speaker, self.imagined
         moods = np.concatenate(self._moods)[: self._length()] if self._moods else np.zeros((0, len(EMOTIONS)))
         return {
             "format": "talkface.Imagination/1",
-            "audio": self.script.audio.name,
+            "audio": self.request.audio.name,
             "seed": self.seed,
             "identity": {
                 "seconds_of_voice": round(speaker.seconds, 2),

@@ -32,7 +32,7 @@ class Speech:
 
 
 @dataclass(frozen=True)
-class Identity:
+class VoiceIdentity:
     """What PAD's first stage infers of a speaker.
 
     Attributes:
@@ -81,7 +81,7 @@ def _transformer(config: PadConfig) -> nn.TransformerEncoder:
     return transformer(config.width, config.heads, config.layers, config.dropout)
 
 
-class IdentityEncoder(nn.Module):
+class PadIdentityEncoder(nn.Module):
     """Stage 1: a transformer with queries [shape] and [semantic] (paper, Sec. 3.1, "identity")."""
 
     def __init__(self, config: PadConfig) -> None:
@@ -95,7 +95,7 @@ class IdentityEncoder(nn.Module):
         self.semantic = nn.Linear(3 * config.width, config.semantic)
         self.told = nn.Linear(3 * config.width, 3)  # male, age, spread of age
 
-    def forward(self, speech: Speech) -> Identity:
+    def forward(self, speech: Speech) -> VoiceIdentity:
         """The speaker of each stretch of speech."""
         tokens = self.inlet(speech)
         queries = self.queries.expand(len(tokens), -1, -1)
@@ -105,7 +105,7 @@ class IdentityEncoder(nn.Module):
         shape, spread = self.shape(self.norm(torch.cat([seen[:, 0], *pooled], -1))).chunk(2, -1)
         described = self.norm(torch.cat([seen[:, 1], *pooled], -1))
         male, age, age_spread = self.told(described).unbind(-1)
-        return Identity(
+        return VoiceIdentity(
             shape,
             F.softplus(spread) + 0.05,
             F.normalize(self.semantic(described), dim=-1),
@@ -132,7 +132,7 @@ class FaceProjection(nn.Module):
         return F.normalize(self.linear((features - self.mean) / self.scale), dim=-1)
 
 
-class ContentEncoder(nn.Module):
+class PadContentEncoder(nn.Module):
     """Stage 2: mouth coefficients of what is said, given who says it (paper, Sec. 3.1, "content").
 
     It is the mean of some convolutional networks. ``gain`` makes up for the smaller motion of their mean.
@@ -227,9 +227,9 @@ class Pad(nn.Module):
     def __init__(self, config: PadConfig) -> None:
         super().__init__()
         self.config = config
-        self.identity = IdentityEncoder(config)
+        self.identity = PadIdentityEncoder(config)
         self.faces = FaceProjection(config)
-        self.content = ContentEncoder(config)
+        self.content = PadContentEncoder(config)
         self.emotion = EmotionEncoder(config)
 
     @classmethod

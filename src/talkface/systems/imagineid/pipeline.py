@@ -13,15 +13,16 @@ import torch
 from talkface.diffusion.base import Base
 from talkface.diffusion.critic import PortraitCritic
 from talkface.errors import InvalidOption
+from talkface.face.portrait import PORTRAIT_SIZES
 from talkface.hub import COMPACT, find_pretrained
 from talkface.options import number_within, resolve_device
 from talkface.output import Generation, takes_of
 from talkface.performance.config import FRAME_RATE
 from talkface.systems.imagineid.adapters import Adapters
-from talkface.systems.imagineid.imagination import Imagination, Models, Script
+from talkface.systems.imagineid.imagination import Imagination, ImagineModels, ImagineRequest
 from talkface.systems.imagineid.pad import Pad
-from talkface.systems.imagineid.portrait import PARTS, PortraitImaginer, PortraitOptions
-from talkface.systems.imagineid.voice import LEAST_MOOD, Listener, Speaker, one_mood, voiced
+from talkface.systems.imagineid.portrait import ABLATIONS, PortraitImaginer, PortraitOptions
+from talkface.systems.imagineid.voice import LEAST_MOOD, Speaker, SpeechAnalyzer, one_mood, voiced
 from talkface.systems.pipeline import (
     PerformanceParts,
     Pipeline,
@@ -35,7 +36,6 @@ from talkface.systems.pipeline import (
 logger = logging.getLogger(__name__)
 
 RENDERERS = ("diffusion", "warp")
-SIZES = (256, 512)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,16 +59,16 @@ class ImagineIdPipeline(Pipeline[ImagineIdParts]):
     tracking: ClassVar = {"threads": 2}
 
     def set_up(self) -> None:
-        """The listener, and what imagines and draws."""
+        """The analyzer, and what imagines and draws."""
         parts = self.parts
-        self.listener = Listener(parts.pad, self.features, self.device)
+        self.analyzer = SpeechAnalyzer(parts.pad, self.features, self.device)
         critic = parts.critic.to(self.device)
         imaginer = PortraitImaginer(
             parts.base, parts.adapters, parts.pad, self.face, self.tracker, critic, self.dtype
         )
-        self.models = Models(
+        self.models = ImagineModels(
             imaginer=imaginer,
-            listener=self.listener,
+            analyzer=self.analyzer,
             face=self.face,
             features=self.features,
             motion=parts.motion,
@@ -144,52 +144,52 @@ class ImagineIdPipeline(Pipeline[ImagineIdParts]):
     ) -> Generation[Imagination]:
         """Imagine people who say the speech; the options are those of :func:`talkface.imagine`.
 
-        ``without`` leaves parts out, of :data:`~talkface.systems.imagineid.portrait.PARTS`.
+        ``without`` leaves parts out, of :data:`~talkface.systems.imagineid.portrait.ABLATIONS`.
         """
         one_of("renderer", renderer, ("auto", *RENDERERS))
-        one_of("size", size, SIZES)
+        one_of("size", size, PORTRAIT_SIZES)
         if emotion != "auto" and emotion_from is not None:
             raise InvalidOption("give either an emotion or a recording to take it from, not both")
         seeds = seeds_of(seed, takes)
-        wish = PortraitOptions(
+        options = PortraitOptions(
             prompt,
             None if steps is None else int(number_within("steps", steps, 1, 100)),
             None if guidance is None else number_within("guidance", guidance, 0.0, 15.0),
-            without=parts_to_leave_out(without, PARTS),
+            without=parts_to_leave_out(without, ABLATIONS),
         )
         if emotion != "auto":
-            one_mood(emotion)  # is there such a one?
-        renderer = self.choose_renderer(renderer, wish)
+            one_mood(emotion)  # refuses names of moods that do not exist, before anything is computed
+        renderer = self.choose_renderer(renderer, options)
         if ignored := self.parts.base.model.tokenize(prompt).ignored:
             logger.warning("words that are not known and were ignored: %s", ", ".join(ignored))
         path, info = Path(audio), speech_info(audio, FRAME_RATE)
-        told = self.listener.speaker(path if identity_from == "voice" else Path(identity_from))
+        told = self.analyzer.speaker(path if identity_from == "voice" else Path(identity_from))
         files = [path, *(Path(one) for one in (identity_from, emotion_from) if one and one != "voice")]
-        fingerprint = self.fingerprint(files, wish, emotion, size, renderer, still)
-        script = Script(
+        fingerprint = self.fingerprint(files, options, emotion, size, renderer, still)
+        request = ImagineRequest(
             audio=path,
             info=info,
             speaker=told,
             mood=self._mood(path, emotion, emotion_from, told),
             changing=emotion == "auto" and emotion_from is None,
-            wish=wish,
+            options=options,
             size=size,
             renderer=renderer,
             provenance=self.provenance(),
             fingerprint=fingerprint,
             still=still,
         )
-        return takes_of(partial(Imagination, self.models, script), seeds)
+        return takes_of(partial(Imagination, self.models, request), seeds)
 
     def _mood(self, audio: Path, emotion: str, emotion_from: str | Path | None, told: Speaker) -> np.ndarray:
         """Probabilities (8,) of EMOTIONS: as asked for, or as heard in a recording."""
         if emotion_from is not None:
-            return self.listener.overall_mood(voiced(Path(emotion_from), LEAST_MOOD).path, told)
+            return self.analyzer.overall_mood(voiced(Path(emotion_from), LEAST_MOOD).path, told)
         if emotion != "auto":
             return one_mood(emotion)
-        return self.listener.overall_mood(audio, told)
+        return self.analyzer.overall_mood(audio, told)
 
-    def choose_renderer(self, renderer: str, wish: PortraitOptions) -> str:
+    def choose_renderer(self, renderer: str, options: PortraitOptions) -> str:
         """The renderer that "auto" or another name stands for.
 
         Raises:
@@ -202,10 +202,10 @@ class ImagineIdPipeline(Pipeline[ImagineIdParts]):
                 f"there are no adapters for the base {self.parts.base.name}: choose renderer warp, or train "
                 "them (recipes/imagineid-tia.yaml, -sca, -mba)"
             )
-        parts = PARTS if renderer == "diffusion" else PARTS[:3]
-        if not wish.without <= set(parts):
+        parts = ABLATIONS if renderer == "diffusion" else ABLATIONS[:3]
+        if unused := options.without - set(parts):
             raise InvalidOption(
-                f"{renderer} cannot do without {', '.join(wish.without - set(parts))}; "
-                f"only without {', '.join(parts)}"
+                f"the renderer {renderer} does not use {', '.join(sorted(unused))}; "
+                f"what can be left out with it: {', '.join(parts)}"
             )
         return renderer

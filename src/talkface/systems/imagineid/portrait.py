@@ -8,6 +8,7 @@ import torch
 from scipy.spatial.transform import Rotation
 from torch import Tensor
 
+from talkface.diffusion.autoencoder import LATENT_FACTOR
 from talkface.diffusion.base import Base
 from talkface.diffusion.captions import Attributes, known_words, phrases
 from talkface.diffusion.critic import PortraitCritic, eye_likeness
@@ -27,19 +28,18 @@ from talkface.face.crop import face_unit
 from talkface.face.draw import draw_mesh
 from talkface.face.mesh import FaceMesh
 from talkface.face.model import FaceModel
-from talkface.face.portrait import PORTRAIT_SIDE
+from talkface.face.portrait import PORTRAIT_NOSE, PORTRAIT_SIDE
 from talkface.face.tracker import FaceTracker
 from talkface.systems.imagineid.adapters import Adapters
 from talkface.systems.imagineid.ccf import SpatialCondition, with_pseudo_words
-from talkface.systems.imagineid.chance import AGE_WORDS, draw_hair, draw_person
 from talkface.systems.imagineid.config import EMOTIONS
-from talkface.systems.imagineid.moving import hidden_cells
 from talkface.systems.imagineid.pad import Pad
+from talkface.systems.imagineid.random_traits import AGE_WORDS, draw_hair, draw_person
+from talkface.systems.imagineid.reference_warp import hidden_cells
 from talkface.systems.imagineid.voice import Speaker
 
 logger = logging.getLogger(__name__)
 
-_NOSE_HEIGHT = 0.58  # of the picture's height, where the tip of the nose is
 _POSE_SPREAD = np.radians([2.0, 5.0, 2.0])  # standard deviation of pitch, yaw and roll
 _SHAPE_SPREAD = 1.3  # factor of the spread of the shape: the LDM makes people more alike than they are
 _MOST_TRIES = 12
@@ -47,7 +47,7 @@ _DRAFT_BATCH = 6  # drafts that are drawn together; a Stable Diffusion, far wide
 _FINISHED = 3  # of the best drafts that are restored and judged
 _EYE_OPENNESS = (0.07, 0.11)  # least and most, in inter-ocular distances
 _ON_MESH = 0.06  # largest adherence, in inter-ocular distances, at which a face lies on its mesh
-PARTS = ("tia", "texture", "restorer", "reference", "mba", "before")
+ABLATIONS = ("tia", "texture", "restorer", "reference", "mba", "before")
 """What can be left out: TIA, the plausible face that the restorer is shown, the restorer, SCA's reference,
 MBA, and the frame before."""
 _CERTAIN = 0.65  # probability from which the caption says woman or man
@@ -62,7 +62,7 @@ class PortraitOptions:
         steps: of the sampler; None for the model's own.
         guidance: classifier-free guidance; 1 is as trained, None the model's own.
         candidates: portraits to choose the best of.
-        without: parts to leave out, of PARTS, for ablations.
+        without: parts to leave out, of ABLATIONS, for ablations.
     """
 
     prompt: str = ""
@@ -157,13 +157,13 @@ class PortraitImaginer:
         person = draw_person(speaker, generator)
         hair = draw_hair(person, options.prompt, generator)
         caption = self._caption(person, options.prompt, hair)
-        meaning, ignored = self._meaning(person, mood, caption, options)
+        text_embeddings, ignored = self._text_embeddings(person, mood, caption, options)
         drafts: list[Imagined] = []
         tried, enough = 0, options.candidates
         while tried < enough:
             count = min(_DRAFT_BATCH if self.base.compact else 1, enough - tried)
             noise = torch.cat([self._noise(speaker, generator) for _ in range(count)])
-            for image in self._draw(meaning, mesh, noise, options):
+            for image in self._draw(text_embeddings, mesh, noise, options):
                 found = self._check(image, mesh, caption, ignored)
                 drafts += [replace(found, soundness=self._soundness(found, mesh))] if found else []
             tried += count
@@ -188,7 +188,7 @@ class PortraitImaginer:
         parts = [f"portrait photo of {subject}", hair, prompt.strip(), "looking at the camera"]
         return ", ".join(filter(None, parts))
 
-    def _meaning(
+    def _text_embeddings(
         self, speaker: Speaker, mood: np.ndarray, caption: str, options: PortraitOptions
     ) -> tuple[Tensor, list[str]]:
         """Text embeddings (1, L, C) of a caption, and its words that were ignored.
@@ -197,7 +197,7 @@ class PortraitImaginer:
         """
         model, tia = self.base.model, self.adapters.tia
         if tia is None or "tia" in options.without or contradicts(speaker, options.prompt):
-            return self.base.meaning(caption)
+            return self.base.embed_prompt(caption)
         tokens = model.tokenize(caption, voice=True)
         ids = torch.from_numpy(tokens.ids)[None].to(self.device)
         semantic = torch.from_numpy(speaker.semantic).float()[None].to(self.device)
@@ -220,7 +220,7 @@ class PortraitImaginer:
         With one seed, two recordings of one voice have similar noise, and other voices have other noise. The
         noise of two seeds is independent.
         """
-        side = self.base.pixels // 8
+        side = self.base.pixels // LATENT_FACTOR
         voice = speaker.semantic / max(float(np.linalg.norm(speaker.semantic)), 1e-6)
         if not voice.any():  # the embedding is unknown: any unit vector will do
             voice = np.eye(len(voice))[0]
@@ -228,16 +228,18 @@ class PortraitImaginer:
         return torch.from_numpy(noise.astype(np.float32)).to(self.device)
 
     @torch.inference_mode()
-    def _draw(self, meaning: Tensor, mesh: np.ndarray, noise: Tensor, options: PortraitOptions) -> np.ndarray:
+    def _draw(
+        self, text_embeddings: Tensor, mesh: np.ndarray, noise: Tensor, options: PortraitOptions
+    ) -> np.ndarray:
         """Pictures (B, H, W, 3) uint8 of noise (B, 4, h, w)."""
         model = self.base.model
         drawing = self.drawing(mesh)
-        seen = model.see(drawing)
+        seen = model.encode_mesh(drawing)
         if seen is not None:
             seen = seen.expand(len(noise), -1, -1, -1)
         guidance = default_guidance(model) if options.guidance is None else options.guidance
         steps = options.steps or default_steps(model)
-        velocity = guided(model, meaning, seen, guidance, self._control(drawing, mesh))
+        velocity = guided(model, text_embeddings, seen, guidance, self._control(drawing, mesh))
         latents = sample(in_dtype(velocity, self.dtype), noise, steps, shift=TIMESTEP_SHIFT)
         latents = restore_spectrum(latents, model.config.spectrum)
         picture = self.base.autoencoder.decode(latents).permute(0, 2, 3, 1)
@@ -273,12 +275,12 @@ class PortraitImaginer:
         sca = self.adapters.sca
         if self.base.compact or sca is None:
             return None
-        side = self.base.pixels // 8
+        side = self.base.pixels // LATENT_FACTOR
         nothing = torch.zeros(1, 4, side, side, device=self.device)
         hidden = torch.from_numpy(hidden_cells(mesh, side, self.base.pixels))[None].to(self.device)
         known = torch.zeros(1, 2, device=self.device)
         condition = SpatialCondition(drawing, nothing, nothing, hidden, known)
-        return lambda given, step, meaning: sca(given, step, meaning, condition.expanded(len(given)))
+        return lambda given, step, text: sca(given, step, text, condition.expanded(len(given)))
 
     # -- choosing ------------------------------------------------------------------------------------
 
@@ -311,7 +313,7 @@ def resting_mesh(
     turn = Rotation.from_rotvec(_POSE_SPREAD * generator.standard_normal(3)).as_matrix()
     points: np.ndarray = (neutral @ turn.T).astype(np.float32)
     points *= pixels / (PORTRAIT_SIDE * face_unit(points))
-    middle = np.array([(pixels - 1) / 2, _NOSE_HEIGHT * pixels], np.float32)
+    middle = np.array([(pixels - 1) / 2, PORTRAIT_NOSE[1] * pixels], np.float32)
     points[:, :2] += middle - points[tp.NOSE_TIP, :2]
     return points
 

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from talkface.diffusion.autoencoder import LATENT_FACTOR
 from talkface.diffusion.base import Base
 from talkface.face.draw import draw_mesh
 from talkface.face.masks import face_mask
@@ -24,8 +25,8 @@ from talkface.systems.imagineid.frames import (
     draw_latents,
     spatial_condition,
 )
-from talkface.systems.imagineid.moving import hidden_cells
 from talkface.systems.imagineid.portrait import Imagined
+from talkface.systems.imagineid.reference_warp import hidden_cells
 
 
 class DiffusionRenderer:
@@ -67,10 +68,10 @@ class DiffusionRenderer:
         self.device = next(base.model.parameters()).device
         self.portrait = PortraitRenderer(imagined.image, imagined.points, face, refiner, self.device, dtype)
         self.warp = face.mesh_warp()
-        side = base.pixels // 8
+        side = base.pixels // LATENT_FACTOR
         noise = np.random.default_rng(seed).standard_normal((1, 4, side, side)).astype(np.float32)
         self.noise = torch.from_numpy(noise).to(self.device)
-        self.meaning, _ = base.meaning("")
+        self.text_embeddings, _ = base.embed_prompt("")
 
     def frames(self, motions: Iterable[FaceMotion], skip: int = 0) -> Iterator[np.ndarray]:
         """Frames (H, W, 3) uint8 for stretches of motion; warping works ahead in a thread.
@@ -96,11 +97,11 @@ class DiffusionRenderer:
         assert mba is not None
         reference = base.autoencoder.encode(pictures([picture], self.device))
         mask = face_mask(mesh, (pixels, pixels))
-        hidden = torch.from_numpy(hidden_cells(mesh, pixels // 8, pixels))[None].to(self.device)
+        hidden = torch.from_numpy(hidden_cells(mesh, pixels // LATENT_FACTOR, pixels))[None].to(self.device)
         drawing = torch.from_numpy(draw_mesh(self.warp, mesh, pixels, pixels // 2))[None].to(self.device)
         before = None if "before" in self.without else before
         condition = spatial_condition(drawing, reference, hidden, before, "reference" not in self.without)
-        given = base.model, sca, self.meaning, condition, self.noise
+        given = base.model, sca, self.text_embeddings, condition, self.noise
         latents = draw_latents(*given, self.steps, self.noise_level, self.dtype)
         blend = torch.from_numpy(mask)[None, None].to(self.device)
         if "mba" in self.without:

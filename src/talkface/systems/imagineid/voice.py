@@ -16,8 +16,8 @@ from talkface.speech.activity import VoiceActivity
 from talkface.speech.features import FEATURE_RATE, FeatureStream
 from talkface.speech.mel import SAMPLE_RATE
 from talkface.systems.imagineid.config import EMOTIONS
-from talkface.systems.imagineid.hearing import SpeechFeatures, as_speech, speech_features
 from talkface.systems.imagineid.pad import Pad, Speech
+from talkface.systems.imagineid.pad_input import PadInput, as_batch, pad_input
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +60,7 @@ class Speaker:
         return np.concatenate([self.shape, self.semantic])
 
 
-class Listener:
+class SpeechAnalyzer:
     """PAD's stages over files.
 
     Args:
@@ -83,19 +83,20 @@ class Listener:
             UnreadableMedia: the file cannot be read.
         """
         voice = voiced(path)
-        inferred = self.tell(speech_features(voice.samples, self.stream), voice.seconds)
+        inferred = self.infer_speaker(pad_input(voice.samples, self.stream), voice.seconds)
         if inferred.male_spread > _SEVERAL_VOICES:
             logger.warning("several voices in %s: one face is imagined from all of them", path.name)
         return inferred
 
     @torch.inference_mode()
-    def tell(self, heard: SpeechFeatures, seconds: float) -> Speaker:
+    def infer_speaker(self, features: PadInput, seconds: float) -> Speaker:
         """Who speaks: the mean over windows of five seconds."""
-        count = max(1, len(heard) // _IDENTITY_FEATURES)
-        length = max(4, len(heard) // count // 4 * 4)
-        parts = [heard.part(k * length, (k + 1) * length) for k in range(count)]
-        inferred = self.pad.identity(as_speech(parts, self.device))
+        count = max(1, len(features) // _IDENTITY_FEATURES)
+        length = max(4, len(features) // count // 4 * 4)
+        parts = [features.part(k * length, (k + 1) * length) for k in range(count)]
+        inferred = self.pad.identity(as_batch(parts, self.device))
         male = inferred.male.sigmoid().cpu().numpy()
+        age_variance = inferred.age_spread.square().mean() + inferred.age.var(unbiased=False)
         semantic = inferred.semantic.mean(0)
         return Speaker(
             shape=inferred.shape.mean(0).cpu().numpy(),
@@ -104,8 +105,7 @@ class Listener:
             male=float(inferred.male.mean().sigmoid()),
             male_spread=float(male.std()),
             age=10 * float(inferred.age.mean()),
-            age_spread=10
-            * float((inferred.age_spread.square().mean() + inferred.age.var(unbiased=False)).sqrt()),
+            age_spread=10 * float(age_variance.sqrt()),
             seconds=seconds,
         )
 
@@ -157,12 +157,12 @@ class Listener:
             voiced = activity.probability(done, done + count) > _VOICED
             done += count
             if count >= FEATURE_RATE and voiced.mean() > _VOICED_SHARE:
-                mood = self._mood(speech_features(samples, self.stream), speaker)
+                mood = self._mood(pad_input(samples, self.stream), speaker)
             yield mood
 
     @torch.inference_mode()
-    def _mood(self, heard: SpeechFeatures, speaker: Speaker) -> np.ndarray:
-        speech = as_speech([heard.part(0, len(heard) // 4 * 4)], self.device)
+    def _mood(self, features: PadInput, speaker: Speaker) -> np.ndarray:
+        speech = as_batch([features.part(0, len(features) // 4 * 4)], self.device)
         code = self._code(speaker)
         mouth = self.pad.content.mean(speech, code)
         logits = self.pad.emotion.logits(speech, code, mouth)[0].mean(0)
@@ -194,7 +194,7 @@ def _neutral() -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class Voice:
+class VoicedSpeech:
     """The voiced blocks of a file: samples (N,), 16 kHz mono, and how many seconds of them are voice."""
 
     path: Path
@@ -202,7 +202,7 @@ class Voice:
     seconds: float
 
 
-def voiced(path: Path, least: float = _LEAST_SECONDS) -> Voice:
+def voiced(path: Path, least: float = _LEAST_SECONDS) -> VoicedSpeech:
     """The first half minute of a file in which somebody speaks.
 
     Args:
@@ -219,11 +219,11 @@ def voiced(path: Path, least: float = _LEAST_SECONDS) -> Voice:
     for block in stream_audio(path, block_seconds=2.0, gain=info.gain()):
         activity.feed(block)
         count = len(block) * FEATURE_RATE // SAMPLE_RATE
-        heard = activity.probability(done, done + count) > _VOICED
+        speaks = activity.probability(done, done + count) > _VOICED
         done += count
-        if count and heard.mean() > _VOICED_SHARE:
+        if count and speaks.mean() > _VOICED_SHARE:
             kept.append(block)
-            seconds += float(heard.sum()) / FEATURE_RATE
+            seconds += float(speaks.sum()) / FEATURE_RATE
         if seconds >= _IDENTITY_SECONDS:
             break
     if seconds < least:
@@ -231,7 +231,7 @@ def voiced(path: Path, least: float = _LEAST_SECONDS) -> Voice:
             f"{path.name} holds {seconds:.1f} s of voice; give at least {least:g} s of speech "
             "(silence, music and noise have no speaker)"
         )
-    return Voice(path, np.concatenate(kept), seconds)
+    return VoicedSpeech(path, np.concatenate(kept), seconds)
 
 
 def _regular(blocks: Iterable[np.ndarray], size: int) -> Iterator[np.ndarray]:

@@ -21,7 +21,7 @@ class MVControlNetConfig:
         identity: channels of the identity encoder.
         drawing: whether the control branch is given drawings of landmarks.
         control: whether there is a control branch; else its input is added to the latents.
-        begin: initial noise level of frames that have an initial estimate, above 0 to 1.
+        begin: the initial noise level, above 0 to 1, of frames that have an initial estimate.
         heads: of attention over time.
         frames: longest window.
     """

@@ -20,16 +20,16 @@ from talkface.output import Take
 from talkface.performance.config import FRAME_RATE, SPEECH_WINDOW
 from talkface.performance.lip_track import LipTrack
 from talkface.performance.motion import SpeechToMotion
-from talkface.systems.tccp.identity import Identity
-from talkface.systems.tccp.masks import Holed, Mask
-from talkface.systems.tccp.placing import Landmarks, Outlines, Placer, calmed, fitted
-from talkface.systems.tccp.renderer import FaceRenderer, Job
-from talkface.systems.tccp.windows import AROUND
+from talkface.systems.tccp.identity import PortraitIdentity
+from talkface.systems.tccp.masks import Mask, MaskedFrame
+from talkface.systems.tccp.neighbours import LIP_CONTEXT_FRAMES
+from talkface.systems.tccp.placing import Landmarks, Outlines, PoseEstimator, calmed, fitted
+from talkface.systems.tccp.renderer import FaceJob, FaceRenderer
 
 
 @dataclass(frozen=True)
-class Scene:
-    """What a face is filled into, and what it says.
+class FillInput:
+    """The video that a face is filled into, the holes, and the speech.
 
     Attributes:
         source: the video.
@@ -51,7 +51,7 @@ class Scene:
     fingerprint: str
     given: Landmarks | None = None
 
-    def holed(self) -> Iterator[Holed]:
+    def masked_frames(self) -> Iterator[MaskedFrame]:
         """The frames with their holes."""
         return self.mask.follow(prefetched(self.timeline.frames(), depth=4))
 
@@ -61,43 +61,49 @@ class Scene:
 
 
 @dataclass(frozen=True)
-class Hands:
-    """What does the work: stage 1, the performance beside it, and stage 2 for a seed and an identity."""
+class FillComponents:
+    """What fills: stage 1, the performance beside it, and stage 2 for a seed and an identity."""
 
     face: FaceModel
-    placer: Callable[[Identity], Placer]
+    pose_estimator: Callable[[PortraitIdentity], PoseEstimator]
     performer: SpeechToMotion
-    renderer: Callable[[Identity, int], FaceRenderer]
+    renderer: Callable[[PortraitIdentity, int], FaceRenderer]
 
 
 class Filling(Take):
     """A take.
 
     Args:
-        hands: what makes it.
-        scene: what it is made from.
+        components: what makes it.
+        inputs: what it is made from.
         identity: whose face; found when it is first needed.
         seed: another one gives other blinks and gaze, and another texture.
     """
 
     seed: int
 
-    def __init__(self, hands: Hands, scene: Scene, identity: Callable[[], Identity], seed: int) -> None:
-        self.hands, self.scene, self._identify = hands, scene, identity
+    def __init__(
+        self,
+        components: FillComponents,
+        inputs: FillInput,
+        identity: Callable[[], PortraitIdentity],
+        seed: int,
+    ) -> None:
+        self.components, self.inputs, self._identify = components, inputs, identity
         super().__init__(
             self._filled,
-            scene.timeline,
-            scene.source.size,
-            sounds=[scene.audio],
-            provenance=scene.provenance,
-            fingerprint=scene.fingerprint,
+            inputs.timeline,
+            inputs.source.size,
+            sounds=[inputs.audio],
+            provenance=inputs.provenance,
+            fingerprint=inputs.fingerprint,
             seed=seed,
-            source=scene.source,
+            source=inputs.source,
             motion=lambda: self.landmarks.motion if "landmarks" in vars(self) else None,
         )
 
     @cached_property
-    def identity(self) -> Identity:
+    def identity(self) -> PortraitIdentity:
         """Whose face it is."""
         return self._identify()
 
@@ -109,7 +115,7 @@ class Filling(Take):
             InvalidOption: those given are of another number of frames.
             NoFaceFound: there is nothing to fill.
         """
-        given = self.scene.given
+        given = self.inputs.given
         if given is not None:
             if abs(len(given) - self.frame_count) > 1:
                 raise InvalidOption(
@@ -129,55 +135,55 @@ class Filling(Take):
         return Path(path)
 
     def _placed(self) -> Landmarks:
-        lips = LipTrack(self.hands.performer.speech_to_lips(self.scene.blocks()))
+        lips = LipTrack(self.components.performer.speech_to_lips(self.inputs.blocks()))
         ahead: list[float] = []
         boxes: list[tuple[int, int, int, int] | None] = []
 
-        def holed() -> Iterator[Holed]:
-            for one in self.scene.holed():
+        def frames() -> Iterator[MaskedFrame]:
+            for one in self.inputs.masked_frames():
                 ahead.append(one.frame.time)
                 boxes.append(one.hole.box if one.hole else None)
                 yield one
 
-        def heard() -> Iterator[np.ndarray]:
+        def content() -> Iterator[np.ndarray]:
             while True:
                 yield lips.at(ahead.pop(0)).content[SPEECH_WINDOW - 2 : SPEECH_WINDOW + 2]
 
-        found = list(self.hands.placer(self.identity)(holed(), heard()))
+        found = list(self.components.pose_estimator(self.identity)(frames(), content()))
         if not any(pose is not None for _, pose in found):
             raise NoFaceFound("there is nothing to fill: the mask shows no hole in any frame")
         times = np.array([time for time, _ in found])
         landmarks = _landmarks(times, [pose for _, pose in found], self._performance().resample(times))
-        if margin := self.scene.mask.margin:
-            holes = Outlines(boxes, self.scene.source.size, margin)
-            landmarks = fitted(landmarks, holes, self.hands.face, self.identity.neutral)
+        if margin := self.inputs.mask.margin:
+            holes = Outlines(boxes, self.inputs.source.size, margin)
+            landmarks = fitted(landmarks, holes, self.components.face, self.identity.neutral)
         return calmed(landmarks)
 
     def _performance(self) -> FaceMotion:
         """Lips, blinks, brows and gaze at 25 fps, and a second of rest after them."""
-        motion = FaceMotion.concatenate(list(self.hands.performer(self.scene.blocks(), self.seed)))
+        motion = FaceMotion.concatenate(list(self.components.performer(self.inputs.blocks(), self.seed)))
         rest = replace(motion[-1:], beta_mouth=np.zeros_like(motion.beta_mouth[-1:]))
         return FaceMotion.concatenate([motion, *[rest] * FRAME_RATE])
 
     def _filled(self, after: float | None) -> Iterator[Frame]:
-        renderer = self.hands.renderer(self.identity, self.seed)
+        renderer = self.components.renderer(self.identity, self.seed)
         done = -1.0 if after is None else after + TOLERANCE
         for frame in renderer.fill(self._jobs(self.landmarks), done):
             if frame.time > done:
                 yield frame
 
-    def _jobs(self, landmarks: Landmarks) -> Iterator[Job | Frame]:
+    def _jobs(self, landmarks: Landmarks) -> Iterator[FaceJob | Frame]:
         """What is to be drawn; frames without a hole as they are."""
         motion, neutral = landmarks.motion, self.identity.neutral
-        reach = np.arange(-AROUND, AROUND + 1) / FRAME_RATE
-        for number, one in enumerate(self.scene.holed()):
+        reach = np.arange(-LIP_CONTEXT_FRAMES, LIP_CONTEXT_FRAMES + 1) / FRAME_RATE
+        for number, one in enumerate(self.inputs.masked_frames()):
             k = min(number, len(landmarks) - 1)
             if one.hole is None or not landmarks.there[k]:
                 yield one.frame
                 continue
             near = np.abs(landmarks.times[:, None] - (landmarks.times[k] + reach)).argmin(0)
-            mesh = landmarks.meshes(self.hands.face, neutral, slice(k, k + 1))[0]
-            yield Job(one.frame, one.hole, mesh, motion.beta_mouth[near], motion[k : k + 1], one.shot)
+            mesh = landmarks.meshes(self.components.face, neutral, slice(k, k + 1))[0]
+            yield FaceJob(one.frame, one.hole, mesh, motion.beta_mouth[near], motion[k : k + 1], one.shot)
 
 
 def _landmarks(times: np.ndarray, poses: list[Pose | None], motion: FaceMotion) -> Landmarks:

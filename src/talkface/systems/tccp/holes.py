@@ -7,6 +7,7 @@ import numpy as np
 
 from talkface.face import topology as tp
 from talkface.face.crop import face_unit
+from talkface.face.ramp import smoothstep
 
 _COVER_GREY = 127
 _SOFT_EDGE = 0.12  # inter-ocular distances over which a face's hole fades, inwards
@@ -69,12 +70,9 @@ def box_hole(box: tuple[float, float, float, float], size: tuple[int, int], soft
 
 def softened(mask: np.ndarray, soft: float) -> np.ndarray:
     """A mask (H, W) that fades inwards over ``soft`` pixels, but not at the frame's own edge."""
-    inside = cv2.distanceTransform(
-        cv2.copyMakeBorder((mask > 0).astype(np.uint8), 1, 1, 1, 1, cv2.BORDER_REPLICATE), cv2.DIST_L2, 3
-    )[1:-1, 1:-1]
-    ramp = np.clip(inside / max(soft, 1.0), 0.0, 1.0)
-    smooth: np.ndarray = ramp * ramp * (3 - 2 * ramp)
-    return smooth.astype(np.float32)
+    padded = cv2.copyMakeBorder((mask > 0).astype(np.uint8), 1, 1, 1, 1, cv2.BORDER_REPLICATE)
+    inside = cv2.distanceTransform(padded, cv2.DIST_L2, 3)[1:-1, 1:-1]
+    return smoothstep(inside / max(soft, 1.0)).astype(np.float32)
 
 
 def covered(image: np.ndarray, mask: np.ndarray) -> np.ndarray:

@@ -19,7 +19,7 @@ _MOST_PORTRAITS = 8
 
 
 @dataclass(frozen=True)
-class Identity:
+class PortraitIdentity:
     """A person.
 
     Attributes:
@@ -44,7 +44,7 @@ class Identity:
         face: FaceModel,
         base: Base,
         pixels: int = PORTRAIT_PIXELS,
-    ) -> "Identity":
+    ) -> "PortraitIdentity":
         """Look at portraits.
 
         Args:

@@ -15,7 +15,7 @@ from talkface.face.coefficients import SHAPE_COEFFICIENTS
 from talkface.hub import build_pretrained
 from talkface.nn.transformer import transformer
 from talkface.speech.features import sinusoids
-from talkface.systems.tccp.windows import square_crop
+from talkface.systems.tccp.crops import square_crop
 
 VIEW_PIXELS = 64
 """Side of the views of the context that the network is given."""

@@ -29,7 +29,7 @@ _LEAST_SIDE = 32  # pixels of a hole's smaller side
 
 
 @dataclass(frozen=True)
-class Holed:
+class MaskedFrame:
     """A frame whose hole is covered, the hole or None, and the number of its shot."""
 
     frame: Frame
@@ -46,7 +46,7 @@ class Mask(Protocol):
 
     margin: float
 
-    def follow(self, frames: Iterable[Frame]) -> Iterator[Holed]:
+    def follow(self, frames: Iterable[Frame]) -> Iterator[MaskedFrame]:
         """Frames in order with their holes, as often as needed."""
         ...
 
@@ -63,11 +63,11 @@ class StillMask:
     def __init__(self, mask: np.ndarray) -> None:
         self.hole = _checked(mask)
 
-    def follow(self, frames: Iterable[Frame]) -> Iterator[Holed]:
+    def follow(self, frames: Iterable[Frame]) -> Iterator[MaskedFrame]:
         """Frames in order with the hole."""
         hidden = (_hide(frame, self.hole) for frame in frames)
         for frame, shot in number_shots(hidden):
-            yield Holed(frame, self.hole, shot)
+            yield MaskedFrame(frame, self.hole, shot)
 
 
 class MovingMask:
@@ -106,7 +106,7 @@ class MovingMask:
         mask = np.unpackbits(bits, count=width * height).reshape(height, width)
         return _checked(mask) if mask.any() else None
 
-    def follow(self, frames: Iterable[Frame]) -> Iterator[Holed]:
+    def follow(self, frames: Iterable[Frame]) -> Iterator[MaskedFrame]:
         """Frames in order with the hole of their time."""
         holes: dict[float, Hole | None] = {}
 
@@ -118,7 +118,7 @@ class MovingMask:
                 yield _hide(frame, hole) if hole else frame
 
         for frame, shot in number_shots(hidden()):
-            yield Holed(frame, holes.pop(frame.time), shot)
+            yield MaskedFrame(frame, holes.pop(frame.time), shot)
 
 
 class FaceMask:
@@ -135,16 +135,16 @@ class FaceMask:
         face_within(number, len(persons), "the video")
         self.tracker, self.persons, self.number, self.margin = tracker, persons, number, margin
 
-    def follow(self, frames: Iterable[Frame]) -> Iterator[Holed]:
+    def follow(self, frames: Iterable[Frame]) -> Iterator[MaskedFrame]:
         """Frames in order; where the face is not seen there is no hole."""
         for frame, seen in Follower(self.tracker, self.persons, [self.number]).follow(frames):
             sighting = seen.get(self.number)
             if sighting is None:
-                yield Holed(frame, None, -1)
+                yield MaskedFrame(frame, None, -1)
                 continue
             size = (frame.image.shape[1], frame.image.shape[0])
             hole = Hole.of(face_hole(sighting.points, size, self.margin))
-            yield Holed(_hide(frame, hole) if hole else frame, hole, sighting.shot)
+            yield MaskedFrame(_hide(frame, hole) if hole else frame, hole, sighting.shot)
 
 
 def read_mask(text: str, source: SourceVideo) -> Mask:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from talkface.diffusion.control import Residual, build_control, copy_encoder, residuals
-from talkface.diffusion.model import FaceDiffusion, MeshEncoder
+from talkface.diffusion.model import FaceDiffusion, MeshDrawingEncoder
 from talkface.diffusion.stable import StableDiffusion
 from talkface.systems.tccp.config import SIGNAL_CHANNELS, MVControlNetConfig
 
@@ -82,7 +82,7 @@ class VideoSignal:
         return VideoSignal(drawing, self.maps.flatten(0, 1))
 
 
-class IdentityEncoder(nn.Module):
+class PortraitTokenEncoder(nn.Module):
     """Latents of portraits (B, N, 4, h, w) to tokens (B, 16, C) of the person's looks."""
 
     def __init__(self, channels: int, hidden: int, width: int) -> None:
@@ -137,8 +137,8 @@ class MVControlNet(nn.Module):
         own, unet = base.config, self.base.unet
         self.audio = FrameTokens(config.audio, config.words, own.text) if config.audio else None
         self.lips = FrameTokens(config.lips, config.words, own.text) if config.lips else None
-        self.identity = IdentityEncoder(own.channels, config.identity, own.text)
-        self.mesh = MeshEncoder(_DRAWING_CHANNELS) if config.drawing else None
+        self.identity = PortraitTokenEncoder(own.channels, config.identity, own.text)
+        self.mesh = MeshDrawingEncoder(_DRAWING_CHANNELS) if config.drawing else None
         seen = SIGNAL_CHANNELS + (_DRAWING_CHANNELS if config.drawing else 0)
         self.inlet = nn.Sequential(
             nn.Conv2d(seen, own.widths[0], 3, padding=1),
@@ -150,7 +150,8 @@ class MVControlNet(nn.Module):
             self.branch = build_control(own)
             copy_encoder(self.branch, unet)
         else:
-            cast(nn.Module, unet.conv_in).register_forward_hook(lambda _m, _i, out: out + self._joined)
+            inlet = cast(nn.Module, unet.conv_in)  # attributes of modules are modules or tensors to mypy
+            inlet.register_forward_hook(lambda _m, _i, out: out + self._joined)
         self.attention = nn.ModuleList(_cross_attention(unet))
         for attention in self.attention:
             attention.requires_grad_(True)
@@ -172,7 +173,7 @@ class MVControlNet(nn.Module):
         """The LDM."""
         return self._base[0]
 
-    def tell(
+    def condition_tokens(
         self, portraits: Tensor, audio: Tensor | None = None, lips: Tensor | None = None, prompt: str = ""
     ) -> Tensor:
         """Tokens (B, T, L, C) of the latent-type signals.
@@ -186,7 +187,7 @@ class MVControlNet(nn.Module):
         each = [part(given) for part, given in ((self.audio, audio), (self.lips, lips)) if part is not None]
         frames = each[0].shape[1]
         ids = torch.from_numpy(self.base.tokenize(prompt).ids)[None].to(portraits.device)
-        same = [self.base.read(ids).expand(len(portraits), -1, -1), self.identity(portraits)]
+        same = [self.base.encode_text(ids).expand(len(portraits), -1, -1), self.identity(portraits)]
         return torch.cat([part[:, None].expand(-1, frames, -1, -1) for part in same] + each, 2)
 
     def forward(self, noisy: Tensor, time: Tensor, tokens: Tensor, signal: VideoSignal) -> Tensor:
@@ -195,13 +196,13 @@ class MVControlNet(nn.Module):
         Args:
             noisy: (B, T, 4, h, w) latents on the way to noise.
             time: (B,) 0 for latents to 1 for noise.
-            tokens: (B, T, L, C) from :meth:`tell`.
+            tokens: (B, T, L, C) from :meth:`condition_tokens`.
             signal: the video-type signal.
         """
         shape = noisy.shape[:2]
         self._frames = shape[1]
         frames, signal = noisy.flatten(0, 1), signal.flat()
-        each, meaning = time.repeat_interleave(shape[1]), tokens.flatten(0, 1)
+        each, text_embeddings = time.repeat_interleave(shape[1]), tokens.flatten(0, 1)
         seen = [signal.maps]
         if self.mesh is not None and signal.drawing is not None:
             seen.append(self.mesh(signal.drawing))
@@ -211,8 +212,8 @@ class MVControlNet(nn.Module):
             self._joined = joined
         else:
             given, step = self.base.inputs(frames, each, mesh)
-            control = residuals(self.branch, given, step, meaning, joined)
-        velocity: Tensor = self.base(frames, each, meaning, mesh, **control)
+            control = residuals(self.branch, given, step, text_embeddings, joined)
+        velocity: Tensor = self.base(frames, each, text_embeddings, mesh, **control)
         return velocity.reshape(*shape, *velocity.shape[1:])
 
     def _seen_by_base(self, signal: VideoSignal, frames: Tensor) -> Tensor | None:
@@ -220,15 +221,16 @@ class MVControlNet(nn.Module):
         if not self.base.mesh:
             return None
         if signal.drawing is not None:
-            return self.base.see(signal.drawing)
+            return self.base.encode_mesh(signal.drawing)
         return frames.new_zeros(len(frames), self.base.config.mesh, *frames.shape[2:])
 
     def _inflate(self, block: nn.Module) -> nn.Module:
         """Attention over time behind a block of the U-Net; untrained, it changes nothing."""
         from diffusers.models.unets.unet_motion_model import AnimateDiffTransformer3D
 
-        width = cast(int, cast(Any, block).out_channels)
-        layer: Any = AnimateDiffTransformer3D(
+        width: int = cast(Any, block).out_channels  # diffusers' blocks have no types
+        transformer_class: Any = AnimateDiffTransformer3D  # diffusers' constructors have no types
+        layer: nn.Module = transformer_class(
             num_attention_heads=self.config.heads,
             attention_head_dim=width // self.config.heads,
             in_channels=width,
@@ -237,9 +239,9 @@ class MVControlNet(nn.Module):
             positional_embeddings="sinusoidal",
             num_positional_embeddings=self.config.frames,
         )
-        _zeroed(layer.proj_out)
+        _zeroed(layer.get_submodule("proj_out"))
         block.register_forward_hook(lambda _m, _i, out: layer(out, num_frames=self._frames))
-        return cast(nn.Module, layer)
+        return layer
 
 
 def _zeroed(layer: nn.Module) -> nn.Module:
@@ -257,6 +259,6 @@ def _cross_attention(unet: nn.Module) -> Iterator[nn.Module]:
 
 def _last_blocks(unet: nn.Module) -> Iterator[nn.Module]:
     """The last residual block at each size, on the way down, in the middle and up."""
-    parts = cast(Any, unet)
+    parts = cast(Any, unet)  # diffusers' U-Nets have no types
     for stage in (*parts.down_blocks, parts.mid_block, *parts.up_blocks):
         yield stage.resnets[-1]

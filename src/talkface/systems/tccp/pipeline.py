@@ -11,7 +11,7 @@ import torch
 from talkface.diffusion.base import Base
 from talkface.errors import InvalidOption
 from talkface.face.people import scan
-from talkface.face.portrait import PORTRAIT_PIXELS
+from talkface.face.portrait import PORTRAIT_PIXELS, PORTRAIT_SIZES
 from talkface.hub import COMPACT, find_pretrained
 from talkface.media.image import load_image
 from talkface.media.source import SourceVideo
@@ -32,22 +32,20 @@ from talkface.systems.pipeline import (
     stretch_of,
 )
 from talkface.systems.tccp.config import FACE
-from talkface.systems.tccp.filling import Filling, Hands, Scene
-from talkface.systems.tccp.identity import Identity
+from talkface.systems.tccp.filling import FillComponents, Filling, FillInput
+from talkface.systems.tccp.identity import PortraitIdentity
 from talkface.systems.tccp.landmarks import LandmarkTransformer
 from talkface.systems.tccp.masks import FaceMask, Mask, read_mask
 from talkface.systems.tccp.model import MVControlNet
-from talkface.systems.tccp.placing import Landmarks, Placer
+from talkface.systems.tccp.placing import Landmarks, PoseEstimator
 from talkface.systems.tccp.renderer import FaceRenderer, Settings
 
 IMAGINED = "imagined"
 Imagine = Callable[[Path, int, int], np.ndarray]
 """Imagines a portrait (H, W, 3) uint8 RGB from speech, a seed and a size in pixels."""
-PARTS = ("context", "over_time", "reference", "detail", "matte", "stage2")
+ABLATIONS = ("context", "over_time", "reference", "detail", "matte", "stage2")
 """What can be left out, to see what it is worth."""
 _LOOKED_AT = 48  # frames of the fast look
-RESOLUTIONS = (PORTRAIT_PIXELS, 2 * PORTRAIT_PIXELS)
-"""Sides of the square in which a face is filled in, pixels."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,15 +116,15 @@ class TccpPipeline(Pipeline[TccpParts]):
         """Fill the face; the options are those of :func:`talkface.fill`, and two more.
 
         With ``chained``, every window is drawn given the last frame of the one before, as in the paper;
-        ``without`` names those of PARTS that are left out.
+        ``without`` names those of ABLATIONS that are left out.
         """
         seeds = seeds_of(seed, takes)
-        one_of("resolution", resolution, RESOLUTIONS)
+        one_of("resolution", resolution, PORTRAIT_SIZES)
         settings = Settings(
             steps=int(number_within("steps", steps, 1, 100)),
             dtype=self.dtype,
             chained=chained,
-            without=parts_to_leave_out(without, PARTS),
+            without=parts_to_leave_out(without, ABLATIONS),
         )
         margin = number_within("margin", margin, 0.05, 1.0)
         given = None if landmarks is None else Landmarks.from_json(landmarks)
@@ -137,7 +135,7 @@ class TccpPipeline(Pipeline[TccpParts]):
         people = self._people(identity, path, resolution)
         files = [source.path, path, *_files(identity, mask, landmarks)]
         chosen = sync_mode, str(mask), face, margin, resolution, str(identity) == IMAGINED
-        scene = Scene(
+        inputs = FillInput(
             source=source,
             timeline=timeline,
             mask=found,
@@ -147,15 +145,17 @@ class TccpPipeline(Pipeline[TccpParts]):
             fingerprint=self.fingerprint(files, stretch_of(source), chosen, settings),
             given=given,
         )
-        hands = self._hands(found.margin, settings)
-        return takes_of(lambda one: Filling(hands, scene, people(one), one), seeds)
+        components = self._components(found.margin, settings)
+        return takes_of(lambda one: Filling(components, inputs, people(one), one), seeds)
 
-    def _hands(self, margin: float, settings: Settings) -> Hands:
-        """What does the work on holes that are larger than the face by a margin."""
+    def _components(self, margin: float, settings: Settings) -> FillComponents:
+        """What fills holes that are larger than the face by a margin."""
         blind = "context" in settings.without
-        return Hands(
+        return FillComponents(
             face=self.face,
-            placer=lambda who: Placer(self.parts.placing, who.alpha, self.device, margin, blind),
+            pose_estimator=lambda who: PoseEstimator(
+                self.parts.placing, who.alpha, self.device, margin, blind
+            ),
             performer=self.performer,
             renderer=lambda who, seed: FaceRenderer(
                 self.parts.base, self.parts.net, who, self.face, self.parts.refiner, seed, settings
@@ -170,7 +170,7 @@ class TccpPipeline(Pipeline[TccpParts]):
 
     def _people(
         self, identity: str | Path | Sequence[str | Path], audio: Path, size: int
-    ) -> Callable[[int], Callable[[], Identity]]:
+    ) -> Callable[[int], Callable[[], PortraitIdentity]]:
         """For a seed, what tells whose face it is; pictures are looked at at once."""
         if identity == IMAGINED:
             if self.imagine is None:
@@ -180,7 +180,7 @@ class TccpPipeline(Pipeline[TccpParts]):
         known = self.identify(paths, size)
         return lambda seed: lambda: known
 
-    def identify(self, paths: Sequence[str | Path], size: int = PORTRAIT_PIXELS) -> Identity:
+    def identify(self, paths: Sequence[str | Path], size: int = PORTRAIT_PIXELS) -> PortraitIdentity:
         """Look at portraits of a person; ``size`` is of the face that is filled in.
 
         Raises:
@@ -188,10 +188,12 @@ class TccpPipeline(Pipeline[TccpParts]):
         """
         return self._identity([(Path(path).name, load_image(path)) for path in paths], size)
 
-    def _identity(self, given: Sequence[tuple[str, np.ndarray]], size: int) -> Identity:
-        return Identity.of(given, self.tracker, self.face, self.parts.base, max(size, self.parts.base.pixels))
+    def _identity(self, given: Sequence[tuple[str, np.ndarray]], size: int) -> PortraitIdentity:
+        return PortraitIdentity.of(
+            given, self.tracker, self.face, self.parts.base, max(size, self.parts.base.pixels)
+        )
 
-    def _imagined(self, audio: Path, seed: int, size: int) -> Identity:
+    def _imagined(self, audio: Path, seed: int, size: int) -> PortraitIdentity:
         assert self.imagine is not None  # was looked at before
         return self._identity([("the imagined portrait", self.imagine(audio, seed, size))], size)
 

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ from talkface.face.model import FaceModel, Pose
 from talkface.face.motion import FaceMotion
 from talkface.systems.tccp.holes import Hole, hole_outline
 from talkface.systems.tccp.landmarks import VIEW_PIXELS, LandmarkTransformer, view_matrix
-from talkface.systems.tccp.masks import Holed
+from talkface.systems.tccp.masks import MaskedFrame
 from talkface.systems.tccp.views import pose_in_frame
 
 FORMAT = "talkface.Landmarks/1"
@@ -83,32 +84,53 @@ class Landmarks:
         """Read what :meth:`to_json` wrote; a file that names no reference is relative to the camera.
 
         Raises:
-            InvalidOption: it is something else, its lists do not belong together, or its motion is relative
-                to a portrait.
+            InvalidOption: it is something else, lacks a list, its lists do not belong together, or its motion
+                is relative to a portrait.
         """
         try:
-            data = json.loads(Path(path).read_text())
-            if data["format"] != FORMAT:
-                raise ValueError(data["format"])
-            rows = {name: np.array(data[name], np.float32) for name in _ROWS}
-            count = len(data["times"])
-            if any(rows[name].shape != (count, *width) for name, width in _ROWS.items()):
-                raise ValueError("lengths")
-            if data.get("reference", "camera") != "camera":
-                raise ValueError(f"reference {data['reference']}")
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            return cls._of(json.loads(Path(path).read_text()))
+        except KeyError as error:
+            raise InvalidOption(f"{path} holds no landmarks: it has no {error}") from None
+        except (OSError, ValueError, TypeError, OverflowError) as error:
+            reason = " ".join(str(error).split())[:80] or type(error).__name__
             raise InvalidOption(
-                f"{path} holds no landmarks ({str(error).splitlines()[0][:60]}); "
-                "write some with save_landmarks"
+                f"{path} holds no landmarks ({reason}); write some with save_landmarks"
             ) from None
-        still = np.zeros((count, 2), np.float32), np.ones((count, 1), np.float32)
+
+    @classmethod
+    def _of(cls, data: dict[str, Any]) -> "Landmarks":
+        """Landmarks of the content of a JSON file.
+
+        Raises:
+            KeyError, TypeError, ValueError, OverflowError: a list is missing, or of another type or shape.
+        """
+        if data["format"] != FORMAT:
+            raise ValueError(f"its format is {data['format']}, not {FORMAT}")
+        if data.get("reference", "camera") != "camera":
+            raise ValueError(f"reference {data['reference']}")
+        fps = float(data["fps"])
+        if not (np.isfinite(fps) and fps > 0):
+            raise ValueError(f"fps is {fps}")
+        times = np.array(data["times"], np.float64)
+        if times.ndim != 1 or not len(times):
+            raise ValueError("times is no list of numbers")
+        there = np.array(data["there"])
+        if not np.isin(there, (0, 1)).all():
+            raise ValueError("there holds other values than true and false")
+        rows = {name: np.array(data[name], np.float32) for name in _ROWS}
+        for name, values in (("there", there), *rows.items()):
+            wanted = (len(times), *_ROWS.get(name, ()))
+            if values.shape != wanted:
+                raise ValueError(f"{name} has the shape {values.shape}, not {wanted}")
+        if not (np.isfinite(times).all() and all(np.isfinite(values).all() for values in rows.values())):
+            raise ValueError("some of its numbers are not finite")
+        still = np.zeros((len(times), 2), np.float32), np.ones((len(times), 1), np.float32)
         betas = rows["beta_mouth"], rows["beta_upper"]
-        motion = FaceMotion(*betas, rows["rotation"], *still, rows["gaze"], float(data["fps"]), "camera")
-        there = np.array(data["there"], bool)
-        return cls(np.array(data["times"]), there, rows["place"], rows["size"], motion)
+        motion = FaceMotion(*betas, rows["rotation"], *still, rows["gaze"], fps, "camera")
+        return cls(times, there.astype(bool), rows["place"], rows["size"], motion)
 
 
-# Widths of the JSON's lists, one entry a frame each.
+# Shapes of one frame's entry in the JSON's lists of numbers.
 _ROWS: dict[str, tuple[int, ...]] = {
     "place": (2,),
     "size": (),
@@ -138,7 +160,7 @@ class _Row:
     matrix: np.ndarray
 
 
-class Placer:
+class PoseEstimator:
     """Predicts poses from what is visible around holes.
 
     Args:
@@ -164,21 +186,21 @@ class Placer:
         self.margin = torch.tensor([margin], dtype=torch.float32, device=self.device)
 
     def __call__(
-        self, holed: Iterable[Holed], heard: Iterator[np.ndarray]
+        self, frames: Iterable[MaskedFrame], content: Iterator[np.ndarray]
     ) -> Iterator[tuple[float, Pose | None]]:
         """Times and poses of frames, in order; None where there is no hole.
 
         Args:
-            holed: frames with their holes.
-            heard: for each frame, content features (4, C) around it.
+            frames: those of the video, with their holes.
+            content: for each frame, content features (4, C) around it.
         """
         waiting: list[_Row] = []
         done = 0
-        for one, content in zip(holed, heard, strict=False):
+        for one, features in zip(frames, content, strict=False):
             if waiting and waiting[-1].shot != one.shot:
                 yield from self._placed(waiting, done, len(waiting))
                 waiting, done = [], 0
-            waiting.append(_row(one, content))
+            waiting.append(_row(one, features))
             if len(waiting) >= done + _STRETCH + _CONTEXT:
                 yield from self._placed(waiting, done, done + _STRETCH)
                 drop = done + _STRETCH - _CONTEXT
@@ -204,7 +226,7 @@ class Placer:
             yield rows[k].time, poses.get(k)
 
 
-def _row(one: Holed, content: np.ndarray) -> _Row:
+def _row(one: MaskedFrame, content: np.ndarray) -> _Row:
     if one.hole is None:
         return _Row(one.frame.time, one.shot, content, None, np.eye(2, 3))
     matrix = view_matrix(np.array(one.hole.box, np.float32))

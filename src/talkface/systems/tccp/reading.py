@@ -10,8 +10,6 @@ from talkface.face import topology as tp
 from talkface.face.model import FaceFit, FaceModel
 from talkface.hub import build_pretrained
 
-_POINTS = 478
-
 
 @dataclass(frozen=True, kw_only=True)
 class ReaderConfig:
@@ -47,7 +45,7 @@ class LandmarkReader(nn.Module):
             given = channels
         cells = (config.side >> len(config.channels)) ** 2
         self.body = nn.Sequential(*layers, nn.Flatten(), nn.Linear(given * cells, config.width), nn.SiLU())
-        self.outlet = nn.Linear(config.width, 3 * _POINTS)
+        self.outlet = nn.Linear(config.width, 3 * tp.VERTICES)
 
     @classmethod
     def from_pretrained(cls, name_or_path: str) -> "LandmarkReader":
@@ -57,7 +55,7 @@ class LandmarkReader(nn.Module):
     def forward(self, latents: Tensor) -> Tensor:
         """Meshes (B, 478, 3) in sides of the picture, of its latents (B, 4, h, w)."""
         flat: Tensor = self.outlet(self.body(latents))
-        return flat.reshape(len(flat), _POINTS, 3)
+        return flat.reshape(len(flat), tp.VERTICES, 3)
 
     @torch.inference_mode()
     def read(self, latents: Tensor, face: FaceModel, pixels: int) -> FaceFit:

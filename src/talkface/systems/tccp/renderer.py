@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from talkface.diffusion.autoencoder import LATENT_FACTOR
 from talkface.diffusion.base import Base
 from talkface.diffusion.sampling import in_dtype, sample
 from talkface.face.crop import cut, face_unit, transform
@@ -16,19 +17,19 @@ from talkface.face.draw import draw_mesh
 from talkface.face.matting import PersonMatte
 from talkface.face.model import FaceModel, estimate_pose
 from talkface.face.motion import FaceMotion
-from talkface.face.portrait import PORTRAIT_PIXELS, PORTRAIT_SIDE
+from talkface.face.portrait import PORTRAIT_NOSE, PORTRAIT_PIXELS, PORTRAIT_SIDE
 from talkface.media.decode import Frame
 from talkface.nn.picture import enlarged, pictures
 from talkface.rendering.portrait import PortraitRenderer
 from talkface.rendering.refiner import Refiner
 from talkface.systems.tccp.border import joined
 from talkface.systems.tccp.config import WINDOW_FRAMES
+from talkface.systems.tccp.crops import square_crop
 from talkface.systems.tccp.detail import with_reference
 from talkface.systems.tccp.estimate import initial_estimate
 from talkface.systems.tccp.holes import Hole, cells, face_hole
-from talkface.systems.tccp.identity import Identity
+from talkface.systems.tccp.identity import PortraitIdentity
 from talkface.systems.tccp.model import MVControlNet, VideoSignal
-from talkface.systems.tccp.windows import square_crop
 
 _HOLE_ROOM = 1.12  # side of a crop relative to a hole that is larger than a portrait
 _OVAL_MARGIN = 0.1  # of the region that shows the reference itself, beyond the face's oval
@@ -39,8 +40,8 @@ _MOST_GROWTH = 0.15  # of the logarithm of the crop's scale, likewise
 
 
 @dataclass(frozen=True)
-class Job:
-    """A frame to be filled.
+class FaceJob:
+    """A frame whose face is to be drawn.
 
     Attributes:
         frame: with the hole covered.
@@ -97,7 +98,7 @@ class FaceRenderer:
         self,
         base: Base,
         net: MVControlNet,
-        identity: Identity,
+        identity: PortraitIdentity,
         face: FaceModel,
         refiner: Refiner | None,
         seed: int = 0,
@@ -112,18 +113,18 @@ class FaceRenderer:
             PortraitRenderer(image, points, face, refiner, self.device, self.settings.dtype, whole=True)
             for image, points in zip(identity.images, identity.points, strict=True)
         ]
-        side = base.pixels // 8
+        side = base.pixels // LATENT_FACTOR
         self.generator = torch.Generator().manual_seed(seed)
         self.noise = torch.randn((1, 1, 4, side, side), generator=self.generator).to(self.device)
         self.matte = None if "matte" in self.settings.without else PersonMatte(self.device)
 
-    def fill(self, jobs: Iterable[Job | Frame], after: float = -math.inf) -> Iterator[Frame]:
+    def fill(self, jobs: Iterable[FaceJob | Frame], after: float = -math.inf) -> Iterator[Frame]:
         """Filled frames, in order; frames that are no jobs stay as they are.
 
         Windows whose frames all begin at ``after`` seconds or earlier are not drawn, unless later ones
         depend on them.
         """
-        window: list[Job] = []
+        window: list[FaceJob] = []
         matrix: np.ndarray | None = None
         before: Frame | None = None
         shot = -1
@@ -163,7 +164,7 @@ class FaceRenderer:
         crop = enlarged(cut(frame.image, matrix, self.side), self.base.pixels)
         return self.base.autoencoder.encode(pictures([crop], self.device))[None]
 
-    def _followed(self, job: Job, matrix: np.ndarray | None) -> np.ndarray:
+    def _followed(self, job: FaceJob, matrix: np.ndarray | None) -> np.ndarray:
         """The crop of a window: the one before, unless face or hole leave it."""
         size = (job.frame.image.shape[1], job.frame.image.shape[0])
         wanted = hole_matrix(job.mesh, job.hole, size, self.side)
@@ -176,7 +177,7 @@ class FaceRenderer:
 
     @torch.inference_mode()
     def _drawn(
-        self, window: list[Job], matrix: np.ndarray | None, before: Frame | None, after: float
+        self, window: list[FaceJob], matrix: np.ndarray | None, before: Frame | None, after: float
     ) -> list[Frame]:
         """Filled frames of a window; ``before`` is the finished frame before it, if it is to be known."""
         assert matrix is not None
@@ -190,7 +191,7 @@ class FaceRenderer:
         estimates = [self._estimate(*row) for row in zip(crops, holes, meshes, motions, strict=True)]
         shown = pictures([enlarged(image, pixels) for image in (*crops, *estimates)], self.device)
         context, reference = base.autoencoder.encode(shown)[None].chunk(2, 1)
-        hidden = self._stack([cells(hole, pixels // 8)[None] for hole in holes])
+        hidden = self._stack([cells(hole, pixels // LATENT_FACTOR)[None] for hole in holes])
         drawing = self._stack([draw_mesh(self.warp, mesh, self.side, pixels // 2) for mesh in meshes])
         lips = self._stack([job.lips for job in window])
         latents = reference
@@ -236,7 +237,7 @@ class FaceRenderer:
         signal = VideoSignal.of(context, hidden, drawing, shown, known, given)
         if "context" in settings.without:
             signal = signal.without_context()
-        tokens = self.net.tell(self.identity.latents, lips=lips)
+        tokens = self.net.condition_tokens(self.identity.latents, lips=lips)
         noise_level = 1.0 if shown is None else self.net.config.begin
         noisy = (1 - noise_level) * reference + noise_level * self.noise
         velocity = in_dtype(lambda x, time: self.net(x, time, tokens, signal), settings.dtype)
@@ -289,7 +290,7 @@ def hole_matrix(mesh: np.ndarray, hole: Hole, size: tuple[int, int], pixels: int
     """
     left, top, right, bottom = hole.box
     side = max(PORTRAIT_SIDE * face_unit(mesh), _HOLE_ROOM * (right - left), _HOLE_ROOM * (bottom - top))
-    corner = mesh[1, :2] - side * np.array([0.5, 0.58])
+    corner = mesh[1, :2] - side * np.array(PORTRAIT_NOSE)
     corner = np.clip(corner, np.array([right, bottom]) - side, np.array([left, top]))
     if side <= min(size):
         corner = np.clip(corner, 0, np.array(size) - side)
@@ -300,7 +301,7 @@ def _cut_hole(hole: Hole, matrix: np.ndarray, side: int) -> np.ndarray:
     return cv2.warpAffine(hole.mask, matrix, (side, side), flags=cv2.INTER_LINEAR)
 
 
-def _pasted(job: Job, image: np.ndarray, person: np.ndarray | None, matrix: np.ndarray) -> Frame:
+def _pasted(job: FaceJob, image: np.ndarray, person: np.ndarray | None, matrix: np.ndarray) -> Frame:
     """The frame with what was drawn in its hole; everything else is as it was."""
     left, top, right, bottom = job.hole.box
     room = max(4, (right - left) // 8)

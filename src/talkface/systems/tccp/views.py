@@ -20,11 +20,10 @@ def context_view(image: np.ndarray, outline: np.ndarray, matrix: np.ndarray) -> 
         matrix: (2, 3) from frame to view.
     """
     seen = cut(image, matrix, VIEW_PIXELS).astype(np.float32) / 127.5 - 1
-    there = np.round((outline @ matrix[:, :2].T + matrix[:, 2] + 0.5) * 16 * _SUPERSAMPLING - 8).astype(
-        np.int32
-    )
+    points = (outline @ matrix[:, :2].T + matrix[:, 2] + 0.5) * 16 * _SUPERSAMPLING - 8
+    hull = cv2.convexHull(np.round(points).astype(np.int32))
     side = _SUPERSAMPLING * VIEW_PIXELS
-    fine = cv2.fillConvexPoly(np.zeros((side, side), np.uint8), cv2.convexHull(there), 255, cv2.LINE_8, 4)
+    fine = cv2.fillConvexPoly(np.zeros((side, side), np.uint8), hull, 255, cv2.LINE_8, 4)
     hole = cv2.resize(fine, (VIEW_PIXELS, VIEW_PIXELS), interpolation=cv2.INTER_AREA).astype(np.float32) / 255
     seen *= (hole == 0)[..., None]
     return np.concatenate([seen.transpose(2, 0, 1), hole[None]])

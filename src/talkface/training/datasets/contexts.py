@@ -12,8 +12,8 @@ from talkface.face.crop import cut, face_unit, transform
 from talkface.face.model import FaceModel, Pose, estimate_pose
 from talkface.face.portrait import PORTRAIT_PIXELS
 from talkface.systems.tccp.landmarks import LandmarkConfig, view_matrix
+from talkface.systems.tccp.neighbours import content_neighbours
 from talkface.systems.tccp.views import context_view, pose_in_view
-from talkface.systems.tccp.windows import around_audio
 from talkface.training.datasets.clips import ClipReader
 from talkface.training.datasets.encoding import Examples
 
@@ -164,6 +164,6 @@ def _clip(
         "rotation": pose.rotation,
         "scale": pose.scale,
         "translation": pose.translation,
-        "audio": around_audio(example.content)[: len(times)].astype(np.float16),
+        "audio": content_neighbours(example.content)[: len(times)].astype(np.float16),
         "alpha": fit.alpha,
     }

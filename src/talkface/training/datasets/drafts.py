@@ -207,7 +207,7 @@ def _draw(
     device = next(base.model.parameters()).device
     clean = base.autoencoder.encode(pictures([image for image, _ in rows], device))
     drawings = np.stack([draw_mesh(warp, points, PORTRAIT_PIXELS) for _, points in rows])
-    mesh = base.model.see(torch.from_numpy(drawings).to(device))
+    mesh = base.model.encode_mesh(torch.from_numpy(drawings).to(device))
     assert mesh is not None  # of our own LDM
     ids = torch.from_numpy(np.stack([tokenize(text).ids for text in captions])).to(device)
     generator = torch.Generator().manual_seed(seed)
@@ -219,7 +219,7 @@ def _draw(
         noise_level = float(times[some].mean())
         picked = torch.from_numpy(some).to(device)
         velocity = guided(
-            base.model, base.model.read(ids[picked]), mesh[picked], default_guidance(base.model)
+            base.model, base.model.encode_text(ids[picked]), mesh[picked], default_guidance(base.model)
         )
         with torch.autocast(device.type, torch.bfloat16):
             noisy = (1 - noise_level) * clean[picked] + noise_level * noise[picked]

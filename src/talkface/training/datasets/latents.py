@@ -11,7 +11,7 @@ from torch import nn
 from talkface.data.arrays import kept_arrays
 from talkface.data.faces import CLEAR, Portrait
 from talkface.data.parallel import parallel_map
-from talkface.diffusion.autoencoder import FaceAutoencoder
+from talkface.diffusion.autoencoder import LATENT_FACTOR, FaceAutoencoder
 from talkface.diffusion.stable import StableAutoencoder
 from talkface.face.crop import transform
 from talkface.face.model import FaceModel, estimate_pose
@@ -141,7 +141,7 @@ def _encode(
         points.append(meshes)
         if number % 50 == 0:
             logger.info("encoded %d of %d portraits", number * _BATCH, len(album))
-    side = pixels // 8
+    side = pixels // LATENT_FACTOR
     shape = len(album), variants
     found = np.concatenate(latents).reshape(*shape, -1, side, side)
     return found, np.concatenate(points).reshape(*shape, -1, 3)

@@ -15,6 +15,7 @@ import numpy as np
 from talkface.data.arrays import kept_arrays
 from talkface.data.manifest import Item, Manifest
 from talkface.data.parallel import parallel_map
+from talkface.diffusion.autoencoder import LATENT_FACTOR
 from talkface.diffusion.base import Base
 from talkface.face.crop import cut, transform
 from talkface.face.model import FaceModel
@@ -25,10 +26,11 @@ from talkface.nn.marks import latents_mark, weights_mark
 from talkface.rendering.portrait import PortraitRenderer
 from talkface.rendering.refiner import Refiner
 from talkface.systems.tccp.config import WINDOW_FRAMES
+from talkface.systems.tccp.crops import scene_matrix
 from talkface.systems.tccp.drawing import landmark_picture
 from talkface.systems.tccp.estimate import REVISION, initial_estimate
 from talkface.systems.tccp.holes import beside, box_hole, cells, covered, face_hole
-from talkface.systems.tccp.windows import AROUND, around, around_audio, scene_matrix
+from talkface.systems.tccp.neighbours import LIP_CONTEXT_FRAMES, content_neighbours, neighbours
 from talkface.training.datasets.clips import ClipReader
 from talkface.training.datasets.encoding import ClipSource, Examples
 from talkface.training.datasets.latents import light_table
@@ -132,7 +134,7 @@ class _WindowPlan:
     Attributes:
         frames: numbers of its frames.
         reference: number of the frame that shows the identity.
-        zoom, shift: of the crop, as in :func:`~talkface.systems.tccp.windows.scene_matrix`.
+        zoom, shift: of the crop, as in :func:`~talkface.systems.tccp.crops.scene_matrix`.
         margin: (4,) by how much the hole is larger than the face.
         kind: of the hole: "moving", "still", "box" or "moving box".
     """
@@ -236,7 +238,7 @@ def _rows(
     if len(firsts) < 4:
         return
     example = reader.read(item)
-    lips, audio = around(example.beta_mouth, AROUND), around_audio(example.content)
+    lips, audio = neighbours(example.beta_mouth, LIP_CONTEXT_FRAMES), content_neighbours(example.content)
     if not len(lips):
         return
     seen = np.flatnonzero(track.found)
@@ -297,13 +299,14 @@ class _WindowMaker:
         portrait = cv2.LUT(portrait, _light(self.generator))
         talking = PortraitRenderer(portrait, transform(own, upright), self.face, self.refiner, whole=True)
         moved = talking.at(meshes, motion[plan.frames[0] : plan.frames[-1] + 1])
+        latent_side = PORTRAIT_PIXELS // LATENT_FACTOR
         return {
             "target": frames,
             "context": [covered(frame, hole) for frame, hole in zip(frames, holes, strict=True)],
             "drawn": [landmark_picture(talking.warp, mesh) for mesh in meshes],
             "moved": [initial_estimate(*row) for row in zip(frames, holes, moved, meshes, strict=True)],
             "portrait": [portrait],
-            "hidden": np.stack([cells(hole, PORTRAIT_PIXELS // 8) for hole in holes]).astype(np.float16),
+            "hidden": np.stack([cells(hole, latent_side) for hole in holes]).astype(np.float16),
             "points": meshes.astype(np.float32),
         }
 

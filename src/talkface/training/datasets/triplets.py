@@ -18,7 +18,7 @@ from talkface.face.crop import cut, transform
 from talkface.face.portrait import PORTRAIT_PIXELS, portrait_matrix
 from talkface.face.warp import MeshWarp
 from talkface.nn.marks import marked
-from talkface.systems.imagineid.moving import move_portrait
+from talkface.systems.imagineid.reference_warp import move_portrait
 from talkface.training.datasets.encoding import ClipSource, Examples
 
 logger = logging.getLogger(__name__)

@@ -101,10 +101,8 @@ class DiffusionTask(Task[DiffusionTrainConfig]):
         ids = [tokenize(caption(known[portrait.key])).ids for portrait in chosen]
         rows = list(zip(kept.latents[:, 0], drawings, ids, strict=True))
         self.fixed = to_device(_stacked(rows), self.device)
-        noise = generator.standard_normal((len(_VALIDATION_TIMES), *self.fixed["latents"].shape)).astype(
-            np.float32
-        )
-        self.noise = torch.from_numpy(noise).to(self.device)
+        noise = generator.standard_normal((len(_VALIDATION_TIMES), *self.fixed["latents"].shape))
+        self.noise = torch.from_numpy(noise.astype(np.float32)).to(self.device)
 
     def draw(self, generator: np.random.Generator) -> dict[str, np.ndarray]:
         """Latents (B, 4, h, w), drawing (B, 6, H/2, W/2), ids (B, CAPTION_LENGTH)."""
@@ -200,7 +198,7 @@ class DiffusionTask(Task[DiffusionTrainConfig]):
 
 def conditions(model: FaceDiffusion, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor | None]:
     """What a model is given of a batch: text embeddings (B, CAPTION_LENGTH, C) and mesh (B, M, h, w)."""
-    return model.read(batch["ids"]), model.see(batch["drawing"]) if model.mesh else None
+    return model.encode_text(batch["ids"]), model.encode_mesh(batch["drawing"]) if model.mesh else None
 
 
 def parts(batch: dict[str, Tensor], noise: Tensor, size: int) -> Iterator[tuple[dict[str, Tensor], Tensor]]:

@@ -33,7 +33,7 @@ from talkface.training.datasets.drafts import (
     DraftSplits,
     varied_one,
 )
-from talkface.training.perceptual import FEATURE_LAYERS, JUDGED, Judges
+from talkface.training.perceptual import DISCRIMINATED_PARTS, FEATURE_LAYERS, PortraitDiscriminators
 
 _REMEMBERED = 16  # batches that the discriminators may see again
 
@@ -101,10 +101,13 @@ class RestorerTask(Task[RestorerTrainConfig]):
         critic = (
             PortraitCritic.from_pretrained(config.critic) if config.critic else PortraitCritic(CriticConfig())
         )
-        self.judges = Judges(critic, config.discriminator_width, config.layers).to(self.device)
-        for module in (self.restorer, self.judges):
+        discriminators = PortraitDiscriminators(critic, config.discriminator_width, config.layers)
+        self.discriminators = discriminators.to(self.device)
+        for module in (self.restorer, self.discriminators):
+            # The memory format is missing in the types of Module.to.
             module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.modules = {"restorer": self.restorer, "judges": self.judges}
+        # "judges" is the name in checkpoints.
+        self.modules = {"restorer": self.restorer, "judges": self.discriminators}
         self.drawn: deque[tuple[JudgedViews, JudgedViews]] = deque(maxlen=_REMEMBERED)
 
     def optimizers_spec(self) -> list[OptimizerSpec]:
@@ -139,7 +142,7 @@ class RestorerTask(Task[RestorerTrainConfig]):
         image, points = varied_one(album[drafts.portrait[index]], drafts.variant[index])
         row = {"draft": self.texture.plausible(drafts.image(index), points), "photograph": image}
         row["drawing"] = draw_mesh(self.data.warp, points, PORTRAIT_PIXELS)
-        row |= {part.name: matrix_of(points, part) for part in JUDGED}
+        row |= {part.name: matrix_of(points, part) for part in DISCRIMINATED_PARTS}
         low, high = self.config.faithful
         lost = np.clip((drafts.time[index] - low) / (high - low), 0, 1)
         row["trust"] = np.array(1 - (1 - self.config.stranger) * lost, np.float32)
@@ -157,7 +160,7 @@ class RestorerTask(Task[RestorerTrainConfig]):
         out = row | {name: row[name][place] for name in ("draft", "photograph")}
         out["drawing"] = row["drawing"][:, half[0], half[1]]
         shift = np.array([[0, 0, left], [0, 0, top]], np.float32)
-        return out | {part.name: row[part.name] - shift for part in JUDGED}
+        return out | {part.name: row[part.name] - shift for part in DISCRIMINATED_PARTS}
 
     def _batch(self, rows: list[dict[str, np.ndarray]]) -> dict[str, Tensor]:
         images = {"draft", "photograph"}
@@ -188,7 +191,7 @@ class RestorerTask(Task[RestorerTrainConfig]):
             example = self._views(real, batch, scale)
         self.drawn.append((example, _detached(shown)))
         out["perceptual"] = _apart(shown.seen, example.seen, batch["trust"], real)
-        scores = self.judges(shown.seen, shown.eyes, shown.mouth)
+        scores = self.discriminators(shown.seen, shown.eyes, shown.mouth)
         judged = torch.stack([hinge_generator(score, torch.ones_like(score)) for score in scores])
         out["adversarial"] = judged.mean()
         loss = out["l1"] + config.gradient * out["gradient"] + config.tone * out["tone"]
@@ -197,9 +200,10 @@ class RestorerTask(Task[RestorerTrainConfig]):
         return {"loss": loss} | {name: value.detach() for name, value in kept.items()}
 
     def _views(self, picture: Tensor, batch: dict[str, Tensor], scale: float) -> JudgedViews:
-        parts = {part.name: batch[part.name] for part in JUDGED}
-        eyes, mouth = self.judges.cut(picture, parts)
-        return JudgedViews(self.judges.features(picture), at_scale(eyes, scale), at_scale(mouth, scale))
+        parts = {part.name: batch[part.name] for part in DISCRIMINATED_PARTS}
+        eyes, mouth = self.discriminators.cut(picture, parts)
+        seen = self.discriminators.features(picture)
+        return JudgedViews(seen, at_scale(eyes, scale), at_scale(mouth, scale))
 
     def _judge(self) -> dict[str, Tensor]:
         """Losses of the discriminators, on the last batch and on an earlier one."""
@@ -210,7 +214,7 @@ class RestorerTask(Task[RestorerTrainConfig]):
 
     def _judged(self, example: JudgedViews, made: JudgedViews) -> Tensor:
         """Hinge losses of the discriminators."""
-        scores = [self.judges(view.seen, view.eyes, view.mouth) for view in (example, made)]
+        scores = [self.discriminators(view.seen, view.eyes, view.mouth) for view in (example, made)]
         each = [hinge_discriminator(a, b, torch.ones_like(a)) for a, b in zip(*scores, strict=True)]
         return torch.stack(each)
 

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from talkface.diffusion.autoencoder import LATENT_FACTOR
 from talkface.diffusion.base import Base
 from talkface.face.draw import draw_mesh
 from talkface.face.model import FaceModel
@@ -17,7 +18,7 @@ from talkface.nn.marks import latents_mark, weights_mark
 from talkface.systems.imagineid.ccf import SpatialCondition
 from talkface.systems.imagineid.config import CcfConfig
 from talkface.systems.imagineid.frames import FRAME_STEPS, draw_latents
-from talkface.systems.imagineid.moving import enlarged_mask, hidden_cells
+from talkface.systems.imagineid.reference_warp import enlarged_mask, hidden_cells
 from talkface.training import Task
 from talkface.training.batches import to_device
 from talkface.training.datasets.encoding import ClipSource
@@ -172,7 +173,7 @@ class FrameTask(CcfTask):
             is, "hidden", "hidden_before" (B, 1, h, w) and "mask" (B, 1, H, W); and of the rolled rows what
             :meth:`origins` gives.
         """
-        cells = self.pixels // 8
+        cells = self.pixels // LATENT_FACTOR
         points, old_points = frames.points[chosen], frames.before_points[chosen]
         names = "target", "moved", "before"
         latents = {name: getattr(frames, name)[chosen].astype(np.float32) for name in names}
@@ -203,5 +204,5 @@ class FrameTask(CcfTask):
         steps = self.config.rollout_steps
         # The renderer says by itself what is computed in that type.
         with torch.no_grad(), torch.autocast(kind, enabled=False):
-            meaning = self.base.read(self.no_words)
-            return draw_latents(self.base, sca, meaning, condition, noise, steps, dtype=dtype)
+            text_embeddings = self.base.encode_text(self.no_words)
+            return draw_latents(self.base, sca, text_embeddings, condition, noise, steps, dtype=dtype)

@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from talkface.systems.imagineid.hearing import SpeechFeatures
 from talkface.systems.imagineid.pad import Speech
+from talkface.systems.imagineid.pad_input import PadInput
 from talkface.systems.thpad.losses import LipLoss
 from talkface.training.datasets.clips import ClipReader, Example
-from talkface.training.datasets.heard import heard
+from talkface.training.datasets.pad_inputs import pad_input_of
 from talkface.training.tasks.imagineid_pad import RATE, PadTask, looped
 from talkface.training.tasks.thpad_motion import best_lag_correlation
 
@@ -47,7 +47,7 @@ class ContentTask(PadTask):
                     self.clips.append(clip)
         self.held_out = [reader.read(item) for item in reader.items("val")]
         items = [*reader.items("train"), *reader.items("val")]
-        self.heard = {item.key: heard(self.manifest, item, self.stream) for item in items}
+        self.features = {item.key: pad_input_of(self.manifest, item, self.stream) for item in items}
         self.clips_of: dict[str, list[str]] = {}
         for item in reader.items("train"):
             self.clips_of.setdefault(item.person, []).append(item.key)
@@ -72,13 +72,13 @@ class ContentTask(PadTask):
             known = torch.from_numpy(generator.random((len(parts), 1)) > _NO_IDENTITY).to(mouth)
             yield self.speech(parts, self.config.noise), self.speech(voices), known, mouth
 
-    def _voice(self, clip: Example, generator: np.random.Generator) -> SpeechFeatures:
+    def _voice(self, clip: Example, generator: np.random.Generator) -> PadInput:
         """Three seconds of the speaker, from any of the speaker's clips.
 
         Codes of the clips themselves would let the stage memorise them.
         """
         keys = self.clips_of[clip.item.person]
-        whole = self.heard[keys[generator.integers(len(keys))]]
+        whole = self.features[keys[generator.integers(len(keys))]]
         return looped(whole, int(generator.integers(len(whole))), 3 * RATE // 4 * 4)
 
     def training_step(
@@ -108,7 +108,7 @@ class ContentTask(PadTask):
 
     def _lips(self, clip: Example) -> Tensor:
         part = _clip_part(clip, 0, len(clip.motion), self.pad.config.prosody)
-        code = self.code(self.speech([self.heard[clip.item.key]]))
+        code = self.code(self.speech([self.features[clip.item.key]]))
         return self.pad.content.mean(self.speech([part]), code)[0]
 
     @torch.no_grad()
@@ -127,9 +127,7 @@ class ContentTask(PadTask):
         return {"val_aperture_r": float(np.mean(list(metrics.values()))), **metrics}
 
 
-def _clip_part(clip: Example, start: int, stop: int, prosody: int) -> SpeechFeatures:
+def _clip_part(clip: Example, start: int, stop: int, prosody: int) -> PadInput:
     """Speech of a clip from one frame to another, without prosody, which the content stage does not use."""
     part = slice(2 * start, 2 * stop)
-    return SpeechFeatures(
-        clip.content[part], clip.level[part], np.zeros((2 * (stop - start), prosody), np.float16)
-    )
+    return PadInput(clip.content[part], clip.level[part], np.zeros((2 * (stop - start), prosody), np.float16))

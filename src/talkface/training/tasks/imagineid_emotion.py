@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from talkface.face.model import FaceModel, estimate_pose
 from talkface.systems.imagineid.config import EMOTIONS
 from talkface.systems.imagineid.pad import Speech
-from talkface.training.datasets.heard import heard
+from talkface.training.datasets.pad_inputs import pad_input_of
 from talkface.training.tasks.imagineid_pad import LabelledVoice, PadTask, looped
 
 _STRENGTH = 0.5  # of the mean expression of a mood: about half of a mean over two people is their own
@@ -57,7 +57,7 @@ class EmotionTask(PadTask):
         for item in self.manifest.items:
             if item.file in mood:
                 number = EMOTIONS.index(mood[item.file]) if mood[item.file] in EMOTIONS else -1
-                whole = heard(self.manifest, item, self.stream)
+                whole = pad_input_of(self.manifest, item, self.stream)
                 yield LabelledVoice(whole, item.speaker, item.split, mood=number)
 
     def _expressions(self, split: str) -> tuple[Tensor, Tensor]:
@@ -108,7 +108,7 @@ class EmotionTask(PadTask):
         """Share of held-out actors' sentences whose mood is heard, and how similar expressions are."""
         right = []
         for voice in self.held_out:
-            whole = looped(voice.heard, 0, len(voice.heard) // 4 * 4)
+            whole = looped(voice.features, 0, len(voice.features) // 4 * 4)
             logits = self._mood(self.speech([whole]))[0].mean(0)
             right.append(int(logits.argmax()) == voice.mood)
         predicted = torch.cat(self.pad.emotion.express(F.one_hot(self.held_moods, len(EMOTIONS)).float()), -1)

@@ -10,9 +10,9 @@ from torch.nn import functional as F
 from talkface.data.attributes import FaceDescription, portrait_descriptions
 from talkface.data.faces import portraits
 from talkface.data.voice_faces import VoiceAndFace, strangers, voices_with_faces
-from talkface.systems.imagineid.hearing import SpeechFeatures
 from talkface.systems.imagineid.losses import gaussian, voice_to_face
-from talkface.training.datasets.heard import heard
+from talkface.systems.imagineid.pad_input import PadInput
+from talkface.training.datasets.pad_inputs import pad_input_of
 from talkface.training.tasks.imagineid_pad import LabelledVoice, PadTask
 
 _FACE_TEMPERATURE = 12.0
@@ -46,7 +46,7 @@ class IdentityTask(PadTask):
     def _voice(self, pair: VoiceAndFace, known: dict[str, FaceDescription]) -> LabelledVoice:
         look = known[pair.portrait.key]
         return LabelledVoice(
-            heard(self.manifest, pair.item, self.stream),
+            pad_input_of(self.manifest, pair.item, self.stream),
             pair.person,
             pair.item.split,
             look.features.astype(np.float32),
@@ -55,9 +55,7 @@ class IdentityTask(PadTask):
             look.age / 10,
         )
 
-    def batches(
-        self, generator: np.random.Generator
-    ) -> Iterator[tuple[list[LabelledVoice], list[SpeechFeatures]]]:
+    def batches(self, generator: np.random.Generator) -> Iterator[tuple[list[LabelledVoice], list[PadInput]]]:
         """Endless batches of voices and stretches of them."""
         while True:
             chosen = generator.choice(len(self.voices), self.config.batch, p=self.weights, replace=False)
@@ -65,7 +63,7 @@ class IdentityTask(PadTask):
             yield voices, self.stretches(voices, generator)
 
     def training_step(
-        self, batch: tuple[list[LabelledVoice], list[SpeechFeatures]], optimizer_index: int, step: int
+        self, batch: tuple[list[LabelledVoice], list[PadInput]], optimizer_index: int, step: int
     ) -> dict[str, Tensor]:
         """Contrast of voices and faces, likelihood of shape and age, cross-entropy of sex."""
         voices, parts = batch
@@ -89,7 +87,7 @@ class IdentityTask(PadTask):
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
         """Retrieval among held-out people, sex, age and shape."""
-        predicted = [self.pad.identity(self.speech([voice.heard])) for voice in self.held_out]
+        predicted = [self.pad.identity(self.speech([voice.features])) for voice in self.held_out]
         voices = torch.cat([one.semantic for one in predicted])
         faces = self.pad.faces(self._column(self.held_out, "face"))
         likeness = (voices @ faces.T).cpu().numpy()

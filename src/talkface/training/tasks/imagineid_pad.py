@@ -11,11 +11,10 @@ from torch import Tensor, nn
 from talkface.data.manifest import Manifest
 from talkface.face.model import FaceModel
 from talkface.hub import load_pretrained, save_pretrained
-from talkface.speech.features import ContentEncoder as SpeechEncoder
-from talkface.speech.features import FeatureStream
+from talkface.speech.features import ContentEncoder, FeatureStream
 from talkface.systems.imagineid.config import PadConfig
-from talkface.systems.imagineid.hearing import SpeechFeatures, as_speech
-from talkface.systems.imagineid.pad import Identity, Pad, Speech
+from talkface.systems.imagineid.pad import Pad, Speech, VoiceIdentity
+from talkface.systems.imagineid.pad_input import PadInput, as_batch
 from talkface.training import Task
 
 logger = logging.getLogger(__name__)
@@ -29,7 +28,7 @@ class LabelledVoice:
     """A recording and what is known of its speaker.
 
     Attributes:
-        heard: features of the speech.
+        features: of the speech.
         person, split: who speaks, and for what the recording may be used.
         face: (F,) descriptor of the speaker's face.
         alpha: (K,) identity coefficients of the 3DMM.
@@ -38,7 +37,7 @@ class LabelledVoice:
         mood: place in EMOTIONS; -1 where it is not known.
     """
 
-    heard: SpeechFeatures
+    features: PadInput
     person: str
     split: str
     face: np.ndarray | None = None
@@ -100,7 +99,7 @@ class PadTask(Task[PadTrainConfig]):
         self.config, self.device = config, torch.device(device)
         self.manifest = Manifest.load(data)
         self.face = FaceModel.from_pretrained(config.face_model)
-        self.stream = FeatureStream(SpeechEncoder.from_pretrained(config.speech))
+        self.stream = FeatureStream(ContentEncoder.from_pretrained(config.speech))
         torch.manual_seed(seed)
         if pad is None:
             pad = Pad.from_pretrained(config.start) if config.start else Pad(config.model)
@@ -128,30 +127,30 @@ class PadTask(Task[PadTrainConfig]):
     def code(self, speech: Speech) -> Tensor:
         """Identity codes (B, K + S) of voices; gradients reach the first stage only in joint training."""
         with torch.set_grad_enabled(self.joint and torch.is_grad_enabled()):
-            identity: Identity = self.pad.identity(speech)
+            identity: VoiceIdentity = self.pad.identity(speech)
             return identity.code()
 
-    def speech(self, parts: list[SpeechFeatures], noise: float = 0.0) -> Speech:
+    def speech(self, parts: list[PadInput], noise: float = 0.0) -> Speech:
         """Stretches of equal length as a batch."""
-        speech = as_speech(parts, self.device)
+        speech = as_batch(parts, self.device)
         return replace(speech, content=speech.content + noise * torch.randn_like(speech.content))
 
-    def stretches(self, voices: list[LabelledVoice], generator: np.random.Generator) -> list[SpeechFeatures]:
+    def stretches(self, voices: list[LabelledVoice], generator: np.random.Generator) -> list[PadInput]:
         """Stretches of equal length, one of each voice, with a random spectral tilt of the prosody."""
         low, high = self.config.seconds
         length = round(RATE * generator.uniform(low, high)) // 4 * 4
         parts = []
         for voice in voices:
-            start = int(generator.integers(0, max(1, len(voice.heard) - length)))
-            part = looped(voice.heard, start, length)
+            start = int(generator.integers(0, max(1, len(voice.features) - length)))
+            part = looped(voice.features, start, length)
             shape = np.interp(np.arange(80), np.linspace(0, 79, 6), generator.normal(0, 0.06, 6))
             prosody = part.prosody.astype(np.float32)
             prosody[:, 2:] += shape
-            parts.append(SpeechFeatures(part.content, part.level, prosody))
+            parts.append(PadInput(part.content, part.level, prosody))
         return parts
 
 
-def looped(whole: SpeechFeatures, start: int, length: int) -> SpeechFeatures:
+def looped(whole: PadInput, start: int, length: int) -> PadInput:
     """``length`` features from ``start`` on; at the end they begin again."""
     places = (start + np.arange(length)) % len(whole)
-    return SpeechFeatures(whole.content[places], whole.level[places], whole.prosody[places])
+    return PadInput(whole.content[places], whole.level[places], whole.prosody[places])

@@ -70,12 +70,12 @@ class ScaTask(FrameTask):
         self, batch: dict[str, Tensor], before: Tensor, known: Tensor, time: Tensor, noise: Tensor
     ) -> Tensor:
         """Squared error of each frame (B,), the face's counting more."""
-        meaning = self.base.read(self.no_words.expand(len(time), -1))
-        mesh = self.base.see(batch["drawing"]) if self.base.mesh else None
+        text_embeddings = self.base.encode_text(self.no_words.expand(len(time), -1))
+        mesh = self.base.encode_mesh(batch["drawing"]) if self.base.mesh else None
         condition = SpatialCondition(batch["drawing"], batch["moved"], before, batch["hidden"], known)
         noisy = noised(batch["target"], noise, time)
-        control = self.modules["sca"](*self.base.inputs(noisy, time, mesh), meaning, condition)
-        velocity = self.base(noisy, time, meaning, mesh, **control)
+        control = self.modules["sca"](*self.base.inputs(noisy, time, mesh), text_embeddings, condition)
+        velocity = self.base(noisy, time, text_embeddings, mesh, **control)
         weight = 1 + self.config.face * batch["hidden"]
         error = (velocity - noise + batch["target"]).square() * weight
         each: Tensor = error.sum((1, 2, 3)) / weight.sum((1, 2, 3)) / noise.shape[1]

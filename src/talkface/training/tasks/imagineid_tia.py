@@ -99,9 +99,11 @@ class TiaTask(CcfTask):
     def _error(self, batch: dict[str, Tensor], time: Tensor, noise: Tensor) -> Tensor:
         words = self.base.text.embed(batch["ids"])
         pseudo = self.modules["tia"](batch["semantic"], batch["mood"])
-        meaning = self.base.text(with_pseudo_words(words, batch["ids"], pseudo, self.base.pseudo_words))
-        mesh = self.base.see(batch["drawing"]) if self.base.mesh else None
-        velocity = self.base(noised(batch["clean"], noise, time), time, meaning, mesh)
+        text_embeddings = self.base.text(
+            with_pseudo_words(words, batch["ids"], pseudo, self.base.pseudo_words)
+        )
+        mesh = self.base.encode_mesh(batch["drawing"]) if self.base.mesh else None
+        velocity = self.base(noised(batch["clean"], noise, time), time, text_embeddings, mesh)
         return F.mse_loss(velocity, noise - batch["clean"])
 
     @torch.no_grad()

@@ -121,13 +121,13 @@ class VideoTask(Task[VideoTrainConfig]):
         if frames > 1:
             given[:, 0] = (torch.rand(count, device=self.device) < self.config.first).float()
         shown = (torch.rand(count, device=self.device) >= self.config.no_reference).float()
-        start, level = self._start(batch, shown, torch.randn_like(batch["target"][:, :1]))
+        start, noise_level = self._start(batch, shown, torch.randn_like(batch["target"][:, :1]))
         # From an estimate, times near its noise level are drawn most often; from noise, those half-way.
         late, usual = torch.rand_like(shown).sqrt(), torch.randn_like(shown).sigmoid()
-        share = torch.where(level < 1, late, usual)
+        share = torch.where(noise_level < 1, late, usual)
         target, part = batch["target"], _each(share)
-        noisy, wanted = target + part * (start - target), (start - target) / _each(level)
-        velocity = self._velocity(batch, given, shown)(noisy, share * level)
+        noisy, wanted = target + part * (start - target), (start - target) / _each(noise_level)
+        velocity = self._velocity(batch, given, shown)(noisy, share * noise_level)
         weight = self.config.outside + (1 - self.config.outside) * batch["hidden"]
         return {"loss": velocity_error(velocity, wanted, weight, given).mean()}
 
@@ -137,10 +137,10 @@ class VideoTask(Task[VideoTrainConfig]):
         They begin with noise, or with an estimate with noise on it; all frames of a window share its noise
         (B, 1, 4, h, w).
         """
-        level = torch.ones_like(shown)
+        noise_level = torch.ones_like(shown)
         if "drawing" in batch:
-            level = torch.where(shown > 0, self.config.model.begin, level)
-        return (1 - _each(level)) * batch["moved"] + _each(level) * noise, level
+            noise_level = torch.where(shown > 0, self.config.model.begin, noise_level)
+        return (1 - _each(noise_level)) * batch["moved"] + _each(noise_level) * noise, noise_level
 
     def _velocity(self, batch: dict[str, Tensor], given: Tensor, shown: Tensor) -> Velocity:
         """The network's velocity of windows.
@@ -153,7 +153,7 @@ class VideoTask(Task[VideoTrainConfig]):
         signal = signal_of(batch, given, shown)
         if self.config.no_context:
             signal = signal.without_context()
-        tokens = self.net.tell(
+        tokens = self.net.condition_tokens(
             batch["portrait"][:, None],
             audio=batch["audio"] if self.config.model.audio else None,
             lips=batch["lips"] if self.config.model.lips else None,
@@ -169,11 +169,12 @@ class VideoTask(Task[VideoTrainConfig]):
         batch, found = self.fixed, {"val_guess": float(self._away(self.fixed["moved"]))}
         count, frames = batch["target"].shape[:2]
         shown = torch.ones(count, device=self.device)
-        start, level = self._start(batch, shown, self.noise)
+        start, noise_level = self._start(batch, shown, self.noise)
         for name, first in (("val_error", 1.0), ("val_error_alone", 0.0)):
             given = torch.zeros(count, frames, device=self.device)
             given[:, 0] = first
-            drawn = sample(self._velocity(batch, given, shown), start, _VALIDATION_STEPS, float(level[0]))
+            velocity = self._velocity(batch, given, shown)
+            drawn = sample(velocity, start, _VALIDATION_STEPS, float(noise_level[0]))
             found[name] = float(self._away(torch.where(_each(given) > 0, batch["target"], drawn)))
             if self.reader and not first:
                 found |= self._read(drawn)

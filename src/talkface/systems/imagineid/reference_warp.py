@@ -3,6 +3,7 @@
 import cv2
 import numpy as np
 
+from talkface.diffusion.autoencoder import LATENT_FACTOR
 from talkface.face.masks import face_mask
 from talkface.face.model import estimate_pose
 from talkface.face.portrait import PORTRAIT_PIXELS
@@ -31,7 +32,7 @@ def move_portrait(
 
 
 def hidden_cells(
-    points: np.ndarray, side: int = PORTRAIT_PIXELS // 8, pixels: int = PORTRAIT_PIXELS
+    points: np.ndarray, side: int = PORTRAIT_PIXELS // LATENT_FACTOR, pixels: int = PORTRAIT_PIXELS
 ) -> np.ndarray:
     """Where the face is, at the latents' size, (1, h, w) float32, of a mesh in pixels of a square picture."""
     mask = face_mask(points, (pixels, pixels))

@@ -17,7 +17,7 @@ _LOG_MEL_FLOOR = -2.0  # relative to the loudest moment: eight decades
 
 
 @dataclass(frozen=True)
-class SpeechFeatures:
+class PadInput:
     """Speech at 50 Hz.
 
     Attributes:
@@ -33,12 +33,12 @@ class SpeechFeatures:
     def __len__(self) -> int:
         return len(self.level)
 
-    def part(self, start: int, stop: int) -> "SpeechFeatures":
+    def part(self, start: int, stop: int) -> "PadInput":
         """Features ``start`` to ``stop``."""
-        return SpeechFeatures(self.content[start:stop], self.level[start:stop], self.prosody[start:stop])
+        return PadInput(self.content[start:stop], self.level[start:stop], self.prosody[start:stop])
 
 
-def speech_features(samples: np.ndarray, stream: FeatureStream) -> SpeechFeatures:
+def pad_input(samples: np.ndarray, stream: FeatureStream) -> PadInput:
     """Features of seconds or minutes of speech (N,), 16 kHz mono; all is held in memory."""
     parts = list(stream([samples]))
     content = torch.cat([part.content for part in parts]).half().numpy()
@@ -48,10 +48,10 @@ def speech_features(samples: np.ndarray, stream: FeatureStream) -> SpeechFeature
     steps = log_mel(audio[None])[0].T  # 100 a second
     mel = steps.reshape(-1, 2, steps.shape[1]).mean(1)
     prosody = torch.cat([octaves[:, None], periodicity[:, None], mel], 1)
-    return SpeechFeatures(content, level, prosody[: len(level)].half().numpy())
+    return PadInput(content, level, prosody[: len(level)].half().numpy())
 
 
-def as_speech(parts: Sequence[SpeechFeatures], device: torch.device | str) -> Speech:
+def as_batch(parts: Sequence[PadInput], device: torch.device | str) -> Speech:
     """Stretches of equal length as a batch, normalised for the loudness of each recording."""
     content, level, prosody = (
         torch.from_numpy(np.stack([getattr(part, name) for part in parts])).float().to(device)

@@ -58,8 +58,10 @@ THREADS ?= 1
 PYTEST := OMP_WAIT_POLICY=PASSIVE OMP_NUM_THREADS=$(THREADS) $(BIN)/python -m pytest -q --durations 15
 WORKERS := --numprocesses auto --maxprocesses 4 --dist loadfile
 # Trainings, pictures after encoding, detectors, trackers: where an instruction set could decide.
-SENSITIVE := $(addprefix tests/,cli/test_bad_input_dub.py diffusion face media/test_color.py media/test_source.py rendering scripts systems \
-	$(addprefix training/test_,distilled.py fine_refiner.py rollout.py training.py))
+SENSITIVE := $(addprefix tests/,cli/test_bad_input_dub.py data diffusion evaluation/test_fill_figures.py face \
+	media/test_color.py media/test_source.py nn performance rendering scripts speech systems \
+	$(addprefix training/test_,appearance_task.py augmentation.py distilled.py fine_refiner.py g4g_tasks.py \
+	imagineid_tasks.py latents.py occlusion_task.py rollout.py texture_task.py thpad_tasks.py training.py))
 CPUS ?= avx2 default zen3 sse4
 
 test: $(VENV)/.dev

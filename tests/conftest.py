@@ -24,6 +24,7 @@ from talkface.diffusion.autoencoder import FaceAutoencoder
 from talkface.diffusion.config import AutoencoderConfig
 from talkface.diffusion.model import FaceDiffusion
 from talkface.face.crop import cut, transform
+from talkface.face.model import FaceModel
 from talkface.face.portrait import portrait_matrix
 from talkface.face.tracker import FaceTracker
 from talkface.hub import save_pretrained
@@ -134,6 +135,25 @@ def write_looks(folder: Path) -> None:
         age=generator.uniform(20, 70, len(album)),
         features=generator.normal(size=(len(album), 1024)).astype(np.float16),
     )
+
+
+def spoken(seconds: float, seed: int = 0) -> np.ndarray:
+    """Something like a voice: (N,) float32 at 16 kHz."""
+    rng = np.random.default_rng(seed)
+    time = np.arange(round(seconds * RATE)) / RATE
+    voice = np.sin(2 * np.pi * 140 * time) * (0.5 + 0.5 * np.sin(2 * np.pi * 3 * time))
+    return (0.3 * voice + 0.02 * rng.standard_normal(len(time))).astype(np.float32)
+
+
+def blocks(samples: np.ndarray, size: int) -> list[np.ndarray]:
+    """Cut samples into blocks of a size, as a stream brings them."""
+    return [samples[k : k + size] for k in range(0, len(samples), size)]
+
+
+@pytest.fixture(scope="session")
+def face() -> FaceModel:
+    """The shipped face model."""
+    return FaceModel.from_pretrained()
 
 
 @pytest.fixture(scope="session")

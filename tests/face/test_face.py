@@ -20,11 +20,6 @@ from talkface.face.motion import FaceMotion, split_deviations
 from talkface.face.warp import WarpField, move_ring, resample, resample_tensor, with_ring
 
 
-@pytest.fixture(scope="module")
-def face() -> FaceModel:
-    return FaceModel.from_pretrained()
-
-
 def rotation(x: float, y: float, z: float) -> np.ndarray:
     return cv2.Rodrigues(np.array([x, y, z], np.float64))[0].astype(np.float32)
 

@@ -24,7 +24,6 @@ from talkface.face.tracker import FaceTracker
 from talkface.face.warp import move_ring, with_ring
 from talkface.media.decode import Frame
 from talkface.media.image import load_image
-from talkface.training.tasks.face_appearance import AppearanceConfig, View, equal_error, learn
 
 Followed = list[tuple[Frame, dict[int, Sighting]]]
 GREY = 90
@@ -33,11 +32,6 @@ GREY = 90
 @pytest.fixture(scope="module")
 def tracker() -> FaceTracker:
     return FaceTracker()
-
-
-@pytest.fixture(scope="module")
-def face() -> FaceModel:
-    return FaceModel.from_pretrained()
 
 
 @pytest.fixture(scope="module")
@@ -414,37 +408,6 @@ def test_likeness_is_symmetric_and_knows_people_again(
     assert Appearance.mean([one, one]).likeness(again) == pytest.approx(one.likeness(again))
     small = cv2.resize(anna[0], None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
     assert one.likeness(describe(small, tracker.track_image(small)[0].points)) > 2
-
-
-def test_learning_finds_what_tells_people_apart() -> None:
-    rng = np.random.default_rng(0)
-    loud = np.linalg.qr(rng.normal(size=(40, 40)))[0]  # what people differ in, hidden under larger changes
-    people = rng.normal(size=(30, 5)) @ loud[:5]
-
-    def view(person: int) -> View:
-        flat = people[person] + 3 * rng.normal(size=5) @ loud[5:10] + 0.05 * rng.normal(size=40)
-        appearance = Appearance(flat, np.zeros(3), np.zeros(8), 0.0)
-        return View(appearance, f"film {person}", str(person), "film", 0.0, "train")
-
-    views = [view(person) for person in range(30) for _ in range(6)]
-    mean, projection = learn(views, AppearanceConfig(dimensions=10, shrinkage=0.01))
-
-    def error(faces: np.ndarray) -> float:
-        faces = faces / np.linalg.norm(faces, axis=1, keepdims=True)
-        same = np.repeat(np.eye(30, dtype=bool), 6, 0).repeat(6, 1)
-        upper = np.triu_indices(180, 1)
-        return equal_error((faces @ faces.T)[upper], same[upper])
-
-    plain = np.stack([view.appearance.face for view in views]) - mean
-    assert error(plain) > 0.2
-    assert error(plain @ projection.T) < 0.05
-
-
-@given(st.integers(2, 30), st.integers(2, 30))
-def test_equal_error_of_perfect_and_inverted_scores(same: int, different: int) -> None:
-    truth = np.array([True] * same + [False] * different)
-    assert equal_error(truth.astype(float), truth) == 0.0
-    assert equal_error(-truth.astype(float), truth) >= 0.5
 
 
 # -- speaking ------------------------------------------------------------------------------------

@@ -6,7 +6,12 @@ import sys
 from functools import cache
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
+
+from conftest import write_clip
+from talkface.training.run import TASKS
 
 ROOT = Path(__file__).parents[1] / "src" / "talkface"
 
@@ -47,6 +52,8 @@ def imports(module: str) -> set[str]:
     """What a module imports of the package, wherever in the file and whatever for."""
     found = set()
     for node in ast.walk(ast.parse(modules()[module].read_text())):
+        if isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{module} has a relative import, which this file does not read"
         if isinstance(node, ast.ImportFrom) and room(node.module or "") == "talkface":
             base = (node.module or "").removeprefix("talkface").removeprefix(".")
             for alias in node.names:
@@ -96,6 +103,68 @@ def test_inference_loads_no_training() -> None:
     )
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not told.stdout.split()
+
+
+def test_tasks_lie_in_their_room() -> None:
+    """The table of trainings names modules in strings, which :func:`imports` does not see."""
+    assert all(place.startswith("talkface.training.tasks.") for place in TASKS.values())
+    by_name = {module for module, path in modules().items() if "import_module(" in path.read_text()}
+    assert all(FLOOR[room(module)] >= FLOOR["training"] for module in by_name), by_name
+
+
+FRAMES_OF_EVERY_VERB = """
+import sys
+from itertools import islice
+from talkface.systems.g4g.pipeline import G4GPipeline
+from talkface.systems.imagineid.pipeline import ImagineIdPipeline
+from talkface.systems.tccp.pipeline import TccpPipeline
+from talkface.systems.thpad.pipeline import ThpadPipeline
+
+portrait, speech, video = sys.argv[1:4]
+for generation in (
+    ThpadPipeline.debug()(portrait, speech, size=64),
+    G4GPipeline.debug()(video, speech),
+    ImagineIdPipeline.debug()(speech, steps=1),
+    TccpPipeline.debug()(video, speech, identity=portrait, steps=1, stop=0.4),
+):
+    assert len(list(islice(generation.frames(), 2))) == 2
+loaded = [name for name in sys.modules if name.startswith(tuple(sys.argv[4:]))]
+assert not loaded, loaded
+"""
+
+
+def test_verbs_run_without_training(
+    portrait: Path, speech: Path, picture: Image.Image, tmp_path: Path
+) -> None:
+    close = np.asarray(picture.crop((104, 8, 344, 248)))
+    video = write_clip(tmp_path / "still.mp4", close, None, seconds=0.8)
+    arguments = [portrait, speech, video, *NOT_FOR_VERBS]
+    subprocess.run([sys.executable, "-c", FRAMES_OF_EVERY_VERB, *arguments], check=True)
+
+
+LONGEST_COPY = 6  # lines
+
+
+def code_lines(path: Path) -> list[str]:
+    """Lines of a file without indents, blank lines, comments, docstrings and imports."""
+    text, others = path.read_text(), set()
+    for node in ast.walk(ast.parse(text)):
+        docstring = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+        if docstring or isinstance(node, ast.Import | ast.ImportFrom):
+            others |= set(range(node.lineno, (node.end_lineno or node.lineno) + 1))
+    lines = [line.strip() for number, line in enumerate(text.splitlines(), 1) if number not in others]
+    return [line for line in lines if line and not line.startswith("#")]
+
+
+def test_no_system_repeats_another() -> None:
+    """No run of six lines stands in two systems."""
+    first: dict[tuple[str, ...], str] = {}
+    for module, path in sorted(modules().items()):
+        if room(module) == "systems" and module.count(".") > 1:
+            lines, system = code_lines(path), module.split(".")[1]
+            for start in range(len(lines) - LONGEST_COPY + 1):
+                run = tuple(lines[start : start + LONGEST_COPY])
+                assert first.setdefault(run, system) == system, (module, run)
 
 
 def test_functions_fit_a_screen() -> None:

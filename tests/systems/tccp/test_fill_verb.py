@@ -87,6 +87,7 @@ def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], TccpPi
 @pytest.fixture
 def tiny(pipeline: Callable[[str], TccpPipeline], monkeypatch: pytest.MonkeyPatch) -> None:
     """Makes ``talkface.fill`` take the tiny LDM."""
+    # The command line, which these tests run, has no option for another pipeline.
     monkeypatch.setattr(talkface.api, "_tccp", pipeline)
 
 

@@ -5,16 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
-import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from torch.nn import functional as F
-
-from conftest import RATE
-from talkface.nn.blocks import pixel_shuffle
-from talkface.speech.activity import VoiceActivity
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "other_cpus.py"
 
@@ -59,31 +50,8 @@ def test_unknown_processors_are_refused() -> None:
     assert b"zen3" in done.stderr
 
 
-@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-def test_pixels_are_shuffled_as_torch_does(layout: torch.memory_format) -> None:
-    x = torch.rand(2, 12, 5, 4)
-    shuffled = pixel_shuffle(x.to(memory_format=layout), 2)
-    torch.testing.assert_close(shuffled, F.pixel_shuffle(x, 2), rtol=0, atol=0)
-
-
 def test_pixels_are_shuffled_without_avx2() -> None:
     """Where torch's own, channels last, is refused."""
     code = "pixel_shuffle(torch.arange(8.).reshape(1, 8, 1, 1).to(memory_format=torch.channels_last), 2)"
     packages = "import torch; from talkface.nn.blocks import pixel_shuffle"
     assert told("sse4", f"{code}.flatten().tolist()", packages) == str([float(k) for k in range(8)])
-
-
-@settings(max_examples=15)
-@given(cuts=st.lists(st.integers(1, RATE), max_size=4), asked=st.lists(st.integers(0, 60), max_size=4))
-def test_a_voice_is_heard_alike_however_it_is_fed_and_asked_about(
-    samples: np.ndarray, cuts: list[int], asked: list[int]
-) -> None:
-    speech = samples[RATE : 2 * RATE].astype(np.float32) / 32768
-    whole, parts = VoiceActivity(), VoiceActivity()
-    whole.feed(speech)
-    for block in np.split(speech, sorted(cuts)):
-        parts.feed(block)
-    for stop in asked:
-        parts.probability(max(0, stop - 20), stop)
-    np.testing.assert_array_equal(parts.probability(0, 50), whole.probability(0, 50))
-    assert whole.probability(0, 50).max() > 0.8

@@ -1,6 +1,6 @@
 """CCF's three adapters for one base."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, TypeVar
 
@@ -31,9 +31,15 @@ class Adapters:
 
     @classmethod
     def from_pretrained(
-        cls, base: Base, pad: Pad, name_or_path: str = COMPACT, device: str | torch.device = "cpu"
+        cls,
+        base: Base,
+        pad: Pad,
+        places: Sequence[str] = (COMPACT,),
+        device: str | torch.device = "cpu",
     ) -> "Adapters":
         """Load those that are shipped for a base, or lie in a directory as imagineid-tia and so on.
+
+        Each is taken from the first of the ``places`` that has it.
 
         Raises:
             ModelUnavailable: a directory is damaged, or an adapter was trained over other models.
@@ -41,9 +47,10 @@ class Adapters:
         given = {"base": base.model, "autoencoder": base.autoencoder, "pad": pad.faces}
 
         def load(name: str, build: Callable[[Any], Adapter]) -> Adapter | None:
-            source = find_pretrained(name_or_path, name)
-            if source is None:
+            found = [source for place in places if (source := find_pretrained(place, name))]
+            if not found:
                 return None
+            source = found[0]
             return load_adapter(source, build, given).to(device).requires_grad_(False).eval()
 
         text, widths = base.model.config.text, base.autoencoder.config.decoder

@@ -109,7 +109,8 @@ class ImagineIdPipeline(Pipeline[ImagineIdParts]):
         parts, ldm = cls.parts_type.load(place, further), Base.from_pretrained(base, device)
         if own := find_pretrained(base, "portrait-critic"):
             parts["critic"] = PortraitCritic.from_pretrained(own)
-        adapters = Adapters.from_pretrained(ldm, parts["pad"], base, device)
+        places = (base,) if place == COMPACT else (place, base)
+        adapters = Adapters.from_pretrained(ldm, parts["pad"], places, device)
         return ImagineIdParts(**parts, base=ldm, adapters=adapters)
 
     @classmethod

@@ -316,6 +316,7 @@ def test_nothing_is_half_replaced(better: dict[str, bool], missing: dict[str, li
     assert {v.model: v.missing for v in verdicts if v.missing} == missing
 
 
+@pytest.mark.slow
 def test_a_kill_leaves_the_last_export(prepared: Path, tmp_path: Path) -> None:
     pack(prepared, tmp_path / "pack", contents_of(["prior"]))
     command = [sys.executable, str(SCRIPT), "train", str(tmp_path / "pack"), str(tmp_path / "out"), "--for"]

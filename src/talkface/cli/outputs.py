@@ -42,6 +42,8 @@ def check_outputs(outputs: list[Path], inputs: list[Path], overwrite: bool) -> N
     for output in outputs:
         if any(source.exists() and output.exists() and output.samefile(source) for source in inputs):
             raise OutputError(f"{output} is an input; choose another output")
+        if output.is_file() and not overwrite:
+            raise OutputError(f"{output} exists already; --overwrite replaces it")
         check_output(output, overwrite)
 
 

@@ -51,6 +51,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 # -- what it writes, of people drawn in a step --------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_two_people_speak_and_are_explained(speech: Path, base: Path, tmp_path: Path, run: Run) -> None:
     two = write_two(speech, 30, tmp_path, run, "--base", base, "--steps", 1)
     assert len(list(tmp_path.iterdir())) == 6
@@ -118,6 +119,7 @@ def test_same_seed_same_person_at_any_size(speech: Path, base: Path) -> None:
     np.testing.assert_allclose(eyes[1], 2 * eyes[0], atol=8)
 
 
+@pytest.mark.slow
 def test_identity_content_and_emotion_come_from_three_recordings(
     speech: Path, higher: Path, base: Path
 ) -> None:

@@ -33,6 +33,7 @@ def packed(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_pack_is_the_same_twice(prepared: Path, packed: Path, tmp_path: Path) -> None:
     sizes = pack(prepared, tmp_path / "again.pack", EVERYTHING)
     assert (tmp_path / "again.pack").read_bytes() == packed.read_bytes()

@@ -105,6 +105,7 @@ def check_explanation(why: dict, frames: int) -> None:
     assert np.std(why["content"]["opening"]) > MOVES
 
 
+@pytest.mark.slow
 def test_same_seed_same_person_at_any_size(speech: Path, base: Path) -> None:
     one, other = talkface.imagine(speech, seed=3, takes=2, steps=1, base=str(base))
     again = talkface.imagine(speech, seed=3, size=512, steps=1, base=str(base))[0]

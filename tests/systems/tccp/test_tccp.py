@@ -327,6 +327,7 @@ def test_context_that_is_left_out_does_not_matter(
         assert bool(np.allclose(one.place, two.place)) is same
 
 
+@pytest.mark.slow
 def test_takes_differ_and_repeat(pipeline: TccpPipeline, talking: Path, speech: Path, portrait: Path) -> None:
     given = {"identity": portrait, "mask": "auto", "steps": 1, "stop": 0.4, "seed": 4}
     one, two = (list(take) for take in pipeline(talking, speech, takes=2, **given))

@@ -1,7 +1,6 @@
 """G4G's trainings on tiny models."""
 
 import json
-from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -44,27 +43,6 @@ def test_offset_is_found_among_others() -> None:
 def test_paper_recipe_is_the_paper_preset() -> None:
     recipe = Path(__file__).parents[2] / "recipes" / "g4g-paper.yaml"
     assert load_recipe(recipe).config.model == PAPER
-
-
-LENGTH = 330
-
-
-BETA = np.random.default_rng(0).standard_normal((LENGTH, 4)).astype(np.float32)
-
-
-GATE = np.random.default_rng(1).random(LENGTH).astype(np.float32)
-
-
-CONTENT = torch.randn(2 * LENGTH, 8, generator=torch.Generator().manual_seed(2))
-
-
-LEVEL = -30 * torch.rand(2 * LENGTH, generator=torch.Generator().manual_seed(3))
-
-
-def stretches(step: int = 100) -> Iterator[SpokenLips]:
-    for start in range(0, LENGTH, step):
-        own, double = slice(start, start + step), slice(2 * start, 2 * (start + step))
-        yield SpokenLips(BETA[own], GATE[own], torch.zeros(0), CONTENT[double], LEVEL[double])
 
 
 @pytest.fixture(scope="module")
